@@ -1,0 +1,78 @@
+"""The node's heartbeat: when to send it and what is in it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from orchestrator.agent.config import NodeConfig
+from orchestrator.agent.local import Local
+from orchestrator.agent.progress import brief
+from orchestrator.agent.redact import Redactor
+from orchestrator.agent.store import Store
+from orchestrator.agent.tail import read_tail
+from orchestrator.core.beacon import Beacon, Stage
+from orchestrator.core.ids import Keys
+from orchestrator.core.units import iso
+
+# However little changes, silence for longer than this is worth a look.
+AT_LEAST_EVERY = 5.0
+
+
+class Heart:
+    """Sends this node's beacon when there is something to say: at once when its state changed, soon for a new step."""
+
+    def __init__(self, config: NodeConfig, boot_id: str) -> None:
+        self._config = config
+        self._boot_id = boot_id
+        self._key = Keys(config.run).beacon(config.instance_id)
+        self._redactor = Redactor(config.secrets())
+        self._last: Beacon | None = None
+        self._sent_at = 0.0
+
+    def compose(self, stage: Stage, local: Local, now: datetime) -> Beacon:
+        """Return the beacon as far as this node's files tell it."""
+        ended = local.exit_time if stage == "exited" else None
+        staged, to_stage = _staging(self._config.staging_file)
+        return Beacon(
+            instance_id=self._config.instance_id,
+            rank=self._config.rank,
+            generation=self._config.generation,
+            epoch=local.epoch,
+            boot_id=self._boot_id,
+            time=iso(now),
+            stage=stage,
+            exit_code=local.exit[0] if local.exit else None,
+            exit_stage=local.exit[1] if local.exit else None,
+            exit_time=iso(datetime.fromtimestamp(ended, UTC)) if ended else None,
+            started=local.started,
+            staged=staged,
+            to_stage=to_stage,
+        )
+
+    def beat(self, store: Store, beacon: Beacon, now: float) -> bool:
+        """Send the beacon if it is time to, with the output's last lines, and tell whether it was. Raises OrchError."""
+        last, waited = self._last, now - self._sent_at
+        progressed = last is not None and last.progress != beacon.progress and waited >= self._config.beacon_seconds
+        if last is not None and _state(last) == _state(beacon) and not progressed and waited < AT_LEAST_EVERY:
+            return False
+        progress = self._redactor.clean(brief(beacon.progress))
+        tail = read_tail(self._config.run_log, self._redactor)
+        store.put(self._key, replace(beacon, progress=progress, tail=tail).to_json())
+        self._last, self._sent_at = beacon, now
+        return True
+
+
+def _state(beacon: Beacon) -> Beacon:
+    """Return what of a beacon is worth saying at once."""
+    return replace(beacon, time="", progress=None, tail=(), staged=0)
+
+
+def _staging(file: Path) -> tuple[int, int]:
+    try:
+        value = json.loads(file.read_bytes())
+        return int(value["staged"]), int(value["to_stage"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0, 0

@@ -1,0 +1,101 @@
+"""What the agent was told at the start: the node's `node.json`, written by `node.start`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.core.contract import DATA, NodePaths
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """A data set to stage: everything under `s3://<bucket>/<prefix>` to `<mount>` in the data folder."""
+
+    name: str
+    bucket: str
+    prefix: str
+    mount: str
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, str]) -> DataSource:
+        """Return the source; its prefix ends with `/` or is empty, since a source names a folder."""
+        bucket, _, prefix = value["source"].removeprefix("s3://").partition("/")
+        prefix = prefix.rstrip("/")
+        return cls(value["name"], bucket, f"{prefix}/" if prefix else "", value["mount"])
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """One node's part in one generation. `home` is the folder under which all paths of the node contract lie."""
+
+    home: Path
+    run: str
+    generation: int
+    rank: int
+    instance_id: str
+    num_nodes: int
+    bucket: str
+    region: str
+    session: str
+    data: tuple[DataSource, ...]
+    restore_step: int | None
+    beacon_seconds: float
+    linger_seconds: float
+
+    @classmethod
+    def load(cls, file: Path, home: Path) -> NodeConfig:
+        """Return the configuration in `file`; keys it does not know are ignored. Raises ValueError or OSError."""
+        try:
+            value: dict[str, Any] = json.loads(file.read_text())
+            known = {name: value[name] for name in cls.__slots__ if name not in {"home", "data"}}
+            return cls(home=home, data=tuple(DataSource.from_json(item) for item in value["data"]), **known)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{file} is no node.json: {error!r}") from error
+
+    @property
+    def paths(self) -> NodePaths:
+        """Where everything lies, relative to `home`."""
+        return NodePaths(self.run, self.generation)
+
+    @property
+    def folder(self) -> Path:
+        """The generation's folder."""
+        return self.home / self.paths.generation_dir
+
+    @property
+    def data_folder(self) -> Path:
+        """ORCH_DATA_DIR."""
+        return self.home / DATA
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """ORCH_CHECKPOINT_DIR."""
+        return self.home / self.paths.checkpoints
+
+    @property
+    def log_folder(self) -> Path:
+        """ORCH_LOG_DIR."""
+        return self.home / self.paths.logs
+
+    @property
+    def run_log(self) -> Path:
+        """The output of `setup` and `run`."""
+        return self.log_folder / "run.log"
+
+    @property
+    def staging_file(self) -> Path:
+        """How far staging has come: `{"staged": bytes, "to_stage": bytes}`."""
+        return self.folder / "staging.json"
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return the values of the run's secrets, which may appear in nothing that leaves the node."""
+        try:
+            words = shlex.split((self.home / self.paths.secrets_file).read_text())
+        except FileNotFoundError:
+            return ()
+        return tuple(word.partition("=")[2] for word in words if word != "export")

@@ -1,0 +1,72 @@
+"""What the agent does next, from what it saw. Pure: no clock, no files, no S3.
+
+The agent never acts on the training: it reports, uploads, and turns the machine off when nobody needs it any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from orchestrator.agent.local import Local
+from orchestrator.core.beacon import Stage
+
+# The words `run.sh` writes.
+STAGES: Mapping[str, Stage] = {"starting": "starting", "staging": "staging", "setup": "setup", "running": "running"}
+# `run.sh` writes its process id before anything else; a tmux window that has none by then has failed.
+START_LIMIT = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a decision is made from. Seconds: `age` of this agent, `quiet` since the last change of what follows.
+
+    `synced` says whether, since the training ended, all logs and checkpoints were put into S3.
+    """
+
+    local: Local
+    age: float
+    synced: bool
+    quiet: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Say in the beacon that the node is in this stage."""
+
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The training has ended: upload all that is left, without waiting for more."""
+
+
+@dataclass(frozen=True, slots=True)
+class PowerOff:
+    """Turn the machine off: the work is done and saved, and no scheduler has come for it."""
+
+
+Action = Report | Finish | PowerOff
+
+
+def converge(seen: Seen, linger: float) -> tuple[Action, ...]:
+    """Return what to do now; `linger` is how many quiet seconds a finished node waits for a scheduler.
+
+    The report comes last: it needs S3, and what does not need S3 must not wait for it.
+    """
+    stage = find_stage(seen.local, seen.age)
+    if stage not in {"exited", "lost"}:
+        return (Report(stage),)
+    if not seen.synced:
+        return (Finish(), Report(stage))
+    return (PowerOff(), Report(stage)) if seen.quiet >= linger else (Report(stage),)
+
+
+def find_stage(local: Local, age: float) -> Stage:
+    """Return the stage of a node: `lost` is a training that is gone without having said how it ended."""
+    if local.exit is not None:
+        return "exited"
+    if local.alive is False or (local.alive is None and age > START_LIMIT):
+        return "lost"
+    return STAGES.get(local.word, "starting")

@@ -1,0 +1,73 @@
+"""Bringing back the newest checkpoint that is what its manifest says; a corrupt one counts as none."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from orchestrator.agent.checkpoints import digest_of, stored_steps
+from orchestrator.agent.fetch import FILES_AT_ONCE
+from orchestrator.agent.store import Store
+from orchestrator.core.ids import Keys
+from orchestrator.core.manifest import File, Manifest
+from orchestrator.errors import NotFound
+
+
+def restore(store: Store, keys: Keys, folder: Path, newest: int, say: Callable[[str], None]) -> int | None:
+    """Put the newest verified checkpoint up to step `newest` into `folder` and return its step, None if there is none.
+
+    Raises OrchError when S3 cannot be reached: that says nothing about the checkpoint.
+    """
+    for step in sorted((s for s in stored_steps(store, keys) if s <= newest), reverse=True):
+        try:
+            manifest = Manifest.from_json(store.get(keys.manifest(step)))
+        except (ValueError, NotFound) as error:
+            say(f"checkpoint {step} cannot be used: {error}")
+            continue
+        if manifest.step != step or not manifest.files:
+            say(f"checkpoint {step} cannot be used: its manifest is of step {manifest.step}")
+            continue
+        target = folder / str(step)
+        wrong = check(target, manifest.files) and _fetch(store, keys, manifest, target)
+        if wrong is None:
+            say(f"checkpoint {step} is restored")
+            return step
+        say(f"checkpoint {step} cannot be used: {wrong}")
+    return None
+
+
+def _fetch(store: Store, keys: Keys, manifest: Manifest, target: Path) -> str | None:
+    """Fetch a checkpoint beside its place and put it there when it is right; return what is wrong with it, or None."""
+    fresh = target.with_name(f".restore-{manifest.step}")
+    shutil.rmtree(fresh, ignore_errors=True)
+
+    def fetch(file: File) -> None:
+        path = fresh / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.download_file(keys.checkpoint(manifest.step, file.path), path)
+
+    try:
+        with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+            list(pool.map(fetch, manifest.files))
+    except NotFound as error:
+        return error.message
+    wrong = check(fresh, manifest.files)
+    if wrong is None:
+        shutil.rmtree(target, ignore_errors=True)
+        fresh.rename(target)
+    return wrong
+
+
+def check(folder: Path, files: Iterable[File]) -> str | None:
+    """Return what does not fit the manifest, None when all files are there with their sizes and digests."""
+    for file in files:
+        path = folder / file.path
+        if not path.is_file():
+            return f"{file.path} is missing"
+        if path.stat().st_size != file.size:
+            return f"{file.path} has {path.stat().st_size} bytes, not {file.size}"
+        if digest_of(path) != file.sha256:
+            return f"{file.path} has another sha256"
+    return None

@@ -1,0 +1,80 @@
+"""What comes before the training: `python3 -m orchestrator.agent.stage NODE_JSON` brings data and checkpoint here.
+
+`run.sh` calls it, so what it prints is in the run's log, and its exit code decides whether the training begins.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+from orchestrator.agent.config import DataSource, NodeConfig
+from orchestrator.agent.fetch import Item, Meter, fetch_all
+from orchestrator.agent.restore import restore
+from orchestrator.agent.store import Store, open_store
+from orchestrator.core.ids import Keys
+from orchestrator.core.units import format_size
+from orchestrator.errors import BadInput, NotFound, OrchError
+
+Opener = Callable[[str, str], Store]
+
+
+def say(text: str) -> None:
+    """Print one line."""
+    print(f"orch: {text}", flush=True)  # noqa: T201 - this is the training's own output
+
+
+def stage(config: NodeConfig, opened: Opener) -> None:
+    """Bring all data sets to the data folder and, on a resumed run, the checkpoint to the checkpoint folder.
+
+    Raises OrchError or OSError when something cannot be had whole.
+    """
+    stores: dict[str, Store] = {}
+    items: list[Item] = []
+    for source in config.data:
+        if source.bucket not in stores:
+            stores[source.bucket] = opened(source.bucket, config.region)
+        found = list(find_items(stores[source.bucket], source, config.data_folder))
+        if not found:
+            raise NotFound(f"nothing at s3://{source.bucket}/{source.prefix}", f"see data.{source.name}.source")
+        say(f"data {source.name}: {len(found)} objects, {format_size(sum(item.size for item in found))}")
+        items += found
+    if items:
+        fetch_all(items, Meter(config.staging_file, sum(item.size for item in items), say), say)
+        say("all data is here and checked")
+    if config.restore_step is not None:
+        store = opened(config.bucket, config.region)
+        if restore(store, Keys(config.run), config.checkpoint_folder, config.restore_step, say) is None:
+            say("no checkpoint can be restored: the training begins anew")
+
+
+def find_items(store: Store, source: DataSource, folder: Path) -> Iterator[Item]:
+    """Yield the objects of a data set and where they go. Raises BadInput for keys that would leave the folder."""
+    target = folder / source.mount
+    for found in store.list(source.prefix):
+        name = found.key.removeprefix(source.prefix)
+        if not name or name.endswith("/"):
+            continue
+        if name.startswith("/") or ".." in PurePosixPath(name).parts or "\0" in name:
+            raise BadInput(f"data {source.name} holds an object that would leave its folder: {found.key!r}")
+        yield Item(store, found.key, found.size, found.etag, target / name)
+
+
+def main(arguments: list[str]) -> int:
+    """Stage for the `node.json` named and return the exit code."""
+    config = NodeConfig.load(Path(arguments[0]), Path(os.environ["HOME"]))
+    try:
+        stage(config, open_store)
+    except OrchError as error:
+        say(f"staging failed: {error.message}" + (f" ({error.hint})" if error.hint else ""))
+        return 1
+    except OSError as error:
+        say(f"staging failed: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

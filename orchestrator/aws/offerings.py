@@ -1,0 +1,72 @@
+"""What EC2 has to offer in a region: types by zone, their vCPUs, and the default network. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.aws.errors import call, call_pages
+from orchestrator.aws.session import Session
+from orchestrator.aws.shapes import filters
+from orchestrator.errors import NotFound
+
+
+class Offerings:
+    """The part of `Compute` that planning asks. Every method also raises NoPermission or Unreachable."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def zones_offering(self, instance_types: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Return the zones in which each type can be had; none for a type that the region does not (any more) offer."""
+        found: dict[str, set[str]] = {name: set() for name in instance_types}
+        if not found:
+            return {}
+        replies = call_pages(
+            "ec2:DescribeInstanceTypeOfferings",
+            self._session.client("ec2"),
+            "describe_instance_type_offerings",
+            LocationType="availability-zone",
+            Filters=filters(instance_type=list(found)),
+        )
+        for reply in replies:
+            for item in reply["InstanceTypeOfferings"]:
+                found.setdefault(item["InstanceType"], set()).add(item["Location"])
+        return {name: tuple(sorted(found[name])) for name in instance_types}
+
+    def vcpus(self, instance_types: Sequence[str]) -> dict[str, int]:
+        """Return the vCPUs of each type; types EC2 does not describe are left out."""
+        if not instance_types:
+            return {}
+        client = self._session.client("ec2")
+        # As a filter, since one unknown name among InstanceTypes makes EC2 refuse the whole call.
+        wanted = filters(instance_type=list(instance_types))
+        replies = call_pages("ec2:DescribeInstanceTypes", client, "describe_instance_types", Filters=wanted)
+        return {
+            item["InstanceType"]: int(item["VCpuInfo"]["DefaultVCpus"])
+            for reply in replies
+            for item in reply["InstanceTypes"]
+            if item["InstanceType"] in instance_types
+        }
+
+    def default_vpc(self) -> str:
+        """Return the id of the region's default VPC. Raises NotFound when there is none."""
+        client = self._session.client("ec2")
+        reply = call(
+            "ec2:DescribeVpcs", lambda: client.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])
+        )
+        if not reply["Vpcs"]:
+            raise NotFound(f"{self._session.region} has no default VPC", "make one with `aws ec2 create-default-vpc`")
+        return str(reply["Vpcs"][0]["VpcId"])
+
+    def subnets(self) -> dict[str, str]:
+        """Return the default VPC's subnet in each zone. Raises NotFound when there is no default VPC."""
+        wanted = filters(vpc_id=self.default_vpc())
+        client = self._session.client("ec2")
+        replies = call_pages("ec2:DescribeSubnets", client, "describe_subnets", Filters=wanted)
+        found = [item for reply in replies for item in reply["Subnets"]]
+        # Where somebody added subnets to the default VPC, the zone's own default one wins.
+        found.sort(key=lambda item: (not item.get("DefaultForAz", False), item["SubnetId"]))
+        chosen: dict[str, str] = {}
+        for item in found:
+            chosen.setdefault(item["AvailabilityZone"], item["SubnetId"])
+        return chosen

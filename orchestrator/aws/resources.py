@@ -1,0 +1,187 @@
+"""What a gang needs beside instances: security group, placement group, key pair. Made once, found by tag, deleted.
+
+Everything is tagged as it is created (law 6). Never decides when something is to go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, Literal
+
+from orchestrator.aws.errors import call, kind_of
+from orchestrator.aws.session import Session
+from orchestrator.aws.shapes import filters, run_filter, tag_specification, tags_of
+from orchestrator.core.facts import Resource
+from orchestrator.core.ids import TAG_RUN
+from orchestrator.errors import OrchError
+
+# One rule as a value: protocol, first port, last port, source (a CIDR or a group id).
+Rule = tuple[str, int | None, int | None, str]
+
+
+class Resources:
+    """The part of `Compute` that makes, finds and deletes. Every method raises NoPermission or Unreachable too."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def create_security_group(self, name: str, vpc: str, ssh_cidr: str, ssh_port: int, tags: Mapping[str, str]) -> str:
+        """Return the id of the group `name`, made if need be, open to `ssh_cidr` at `ssh_port` and to itself.
+
+        One found is mended: missing rules are added, and whatever opens more than `ssh_port` to one address is closed.
+        """
+        group = self._find_group(name, vpc) or self._make_group(name, vpc, tags)
+        identifier = str(group["GroupId"])
+        wanted: set[Rule] = {("tcp", ssh_port, ssh_port, ssh_cidr), ("-1", None, None, identifier)}
+        present = set(_rules(group))
+        missing = sorted(wanted - present, key=str)
+        surplus = sorted((rule for rule in present - wanted if not _one_address(rule, ssh_port)), key=str)
+        for rule in missing:
+            _unless_duplicate(
+                "ec2:AuthorizeSecurityGroupIngress",
+                partial(
+                    self._client.authorize_security_group_ingress, GroupId=identifier, IpPermissions=[_permission(rule)]
+                ),
+            )
+        if surplus:
+            call(
+                "ec2:RevokeSecurityGroupIngress",
+                lambda: self._client.revoke_security_group_ingress(
+                    GroupId=identifier, IpPermissions=[_permission(rule) for rule in surplus]
+                ),
+            )
+        return identifier
+
+    def create_placement_group(self, name: str, tags: Mapping[str, str]) -> None:
+        """Make the cluster placement group `name` unless it is there."""
+        request = {
+            "GroupName": name,
+            "Strategy": "cluster",
+            "TagSpecifications": tag_specification("placement-group", tags),
+        }
+        _unless_duplicate("ec2:CreatePlacementGroup", lambda: self._client.create_placement_group(**request))
+
+    def import_key_pair(self, name: str, public_key: str, tags: Mapping[str, str]) -> None:
+        """Make the key pair `name` of an OpenSSH public key line unless it is there."""
+        request = {
+            "KeyName": name,
+            "PublicKeyMaterial": public_key.encode(),
+            "TagSpecifications": tag_specification("key-pair", tags),
+        }
+        _unless_duplicate("ec2:ImportKeyPair", lambda: self._client.import_key_pair(**request))
+
+    def resources(self, run: str | None) -> tuple[Resource, ...]:
+        """Return what carries the tag of `run` (None: of any run) beside instances and what goes with them."""
+        client = self._client
+        tagged = run_filter(run)
+        loose = tagged + filters(status=["available", "error"])
+        free = tagged + filters(status="available")
+        queries: list[tuple[_Kind, str, str, Callable[[], Any]]] = [
+            ("security-group", "SecurityGroups", "GroupId", lambda: client.describe_security_groups(Filters=tagged)),
+            (
+                "placement-group",
+                "PlacementGroups",
+                "GroupName",
+                lambda: client.describe_placement_groups(Filters=tagged),
+            ),
+            ("key-pair", "KeyPairs", "KeyName", lambda: client.describe_key_pairs(Filters=tagged)),
+            ("volume", "Volumes", "VolumeId", lambda: client.describe_volumes(Filters=loose)),
+            (
+                "network-interface",
+                "NetworkInterfaces",
+                "NetworkInterfaceId",
+                lambda: client.describe_network_interfaces(Filters=free),
+            ),
+        ]
+        found: list[Resource] = []
+        for kind, field, identifier, send in queries:
+            for raw in call(f"ec2:Describe{field}", send)[field]:
+                tags = tags_of(raw) or {item["Key"]: item["Value"] for item in raw.get("TagSet", [])}
+                if raw.get("State") != "deleted":
+                    found.append(Resource(kind, str(raw[identifier]), tags.get(TAG_RUN, run or "")))
+        return tuple(found)
+
+    def delete(self, resource: Resource) -> bool:
+        """Delete `resource`; True when it is gone (or was already), False when something still uses it: not yet."""
+        client = self._client
+        deletions: dict[str, tuple[str, Callable[[], Any]]] = {
+            "security-group": ("SecurityGroup", lambda: client.delete_security_group(GroupId=resource.id)),
+            "placement-group": ("PlacementGroup", lambda: client.delete_placement_group(GroupName=resource.id)),
+            "key-pair": ("KeyPair", lambda: client.delete_key_pair(KeyName=resource.id)),
+            "volume": ("Volume", lambda: client.delete_volume(VolumeId=resource.id)),
+            "network-interface": (
+                "NetworkInterface",
+                lambda: client.delete_network_interface(NetworkInterfaceId=resource.id),
+            ),
+        }
+        name, send = deletions[resource.kind]
+        try:
+            call(f"ec2:Delete{name}", send)
+        except OrchError as error:
+            match kind_of(error.__cause__ or error):
+                case "gone":
+                    return True
+                case "in-use":
+                    return False
+            raise
+        return True
+
+    @property
+    def _client(self) -> Any:
+        return self._session.client("ec2")
+
+    def _find_group(self, name: str, vpc: str) -> dict[str, Any] | None:
+        wanted = filters(group_name=name, vpc_id=vpc)
+        reply = call("ec2:DescribeSecurityGroups", lambda: self._client.describe_security_groups(Filters=wanted))
+        return next(iter(reply["SecurityGroups"]), None)
+
+    def _make_group(self, name: str, vpc: str, tags: Mapping[str, str]) -> dict[str, Any]:
+        """Make the group and return it as described, still without rules."""
+        request = {
+            "GroupName": name,
+            "Description": f"orch {tags.get(TAG_RUN, name)}",
+            "VpcId": vpc,
+            "TagSpecifications": tag_specification("security-group", tags),
+        }
+        made: dict[str, Any] = call("ec2:CreateSecurityGroup", lambda: self._client.create_security_group(**request))
+        return made
+
+
+_Kind = Literal["security-group", "placement-group", "key-pair", "volume", "network-interface"]
+
+
+def _unless_duplicate(action: str, send: Callable[[], Any]) -> None:
+    try:
+        call(action, send)
+    except OrchError as error:
+        if kind_of(error.__cause__ or error) != "duplicate":
+            raise
+
+
+def _rules(group: Mapping[str, Any]) -> Iterator[Rule]:
+    for item in group.get("IpPermissions", []):
+        head = (str(item["IpProtocol"]), item.get("FromPort"), item.get("ToPort"))
+        sources = [source["CidrIp"] for source in item.get("IpRanges", [])]
+        sources += [source["CidrIpv6"] for source in item.get("Ipv6Ranges", [])]
+        sources += [source["GroupId"] for source in item.get("UserIdGroupPairs", [])]
+        for source in sources:
+            yield (*head, source) if head[0] != "-1" else ("-1", None, None, source)
+
+
+def _permission(rule: Rule) -> dict[str, Any]:
+    protocol, first, last, source = rule
+    permission: dict[str, Any] = {"IpProtocol": protocol}
+    if first is not None:
+        permission |= {"FromPort": first, "ToPort": last}
+    if source.startswith("sg-"):
+        return permission | {"UserIdGroupPairs": [{"GroupId": source}]}
+    if ":" in source:
+        return permission | {"Ipv6Ranges": [{"CidrIpv6": source}]}
+    return permission | {"IpRanges": [{"CidrIp": source}]}
+
+
+def _one_address(rule: Rule, ssh_port: int) -> bool:
+    """Tell whether a rule lets one address in at the SSH port: a colleague who attaches, say."""
+    protocol, first, last, source = rule
+    return protocol == "tcp" and first == last == ssh_port and source.endswith(("/32", "/128"))

@@ -1,0 +1,56 @@
+"""`orch attach`: the tmux session of one node on this terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from orchestrator.cli.context import open_home
+from orchestrator.cli.options import cloud_option, node_option, run_argument
+from orchestrator.cli.runs import find_run
+from orchestrator.errors import BadInput
+
+# tmux needs the name of a terminal it knows; these say nothing, and nodes lack the descriptions of rarer ones.
+NAMELESS = frozenset({"", "dumb", "unknown"})
+PLAIN_TERMINAL = "xterm-256color"
+
+
+@click.command()
+@run_argument
+@node_option("Rank of the node.")
+@cloud_option
+def command(run: str | None, node: int, cloud: str | None) -> None:
+    """Open the tmux session of a node of RUN (the newest where it is left out): the training's own output, as it runs.
+
+    Ctrl-B D leaves it running. The windows are train, agent and shell.
+    """
+    from orchestrator.run.reach import ssh_command
+
+    if not on_terminal():
+        raise BadInput("attach needs a terminal", "`orch logs --follow` prints the output anywhere")
+    home = open_home()
+    found = find_run(home, run, cloud)
+    place = found.open()
+    argv = ssh_command(found.read(), home, node, [remote_line(found.run_id)], tty=True, bucket=place.bucket)
+    os.execvpe(argv[0], argv, environment())  # noqa: S606 - no shell: the arguments go to ssh as they are
+
+
+def on_terminal() -> bool:
+    """Tell whether a person sits at both ends."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def remote_line(run_id: str) -> str:
+    """Return what the node's shell runs: tmux, under a terminal name the node has a description of."""
+    from orchestrator.core.ids import session_name
+
+    known = f'infocmp "$TERM" >/dev/null 2>&1 || export TERM={PLAIN_TERMINAL}'
+    return f"{known}; exec tmux -u attach-session -t ={session_name(run_id)}"
+
+
+def environment() -> dict[str, str]:
+    """Return this process's environment with a terminal name that means something."""
+    name = os.environ.get("TERM", "")
+    return dict(os.environ) | {"TERM": PLAIN_TERMINAL if name in NAMELESS else name}

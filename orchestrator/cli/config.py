@@ -1,0 +1,76 @@
+"""`$ORCH_HOME/config.yaml`: the few settings of AWS that are neither in its own configuration nor in an experiment."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.core.settings import Settings
+from orchestrator.errors import BadInput
+
+KEYS = {
+    "region": "the region when neither AWS_REGION nor AWS_DEFAULT_REGION is set",
+    "ssh_user": "the user of the image that SSH logs in as",
+    "ssh_address": "public or private: which address of a node SSH goes to",
+    "ssh_cidr": "the addresses SSH is opened to; by default this machine's own",
+    "bucket": "the bucket runs are kept in; by default orch-<account>-<region>",
+    "image": "the image of experiments that name none",
+}
+
+
+def aws_settings(home: Path, environ: Mapping[str, str]) -> Settings:
+    """Return the settings of AWS: environment before file before defaults. The region is "" where neither names one.
+
+    Raises BadInput listing every fault of the file.
+    """
+    file = home / "config.yaml"
+    values = _read(file)
+    faults = [_unknown(key) for key in values if key not in KEYS]
+    faults += [f"{key}: must be a text" for key, value in values.items() if key in KEYS and not _is_text(value)]
+    if values.get("ssh_address", "public") not in ("public", "private"):
+        faults.append("ssh_address: must be public or private")
+    if faults:
+        raise BadInput(
+            f"{file}: {len(faults)} fault{'s' * (len(faults) > 1)}", "docs/commands.md", details=tuple(faults)
+        )
+    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or values.get("region") or ""
+    return Settings(
+        cloud="aws",
+        region=str(region),
+        ssh_user=str(values.get("ssh_user", "ubuntu")),
+        ssh_address="private" if values.get("ssh_address") == "private" else "public",
+        ssh_cidr=_optional(values, "ssh_cidr"),
+        bucket=_optional(values, "bucket"),
+        image=_optional(values, "image"),
+    )
+
+
+def _read(file: Path) -> dict[object, object]:
+    if not file.exists():
+        return {}
+    import yaml
+
+    try:
+        value = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"{file} cannot be read: {' '.join(str(error).split())}", "mend or remove it") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BadInput(f"{file} must hold keys and values", f"it may have: {', '.join(KEYS)}")
+    return value
+
+
+def _unknown(key: object) -> str:
+    near = difflib.get_close_matches(str(key), KEYS, n=1)
+    return f"{key}: unknown key; " + (f"did you mean {near[0]}?" if near else f"there are: {', '.join(KEYS)}")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _optional(values: Mapping[object, object], key: str) -> str | None:
+    value = values.get(key)
+    return None if value is None else str(value)

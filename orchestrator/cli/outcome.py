@@ -1,0 +1,60 @@
+"""How the end of a run becomes an exit code and the last thing that is printed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.errors import Exit, OrchError
+
+if TYPE_CHECKING:
+    from orchestrator.core.ledger import Verdict
+    from orchestrator.run.view import RunView
+
+CODES: dict[str, Exit] = {
+    "finished": Exit.DONE,
+    "failed": Exit.RUN_FAILED,
+    "no-capacity": Exit.NO_CAPACITY,
+    "interrupted": Exit.INTERRUPTED_BY_EC2,
+    "stopped": Exit.STOPPED,
+    "capped": Exit.STOPPED,
+}
+TAIL_SHOWN = 20
+
+
+def exit_code(verdict: Verdict) -> Exit:
+    """Return the exit code of a run that ended so."""
+    from orchestrator.aws.codes import classify
+
+    # A launch that EC2 refused for what the account may not do is a matter of permission, not of the training.
+    if verdict.kind == "failed" and verdict.code and classify(verdict.code) in {"denied", "expired"}:
+        return Exit.NO_PERMISSION
+    return CODES[verdict.kind]
+
+
+def conclude(view: RunView, *, as_json: bool, stop_is_done: bool = False) -> int:
+    """Print the bill and how the run ended, and return 0; a run that did not finish raises OrchError instead.
+
+    With `stop_is_done` a run that was stopped is what was asked for.
+    """
+    from orchestrator.report.bill import show_bill
+    from orchestrator.report.console import make_console
+    from orchestrator.report.json import dumps
+    from orchestrator.report.lines import summary
+
+    console = make_console()
+    if as_json:
+        click.echo(dumps(view.report()))
+    else:
+        show_bill(console, view.bill.to_json())
+        console.print(summary(view), style="bold")
+    verdict = view.verdict
+    code = Exit.DONE if verdict is None else exit_code(verdict)
+    if verdict is None or code is Exit.DONE or (stop_is_done and code is Exit.STOPPED):
+        if verdict is not None and not as_json:
+            console.print(verdict.message)
+        return Exit.DONE
+    said = tuple(verdict.details[-TAIL_SHOWN:])
+    where = "" if verdict.rank is None else f"[{verdict.rank}] "
+    raise OrchError(verdict.message, verdict.hint, exit_code=code, details=tuple(where + line for line in said))

@@ -1,0 +1,71 @@
+"""`orch resume`: another generation of a run that ended, or another scheduler for one that goes on."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.context import open_home
+from orchestrator.cli.options import cloud_option, json_option, run_argument
+from orchestrator.cli.runs import find_run
+from orchestrator.cli.scheduling import ensure_scheduler, who
+from orchestrator.errors import BadInput
+
+if TYPE_CHECKING:
+    from orchestrator.run.home import Home
+    from orchestrator.run.view import RunView
+
+
+@click.command()
+@run_argument
+@cloud_option
+@click.option("-d", "--detach", is_flag=True, help="Do not watch it.")
+@json_option
+def command(*, run: str | None, cloud: str | None, detach: bool, as_json: bool) -> int:
+    """Go on with RUN (the newest where it is left out).
+
+    A run that ended before it finished is launched again as it was and trains on from its last verified checkpoint. One
+    that goes on while its scheduler is gone gets a new scheduler; nothing is launched twice.
+    """
+    from orchestrator.cli.follow import Silent, follow
+    from orchestrator.cli.outcome import conclude
+    from orchestrator.report.json import dumps
+    from orchestrator.run.wish import ask_resume
+
+    home = open_home()
+    found = find_run(home, run, cloud)
+    place = found.open()
+    view = found.read()
+    home.private_key(found.run_id)
+    if view.ended:
+        _keep_secrets(home, view)
+    ask_resume(place.bucket, found.run_id, who())
+    if view.ended or view.scheduler is None:
+        ensure_scheduler(place, found.run_id)
+    if not as_json:
+        click.echo(_what_happens(view))
+    if detach:
+        click.echo(dumps(found.read().summary()) if as_json else f"`orch watch {found.run_id}` shows it")
+        return 0
+    ended = follow(place, found.run_id, screen=Silent() if as_json else None)
+    return conclude(ended, as_json=as_json)
+
+
+def _keep_secrets(home: Home, view: RunView) -> None:
+    """Take the secrets of the next generation from the environment: those of the last one were forgotten at its end."""
+    names = view.spec.experiment.secrets
+    missing = [f"secrets: {name} is not set in your environment" for name in names if not os.environ.get(name)]
+    if missing:
+        raise BadInput(f"{view.spec.run_id} cannot be resumed", "set them, then resume", details=tuple(missing))
+    home.keep_secrets(view.spec.run_id, {name: os.environ[name] for name in names})
+
+
+def _what_happens(view: RunView) -> str:
+    run_id = view.spec.run_id
+    if view.ended:
+        return f"resuming {run_id}: launching {view.spec.num_nodes} nodes again, from the last checkpoint"
+    if view.scheduler is None:
+        return f"{run_id} goes on; it has a new scheduler"
+    return f"{run_id} goes on; {view.scheduler} schedules it"

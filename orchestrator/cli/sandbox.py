@@ -1,0 +1,148 @@
+"""`orch sandbox`: AWS on this machine: up, down, what it holds, and the disturbances that runs must live through."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import click
+
+from orchestrator.cli.context import open_home
+from orchestrator.cli.options import json_option
+
+# What a shell may still hold of a real account, and would be preferred to or mixed with the sandbox's keys.
+UNSET = ("AWS_PROFILE", "AWS_SESSION_TOKEN")
+
+
+@click.group(name="sandbox")
+def command() -> None:
+    """AWS on this machine: EC2, S3 and what else orch uses, on loopback, with a real host for every instance.
+
+    Nothing in it costs anything; `orch launch --cloud sandbox` starts it by itself.
+    """
+
+
+@command.command()
+@json_option
+def up(as_json: bool) -> None:
+    """Start the sandbox; when it is up already, do nothing."""
+    from orchestrator.sandbox import control
+
+    home = open_home()
+    settings = control.up(home.path, on_progress=lambda line: click.echo(line, err=True))
+    if as_json:
+        _print(control.status(home.path))
+        return
+    click.echo(f"the sandbox is up at {settings.endpoint_url}")
+    click.echo('any AWS client can talk to it: eval "$(orch sandbox env)"')
+
+
+@command.command()
+@json_option
+def down(as_json: bool) -> None:
+    """End the sandbox: every host and process of it. Reports of runs stay in $ORCH_HOME."""
+    from orchestrator.sandbox import control
+
+    home = open_home()
+    control.down(home.path)
+    if as_json:
+        _print(control.status(home.path))
+    else:
+        click.echo("the sandbox is down")
+
+
+@command.command()
+@json_option
+def status(as_json: bool) -> None:
+    """Show the endpoint, and the hosts with their addresses and processes."""
+    from orchestrator.sandbox import control
+
+    value = control.status(open_home().path)
+    if as_json:
+        _print(value)
+        return
+    if not value.get("up"):
+        click.echo("the sandbox is not up; `orch sandbox up` starts it")
+        return
+    click.echo(f"up at {value['endpoint']}, {len(value['hosts'])} hosts")
+    for host in value["hosts"]:
+        click.echo(
+            f"{host['instance_id']}  {host['address']:<15}  {host.get('state', ''):<13}  {len(host['pids'])} processes"
+        )
+
+
+@command.command()
+@json_option
+def env(as_json: bool) -> None:
+    """Print the exports with which any AWS client talks to the sandbox: eval "$(orch sandbox env)"."""
+    from orchestrator.sandbox import control
+
+    variables = control.env(open_home().path)
+    if as_json:
+        _print(variables)
+        return
+    unset = [name for name in UNSET if name not in variables]
+    click.echo(f"unset {' '.join(unset)}" if unset else "")
+    for name, value in variables.items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+
+
+@command.command()
+@click.argument("instance")
+@click.option(
+    "--after",
+    type=click.FloatRange(min=0),
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between notice and end.",
+)
+def interrupt(instance: str, after: float) -> None:
+    """Give a spot INSTANCE the notice EC2 gives, and take it when the time is over."""
+    from orchestrator.sandbox import control
+
+    control.interrupt(open_home().path, instance, notice_seconds=after)
+    click.echo(f"{instance} has its notice; it is taken in {after:g} s")
+
+
+@command.command()
+@click.argument("instance")
+def kill(instance: str) -> None:
+    """Take an INSTANCE at once, without notice."""
+    from orchestrator.sandbox import control
+
+    control.kill(open_home().path, instance)
+    click.echo(f"{instance} is taken")
+
+
+@command.command()
+@click.argument("action")
+@click.argument("code")
+@click.option(
+    "--count",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="How many calls fail; 0 forgets all faults.",
+)
+@click.option("--zone", help="Only calls for this availability zone.")
+def fault(action: str, code: str, count: int, zone: str | None) -> None:
+    """Make the next calls of an EC2 ACTION fail with CODE.
+
+    \b
+    orch sandbox fault RunInstances InsufficientInstanceCapacity --count 2 --zone us-east-1a
+    """
+    from orchestrator.sandbox import control
+
+    control.fault(open_home().path, action, code, count, zone=zone)
+    if count == 0:
+        click.echo("all faults are forgotten")
+        return
+    where = f" in {zone}" if zone else ""
+    click.echo(f"the next {count} calls of {action}{where} fail with {code}")
+
+
+def _print(value: Any) -> None:
+    from orchestrator.report.json import dumps
+
+    click.echo(dumps(value))

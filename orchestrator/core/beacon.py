@@ -1,0 +1,62 @@
+"""The heartbeat a node's agent writes to S3 and the scheduler reads. Pure; the one shape both sides share.
+
+Imports nothing outside the standard library, since it also runs on the nodes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+Stage = Literal["starting", "staging", "setup", "running", "exited", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Beacon:
+    """What one node says of itself.
+
+    `time` is ISO-8601 UTC by the node's clock. `stage` is where `run.sh` is; `exited` once it wrote its exit code
+    (`exit_code`, `exit_stage` the stage it ended in), `lost` when its tmux window vanished without one. `synced` is
+    true once, after the end, every log and checkpoint is in S3. `stopped_step` is the step of the `stopped` event,
+    `checkpoint_step` the newest checkpoint whose manifest this node put in S3, `progress` the last progress line that
+    has a step. `tail` holds the last lines of the output, control characters removed. `staged`/`to_stage` are bytes.
+    `started` is the Unix time at which the `run` command began.
+    """
+
+    instance_id: str
+    rank: int
+    generation: int
+    epoch: int
+    boot_id: str
+    time: str
+    stage: Stage
+    exit_code: int | None = None
+    exit_stage: str | None = None
+    exit_time: str | None = None
+    stopped_step: int | None = None
+    checkpoint_step: int | None = None
+    synced: bool = False
+    staged: int = 0
+    to_stage: int = 0
+    started: float | None = None
+    progress: Mapping[str, Any] | None = None
+    tail: tuple[str, ...] = ()
+    notice: str | None = None
+
+    def to_json(self) -> bytes:
+        """Return the beacon as a JSON object."""
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, body: bytes) -> Beacon:
+        """Return the beacon in `body`; unknown keys (a newer agent's) are ignored. Raises ValueError."""
+        try:
+            data = json.loads(body)
+            known = {f.name for f in fields(cls)}
+            data = {key: value for key, value in data.items() if key in known}
+            data["tail"] = tuple(data.get("tail", ()))
+            return cls(**data)
+        except (TypeError, AttributeError, UnicodeDecodeError) as error:
+            raise ValueError(f"not a beacon: {error}") from error

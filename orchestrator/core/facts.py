@@ -1,0 +1,150 @@
+"""What was observed: values that `decide`, `phase` and `bill` take. Pure; no module that makes them lives here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from orchestrator.core.beacon import Beacon
+from orchestrator.core.units import MicroUSD, iso, parse_time
+
+Lifecycle = Literal["spot", "on-demand"]
+State = Literal["pending", "running", "shutting-down", "stopping", "stopped", "terminated"]
+ALIVE: frozenset[str] = frozenset({"pending", "running", "stopping", "stopped", "shutting-down"})
+USABLE: frozenset[str] = frozenset({"pending", "running"})
+EC2_INTERRUPTED: frozenset[str] = frozenset(
+    {"Server.SpotInstanceTermination", "Server.SpotInstanceShutdown", "Server.InsufficientInstanceCapacity"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """An EBS volume of an instance; sizes in GiB."""
+
+    volume_id: str
+    size_gib: int
+    volume_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One EC2 instance of a run as `DescribeInstances` shows it.
+
+    `end_time` is the transition time EC2 gives once the instance is going or gone, `end_reason` its
+    `StateReason.Code`. `launch_index` is AmiLaunchIndex: 0..n-1 within one RunInstances call.
+    """
+
+    instance_id: str
+    instance_type: str
+    zone: str
+    lifecycle: Lifecycle
+    state: State
+    launch_time: datetime
+    end_time: datetime | None = None
+    end_reason: str | None = None
+    private_ip: str | None = None
+    public_ip: str | None = None
+    generation: int = 1
+    launch_index: int = 0
+    token: str = ""
+    volumes: tuple[Volume, ...] = ()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still exists for EC2 (anything but terminated)."""
+        return self.state in ALIVE
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is pending or running."""
+        return self.state in USABLE
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; `from_json` is its inverse."""
+        return {
+            "instance_id": self.instance_id,
+            "instance_type": self.instance_type,
+            "zone": self.zone,
+            "lifecycle": self.lifecycle,
+            "state": self.state,
+            "launch_time": iso(self.launch_time),
+            "end_time": iso(self.end_time) if self.end_time else None,
+            "end_reason": self.end_reason,
+            "private_ip": self.private_ip,
+            "public_ip": self.public_ip,
+            "generation": self.generation,
+            "launch_index": self.launch_index,
+            "token": self.token,
+            "volumes": [[v.volume_id, v.size_gib, v.volume_type] for v in self.volumes],
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Instance:
+        """Return the instance written by `to_json`. Raises KeyError, TypeError or ValueError on anything else."""
+        data = dict(value)
+        data["launch_time"] = parse_time(data["launch_time"])
+        data["end_time"] = parse_time(data["end_time"]) if data["end_time"] else None
+        data["volumes"] = tuple(Volume(str(v[0]), int(v[1]), str(v[2])) for v in data["volumes"])
+        return cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class PriceRow:
+    """One change of a spot price: from `time` on, an hour of `instance_type` in `zone` costs `price`."""
+
+    zone: str
+    instance_type: str
+    time: datetime
+    price: MicroUSD
+
+
+@dataclass(frozen=True, slots=True)
+class OnDemandPrice:
+    """The hourly on-demand price of a type, with where it was read and when."""
+
+    instance_type: str
+    price: MicroUSD
+    source: str
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """Something beside instances that carries the run's tag and must be gone at the end."""
+
+    kind: Literal["security-group", "placement-group", "key-pair", "volume", "network-interface"]
+    id: str
+    run: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What a node itself has said, through S3."""
+
+    host_keys: tuple[str, ...] = ()
+    boot_failure: str | None = None
+    beacon: Beacon | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything observed in one tick. `server_time` is S3's clock, never the local one.
+
+    `instances` holds those EC2 shows and those it has forgotten but S3 has on record; `recorded` maps an instance id
+    to the state under which it is on record. `cost_so_far` and `cost_per_second` are micro-dollars, high bounds.
+    `started`, `stop_sent` and `killed` are what this scheduler itself did over SSH in this generation; a successor
+    does not know them and does them again, which nodes answer with "already".
+    """
+
+    server_time: datetime
+    instances: tuple[Instance, ...] = ()
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+    resources: tuple[Resource, ...] = ()
+    recorded: Mapping[str, str] = field(default_factory=dict)
+    started: frozenset[str] = frozenset()
+    stop_sent: bool = False
+    killed: frozenset[str] = frozenset()
+    cost_so_far: MicroUSD = 0
+    cost_per_second: MicroUSD = 0

@@ -1,0 +1,198 @@
+"""What a run could be launched as, what each way would cost, and in which order to try them. Pure.
+
+May not call anything: the market (prices, offerings, quotas) is observed elsewhere and handed in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from orchestrator.core import catalog
+from orchestrator.core.experiment import Experiment
+from orchestrator.core.facts import Lifecycle, OnDemandPrice, PriceRow
+from orchestrator.core.units import MicroUSD, per_hour
+
+BOOT_ALLOWANCE = timedelta(minutes=4)
+TEARDOWN_ALLOWANCE = timedelta(minutes=10)
+# A spot price may rise while nobody watches; the nodes' own timers assume it by this factor (never above on-demand).
+PRICE_HEADROOM = 1.25
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One way to get the whole gang: a type in a zone, spot or on-demand. Prices are micro-dollars per node-hour.
+
+    `hours` is the expected run time (None: unknown, then `cost` is that of max_duration, an upper bound); `cost` is
+    for all nodes.
+    """
+
+    instance_type: str
+    zone: str
+    lifecycle: Lifecycle
+    price: MicroUSD
+    on_demand: MicroUSD
+    hours: float | None
+    cost: MicroUSD
+    on_demand_cost: MicroUSD
+    subnet: str
+    quota_code: str
+    placement_group: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; `from_json` is its inverse."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Offer:
+        """Return the offer written by `to_json`."""
+        return cls(**value)
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaLine:
+    """vCPUs needed of a quota, and held (None: the service did not say)."""
+
+    code: str
+    lifecycle: Lifecycle
+    instance_type: str
+    needed: int
+    held: int | None
+
+    @property
+    def enough(self) -> bool:
+        """Whether the quota is not known to be too small."""
+        return self.held is None or self.held >= self.needed
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """What EC2 offers and charges now. `offerings` maps a type to its zones, `subnets` a zone to its subnet."""
+
+    offerings: Mapping[str, tuple[str, ...]]
+    spot: tuple[PriceRow, ...]
+    on_demand: Mapping[str, OnDemandPrice]
+    quotas: Mapping[str, int | None]
+    subnets: Mapping[str, str]
+    vcpus: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The offers in the order they will be tried, and why others were left out (`rejected`: what, reason)."""
+
+    num_nodes: int
+    offers: tuple[Offer, ...]
+    rejected: tuple[tuple[str, str], ...]
+    quotas: tuple[QuotaLine, ...]
+    timer: timedelta
+
+
+def make_plan(experiment: Experiment, num_nodes: int, market: Market) -> Plan:
+    """Return the plan for `num_nodes` nodes; `offers` is empty when nothing can be had (`rejected` says why)."""
+    offers: list[Offer] = []
+    rejected: list[tuple[str, str]] = []
+    quotas: list[QuotaLine] = []
+    types = [option.instance_type for option in experiment.resources.any_of]
+    for instance_type in types:
+        zones = market.offerings.get(instance_type, ())
+        if not zones:
+            rejected.append((instance_type, "EC2 does not offer it in this region"))
+            continue
+        for lifecycle in _lifecycles(experiment):
+            line = _quota(instance_type, lifecycle, num_nodes, market)
+            quotas.append(line)
+            if not line.enough:
+                rejected.append(
+                    (f"{instance_type} {lifecycle}", f"quota {line.code}: {line.held} of {line.needed} vCPU")
+                )
+                continue
+            for zone in zones:
+                made = _offer(experiment, num_nodes, market, instance_type, zone, lifecycle, types[0])
+                offers.append(made) if isinstance(made, Offer) else rejected.append((f"{instance_type} {zone}", made))
+    lifecycles = {name: index for index, name in enumerate(_lifecycles(experiment))}
+    offers.sort(key=lambda o: (lifecycles[o.lifecycle], o.cost, types.index(o.instance_type), o.zone))
+    return Plan(num_nodes, tuple(offers), tuple(rejected), tuple(quotas), _timer(experiment, num_nodes, offers))
+
+
+def _lifecycles(experiment: Experiment) -> tuple[Lifecycle, ...]:
+    if experiment.spot_policy == "on-demand" or not experiment.resources.use_spot:
+        return ("on-demand",)
+    return ("spot", "on-demand") if experiment.spot_policy == "auto" else ("spot",)
+
+
+def _quota(instance_type: str, lifecycle: Lifecycle, num_nodes: int, market: Market) -> QuotaLine:
+    known = catalog.TYPES.get(instance_type)
+    vcpus = market.vcpus.get(instance_type) or (known.vcpus if known else 0)
+    code = quota_code(instance_type, lifecycle)
+    return QuotaLine(code, lifecycle, instance_type, vcpus * num_nodes, market.quotas.get(code))
+
+
+def quota_code(instance_type: str, lifecycle: Lifecycle) -> str:
+    """Return the service-quotas code that counts this type's vCPUs (standard families where the type is not known)."""
+    known = catalog.TYPES.get(instance_type)
+    if lifecycle == "spot":
+        return known.spot_quota if known else catalog.SPOT_QUOTA_STANDARD
+    return known.on_demand_quota if known else catalog.ON_DEMAND_QUOTA_STANDARD
+
+
+def _offer(  # noqa: PLR0917 - the coordinates of one cell of the table
+    experiment: Experiment,
+    num_nodes: int,
+    market: Market,
+    instance_type: str,
+    zone: str,
+    lifecycle: Lifecycle,
+    reference: str,
+) -> Offer | str:
+    """Return the offer, or the reason why there is none."""
+    listed = market.on_demand.get(instance_type)
+    if listed is None:
+        return "no on-demand price is published, so the saving cannot be stated"
+    price: MicroUSD | None = listed.price
+    if lifecycle == "spot":
+        rows = [row for row in market.spot if row.zone == zone and row.instance_type == instance_type]
+        price = max(rows, key=lambda row: row.time).price if rows else None
+    if price is None:
+        return "no spot price in this zone"
+    if zone not in market.subnets:
+        return "the default VPC has no subnet in this zone"
+    hours = expected_hours(experiment, instance_type, reference)
+    seconds = round((hours * 3600) if hours is not None else experiment.max_duration.total_seconds())
+    return Offer(
+        instance_type=instance_type,
+        zone=zone,
+        lifecycle=lifecycle,
+        price=price,
+        on_demand=listed.price,
+        hours=hours,
+        cost=num_nodes * per_hour(price, seconds),
+        on_demand_cost=num_nodes * per_hour(listed.price, seconds),
+        subnet=market.subnets[zone],
+        quota_code=quota_code(instance_type, lifecycle),
+        # EC2 refuses burstable types in a cluster placement group, and one node needs none.
+        placement_group=num_nodes > 1 and not instance_type.startswith("t"),
+    )
+
+
+def expected_hours(experiment: Experiment, instance_type: str, reference: str) -> float | None:
+    """Return the expected hours on `instance_type`: `expected_duration` scaled by published speed, plus boot."""
+    if experiment.expected_duration is None:
+        return None
+    ratio = catalog.relative_hours(instance_type, reference)
+    if ratio is None:
+        return None
+    return (experiment.expected_duration * ratio + BOOT_ALLOWANCE) / timedelta(hours=1)
+
+
+def _timer(experiment: Experiment, num_nodes: int, offers: list[Offer]) -> timedelta:
+    """Return how long a node lives without a scheduler: max_duration, or less where max_cost would be passed."""
+    limit = experiment.max_duration + TEARDOWN_ALLOWANCE
+    cap = experiment.max_cost_micro
+    if cap is not None and offers:
+        dearest = max(min(round(o.price * PRICE_HEADROOM), max(o.on_demand, o.price)) for o in offers)
+        limit = min(limit, timedelta(hours=cap / (dearest * num_nodes)))
+    return timedelta(minutes=max(1, math.floor(limit / timedelta(minutes=1))))

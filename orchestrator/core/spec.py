@@ -1,0 +1,90 @@
+"""`run.json`: everything that was decided when a run was launched, frozen for its whole life. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from orchestrator.core.experiment import Experiment
+from orchestrator.core.plan import Offer
+from orchestrator.core.units import iso, parse_time
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who launched what: caller, machine, and the git commit and diff of the workdir ("" where there is none)."""
+
+    user: str
+    machine: str
+    caller: str = ""
+    commit: str = ""
+    diff: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """The desired state of a run. `timer` is how long a node lives without a scheduler; `bundle` is a sha256."""
+
+    run_id: str
+    created: datetime
+    cloud: str
+    region: str
+    bucket: str
+    experiment: Experiment
+    num_nodes: int
+    procs_per_node: int
+    offers: tuple[Offer, ...]
+    on_demand: Mapping[str, Mapping[str, Any]]
+    image: str
+    vpc: str
+    instance_profile: str
+    ssh_cidr: str
+    ssh_user: str
+    ssh_port: int
+    ssh_address: str
+    public_key: str
+    bundle: str
+    timer: timedelta
+    identity: Identity
+    profile: str | None = None
+    data_bytes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name the user gave the run, or that of the experiment."""
+        return self.experiment.name
+
+    def to_json(self) -> bytes:
+        """Return the object stored at `run.json`."""
+        value = {name: getattr(self, name) for name in self.__slots__}
+        value |= {
+            "version": VERSION,
+            "created": iso(self.created),
+            "experiment": self.experiment.to_json(),
+            "offers": [offer.to_json() for offer in self.offers],
+            "timer": self.timer.total_seconds(),
+            "identity": {name: getattr(self.identity, name) for name in Identity.__slots__},
+        }
+        return json.dumps(value, indent=1, sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, body: bytes) -> RunSpec:
+        """Return the spec in `body`. Raises ValueError when it is not one, or of a newer version."""
+        try:
+            value = json.loads(body)
+            version = value.pop("version")
+            if version != VERSION:
+                raise ValueError(f"run.json has version {version}, this orch reads {VERSION}")
+            value["created"] = parse_time(value["created"])
+            value["experiment"] = Experiment.from_json(value["experiment"])
+            value["offers"] = tuple(Offer.from_json(offer) for offer in value["offers"])
+            value["timer"] = timedelta(seconds=value["timer"])
+            value["identity"] = Identity(**value["identity"])
+            return cls(**value)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a run.json: {error!r}") from error

@@ -1,0 +1,165 @@
+"""The commands that go to a node over SSH, as scripts for the standard input of `bash -s`. Pure.
+
+`start_script` begins a generation, `stop_script` asks its training to save and exit, `kill_script` ends it. Each may be
+sent again at any time. They exit with 0 and print what they did (`started`, `stopping`, `killed`, or `already`), with
+REFUSED when this scheduler's epoch or generation is not the newest the node has seen, with NOT_BOOTED when the node's
+bundle is not there. On standard input nothing shows in a process list: the secrets travel this way.
+
+`setup` and `run` are shell text, run by `bash -eo pipefail` in the working directory: the first command that fails ends
+it and gives the exit code. Each is a shell of its own; what `setup` exports is not seen by `run`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from orchestrator.core import ids
+from orchestrator.core.contract import NodePaths, environment
+
+REFUSED = 75
+NOT_BOOTED = 69
+NOT_ENDING = 70
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HOME = "$HOME/"
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """A data set to stage: everything under `source` (`s3://bucket/prefix`) to `$ORCH_DATA_DIR/<mount>`."""
+
+    name: str
+    source: str
+    mount: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartConfig:
+    """Everything a node needs to begin a generation.
+
+    `node_ips` are the gang's private addresses in order of rank. `restore_step`: the newest checkpoint that may be
+    restored, None for a fresh run. `linger`: how long a node whose work is done and saved waits for a scheduler before
+    it shuts itself down. `agent_pause`: seconds by which the agent starts after the training.
+    """
+
+    run: str
+    generation: int
+    epoch: int
+    rank: int
+    instance_id: str
+    node_ips: tuple[str, ...]
+    procs_per_node: int
+    device: str
+    bucket: str
+    region: str
+    command: str
+    setup: str | None = None
+    envs: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    data: tuple[DataSource, ...] = ()
+    restore_step: int | None = None
+    linger: timedelta = timedelta(minutes=10)
+    beacon_seconds: float = 2.0
+    agent_pause: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not ids.is_run_id(self.run) or not 0 <= self.rank < len(self.node_ips):
+            raise ValueError(f"no start for {self.run!r}, rank {self.rank} of {len(self.node_ips)}")
+        for name in (*self.envs, *self.secrets):
+            if _NAME.fullmatch(name) is None:
+                raise ValueError(f"{name!a} cannot be an environment variable")
+
+    @property
+    def paths(self) -> NodePaths:
+        """Where the generation lies on the node."""
+        return NodePaths(self.run, self.generation)
+
+
+def start_script(config: StartConfig) -> bytes:
+    """Return the script that starts setup and run, the agent and a shell in tmux session `orch-<run>`, once."""
+    contract = environment(
+        config.paths,
+        rank=config.rank,
+        node_ips=config.node_ips,
+        procs_per_node=config.procs_per_node,
+        master_port=ids.master_port(config.run, config.generation),
+        device=config.device,
+    )
+    texts = {
+        "session": ids.session_name(config.run),
+        "stages": "stage" if config.data or config.restore_step is not None else "",
+        "pause": f"{config.agent_pause:g}",
+        # The contract's variables come last: nothing a user sets may hide them.
+        "env_text": _exports(config.envs) + _exports(contract, expand=True),
+        "secrets_text": _exports(config.secrets),
+        "setup_text": _text(config.setup or ""),
+        "command_text": _text(config.command),
+        "agent_text": _file("agent.sh"),
+        "run_text": _file("run.sh"),
+        "node_text": node_json(config),
+    }
+    return _script(config.run, config.generation, config.epoch, texts, "start.sh")
+
+
+def stop_script(run: str, generation: int, epoch: int) -> bytes:
+    """Return the script that makes the stop file appear."""
+    return _script(run, generation, epoch, {}, "stop.sh")
+
+
+def kill_script(run: str, generation: int, epoch: int, grace: timedelta = timedelta(seconds=5)) -> bytes:
+    """Return the script that sends SIGTERM to every process of the training, and SIGKILL to what is left after `grace`.
+
+    It takes up to `grace` and 5 s, and exits with NOT_ENDING when even that leaves a process.
+    """
+    return _script(run, generation, epoch, {"tenths": str(grace // timedelta(milliseconds=100))}, "kill.sh")
+
+
+def node_json(config: StartConfig) -> str:
+    """Return the file that `agent.config.NodeConfig` reads."""
+    value = {
+        "run": config.run,
+        "generation": config.generation,
+        "rank": config.rank,
+        "instance_id": config.instance_id,
+        "num_nodes": len(config.node_ips),
+        "bucket": config.bucket,
+        "region": config.region,
+        "session": ids.session_name(config.run),
+        "data": [{"name": d.name, "source": d.source, "mount": d.mount} for d in config.data],
+        "restore_step": config.restore_step,
+        "beacon_seconds": config.beacon_seconds,
+        "linger_seconds": config.linger.total_seconds(),
+    }
+    return json.dumps(value, indent=1) + "\n"
+
+
+def _script(run: str, generation: int, epoch: int, texts: Mapping[str, str], file: str) -> bytes:
+    if not ids.is_run_id(run):
+        raise ValueError(f"{run!r} is not a run id")
+    values = {"run": run, "generation": str(int(generation)), "epoch": str(int(epoch)), **texts}
+    assignments = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+    return (assignments + _file("guard.sh") + _file(file)).encode()
+
+
+def _exports(values: Mapping[str, str], *, expand: bool = False) -> str:
+    """Return shell exports of values as they are; with `expand` a leading `$HOME/` means the node's."""
+    lines = []
+    for name, value in values.items():
+        at_home = expand and value.startswith(_HOME)
+        quoted = f'"$HOME"/{shlex.quote(value.removeprefix(_HOME))}' if at_home else shlex.quote(value)
+        lines.append(f"export {name}={quoted}\n")
+    return "".join(lines)
+
+
+def _text(text: str) -> str:
+    return text if not text or text.endswith("\n") else text + "\n"
+
+
+def _file(name: str) -> str:
+    return Path(__file__).with_name(name).read_text()

@@ -1,0 +1,126 @@
+"""A run told in plain lines, for pipes and logs: one for each thing that changed. Pure; keeps what it said last."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from orchestrator.core.units import format_duration
+from orchestrator.report import figures
+from orchestrator.report.text import clean
+from orchestrator.run.view import RunView
+
+TRAINING_INTERVAL = timedelta(seconds=10)
+STAGE_INTERVAL = timedelta(seconds=2)
+# A scheduler holds a lease of some seconds; a run that is younger than this, or just changed hands, may have none yet.
+UNATTENDED_AFTER = timedelta(seconds=45)
+# One that ends lets go of the run a moment before readers see that the run is over.
+UNATTENDED_FOR = timedelta(seconds=5)
+
+
+class Narrator:
+    """Turns each reading of a run into the lines that are new. Times are the cloud's, not this machine's."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._attempts = 0
+        self._stages = ""
+        self._stages_time: datetime | None = None
+        self._step: object = None
+        self._epoch: object = None
+        self._training_time: datetime | None = None
+        self._watch = Attendance()
+        self._warned = False
+
+    def tell(self, view: RunView) -> list[str]:
+        """Return what there is to say, each line with its time; nothing when nothing changed."""
+        said = [*self._news(view), *self._stage_news(view), *self._training_news(view)]
+        stamp = f"{view.facts.server_time:%H:%M:%S}"
+        return [f"{stamp}  {line}" for line in said]
+
+    def _news(self, view: RunView) -> list[str]:
+        said = []
+        tried = attempts(view)
+        said += tried[self._attempts :]
+        self._attempts = len(tried)
+        if view.phase != self._phase:
+            self._phase = view.phase
+            cost = f"  {figures.dollars(view.bill)}" if view.bill.instances else ""
+            said.append(f"{view.phase}: {figures.where(view)}{cost}")
+        alone = self._watch.warning(view)
+        if alone and not self._warned:
+            said.append(alone)
+        self._warned = bool(alone)
+        return said
+
+    def _stage_news(self, view: RunView) -> list[str]:
+        """Tell the stages of all nodes in one line, at most every `STAGE_INTERVAL` unless the gang is of one mind."""
+        counts = figures.stage_counts(view.nodes)
+        text = ", ".join(f"{count} {stage}" for stage, count in counts)
+        progress = figures.staged(view.nodes)
+        text = f"{text}  {progress}" if progress else text
+        now = view.facts.server_time
+        recent = self._stages_time is not None and now - self._stages_time < STAGE_INTERVAL
+        if not text or text == self._stages or (recent and len(counts) > 1):
+            return []
+        self._stages, self._stages_time = text, now
+        return [f"nodes: {text}"]
+
+    def _training_news(self, view: RunView) -> list[str]:
+        step, epoch = view.metrics.get("step"), view.metrics.get("epoch")
+        if not view.metrics or (step, epoch) == (self._step, self._epoch):
+            return []
+        now = view.facts.server_time
+        due = self._training_time is None or now - self._training_time >= TRAINING_INTERVAL
+        if not (due or epoch != self._epoch or view.ended):
+            return []
+        self._step, self._epoch, self._training_time = step, epoch, now
+        return [f"{figures.training(view.metrics)}  {figures.dollars(view.bill)}"]
+
+
+class Attendance:
+    """Notices that nobody schedules a run, once that has lasted."""
+
+    def __init__(self) -> None:
+        self._since: datetime | None = None
+
+    def warning(self, view: RunView) -> str:
+        """Return what to do about a run that nobody looks after, "" while somebody does or it may be for a moment."""
+        alone = unattended(view)
+        if not alone:
+            self._since = None
+            return ""
+        self._since = self._since or view.facts.server_time
+        return alone if view.facts.server_time - self._since >= UNATTENDED_FOR else ""
+
+
+def attempts(view: RunView) -> list[str]:
+    """Return one line for each place that refused the gang in this generation, in the order they were tried."""
+    said = []
+    for launch in view.ledger.current:
+        if launch.status is None or launch.status == "launched":
+            continue
+        offer = view.spec.offers[launch.offer]
+        why = f"{launch.status.replace('-', ' ')} ({launch.code})" if launch.code else launch.status.replace("-", " ")
+        said.append(f"{offer.instance_type} {offer.lifecycle} in {offer.zone}: {clean(why)}")
+    return said
+
+
+def elapsed(view: RunView) -> str:
+    """Return how long the current generation has lasted."""
+    begin = view.ledger.generation_began or view.spec.created
+    return format_duration((view.ended_at or view.facts.server_time) - begin)
+
+
+def unattended(view: RunView) -> str:
+    """Return what to do when nobody schedules a run that goes on, "" when there is no such need."""
+    began = view.ledger.generation_began or view.spec.created
+    if view.ended or view.scheduler is not None or view.facts.server_time - began < UNATTENDED_AFTER:
+        return ""
+    return f"no scheduler looks after this run: `orch resume {view.spec.run_id}` takes it over"
+
+
+def summary(view: RunView) -> str:
+    """Return how a run ended, in one line without its reason."""
+    if not view.bill.instances:
+        return f"{view.spec.run_id} {view.phase} after {elapsed(view)}"
+    return f"{view.spec.run_id} {view.phase} after {elapsed(view)}: {figures.dollars(view.bill)}"

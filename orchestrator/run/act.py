@@ -1,0 +1,204 @@
+"""Doing what was decided: intent into the ledger, then the effect, then its outcome. Decides nothing.
+
+Reaching nodes by SSH takes a while, so it happens beside the loop; what was reached shows in the next tick's facts.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from orchestrator.aws.ec2 import Compute
+from orchestrator.aws.errors import LaunchRefused
+from orchestrator.aws.images import Images
+from orchestrator.aws.s3 import Bucket
+from orchestrator.aws.session import Session
+from orchestrator.core import actions as do
+from orchestrator.core.facts import Facts
+from orchestrator.core.ids import Keys, client_token, resource_name
+from orchestrator.core.ledger import Verdict
+from orchestrator.core.spec import RunSpec
+from orchestrator.core.units import iso
+from orchestrator.errors import Exit, NoPermission, OrchError, StaleEpoch
+from orchestrator.run.home import Home
+from orchestrator.run.lease import Lease
+from orchestrator.run.ledger import Ledger
+from orchestrator.run.nodes import NodeCommands
+from orchestrator.run.report import write_report
+from orchestrator.run.request import run_instances_request, tags
+from orchestrator.run.userdata import user_data_of
+
+# Launches whose refusal says nothing about the request itself: the same one is sent again.
+TRY_AGAIN = frozenset({"throttled", "expired", "unreachable"})
+SSH_WORKERS = 16
+
+
+class Actor:
+    """Performs the actions of one run under one lease."""
+
+    def __init__(  # noqa: PLR0917 - made in one place, of everything a scheduler has
+        self,
+        spec: RunSpec,
+        session: Session,
+        bucket: Bucket,
+        home: Home,
+        ledger: Ledger,
+        lease: Lease,
+        log: Callable[[str], None],
+        keep_prices: Callable[[Facts], object],
+    ) -> None:
+        self._spec = spec
+        self._bucket = bucket
+        self._home = home
+        self._compute = Compute(session)
+        self._images = Images(session)
+        self._ledger = ledger
+        self._lease = lease
+        self._log = log
+        self._keep_prices = keep_prices
+        self._nodes = NodeCommands(spec, bucket, home)
+        self._pool = ThreadPoolExecutor(SSH_WORKERS, thread_name_prefix="ssh")
+        self._reaching: dict[tuple[str, str], Future[None]] = {}
+        self._reached: set[tuple[str, str]] = set()
+
+    def close(self) -> None:
+        """Let go of the SSH workers."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def complete(self, facts: Facts) -> Facts:
+        """Return the facts with what this scheduler itself reached over SSH, or is reaching right now."""
+        for key, future in list(self._reaching.items()):
+            if future.done():
+                del self._reaching[key]
+                error = future.exception()
+                if error is None:
+                    self._reached.add(key)
+                elif isinstance(error, OrchError) and not isinstance(error, StaleEpoch):
+                    self._log(f"{key[0]} {key[1]}: {error.message}; trying again")
+                else:
+                    raise error
+        both = self._reached | self._reaching.keys()
+        return replace(
+            facts,
+            started=frozenset(i for what, i in both if what == "start"),
+            stop_sent=any(what == "stop" for what, _ in both),
+            killed=frozenset(i for what, i in both if what == "kill"),
+        )
+
+    def perform(self, action: do.Action, facts: Facts) -> None:
+        """Perform one action. Raises OrchError when it must be tried again, StaleEpoch when another took over."""
+        match action:
+            case do.Create():
+                self._create(action)
+            case do.Launch():
+                self._launch(action, facts)
+            case do.Start():
+                self._start(action, facts)
+            case do.Stop():
+                first, generation = action.instance_id, action.generation
+                self._reach("stop", first, partial(self._nodes.stop, facts, first, generation, self._lease.epoch))
+            case do.Kill():
+                for item in action.instance_ids:
+                    kill = partial(self._nodes.kill, facts, item, action.generation, self._lease.epoch)
+                    self._reach("kill", item, kill)
+            case do.Wish():
+                self._append("wish", action.action, {"reason": action.reason, "cap": True}, facts)
+            case do.End():
+                self._log(f"ending: {action.verdict.message}")
+                self._append("intent", "end", {"verdict": action.verdict.to_json()}, facts)
+            case do.Terminate():
+                detail = {"instance_ids": list(action.instance_ids), "reason": action.reason}
+                self._append("intent", "terminate", detail, facts)
+                self._compute.terminate(action.instance_ids)
+            case do.Record():
+                self._record(action)
+            case do.Delete():
+                self._compute.delete(action.resource)
+            case do.Close():
+                self._close(action, facts)
+
+    def _append(self, kind: Any, what: str, detail: Mapping[str, Any], facts: Facts) -> None:
+        self._ledger.append(kind, what, detail, epoch=self._lease.epoch, now=facts.server_time)
+
+    def _create(self, action: do.Create) -> None:
+        spec = self._spec
+        name = resource_name(spec.run_id)
+        now = self._bucket.server_time()
+        self._ledger.append("intent", "create", {"kind": action.kind, "name": name}, epoch=self._lease.epoch, now=now)
+        try:
+            if action.kind == "key-pair":
+                self._compute.import_key_pair(name, spec.public_key, tags(spec))
+            elif action.kind == "security-group":
+                self._compute.create_security_group(name, spec.vpc, spec.ssh_cidr, spec.ssh_port, tags(spec))
+            else:
+                self._compute.create_placement_group(name, tags(spec))
+        except NoPermission as error:
+            verdict = Verdict("failed", error.message, error.hint, Exit.NO_PERMISSION.name)
+            detail = {"verdict": verdict.to_json()}
+            self._ledger.append("outcome", "refused", detail, epoch=self._lease.epoch, now=now)
+
+    def _launch(self, action: do.Launch, facts: Facts) -> None:
+        spec = self._spec
+        offer = spec.offers[action.offer]
+        where = {"generation": action.generation, "attempt": action.attempt, "offer": action.offer}
+        request = action.request
+        if request is None:
+            token = client_token(spec.run_id, action.generation, action.attempt)
+            request = run_instances_request(
+                spec,
+                offer,
+                generation=action.generation,
+                attempt=action.attempt,
+                resources=facts.resources,
+                root_device=self._images.root_device(spec.image),
+                user_data=user_data_of(spec),
+            )
+            self._append("intent", "launch", where | {"request": request, "token": token}, facts)
+        self._log(f"asking for {spec.num_nodes} x {offer.instance_type} ({offer.lifecycle}) in {offer.zone}")
+        try:
+            made = self._compute.run_instances(request)
+        except LaunchRefused as error:
+            if error.kind in TRY_AGAIN:
+                raise
+            self._log(f"refused: {error.code}")
+            refusal = {"status": error.kind, "code": error.code, "message": error.message}
+            self._append("outcome", "launch", where | refusal, facts)
+            return
+        ids = sorted(item.instance_id for item in made)
+        # `replied` is this machine's clock: what `scripts/bench_launch` counts from.
+        launched = {"status": "launched", "instance_ids": ids, "replied": time.time()}
+        self._append("outcome", "launch", where | launched, facts)
+        self._log(f"{len(ids)} instances in {offer.zone}, launched {iso(made[0].launch_time)}")
+
+    def _start(self, action: do.Start, facts: Facts) -> None:
+        for instance_id in action.instance_ids:
+            start = partial(
+                self._nodes.start,
+                facts,
+                instance_id,
+                ranks=action.ranks,
+                generation=action.generation,
+                epoch=self._lease.epoch,
+            )
+            self._reach("start", instance_id, start)
+
+    def _reach(self, what: str, instance_id: str, effect: Callable[[], None]) -> None:
+        self._reaching[what, instance_id] = self._pool.submit(effect)
+
+    def _record(self, action: do.Record) -> None:
+        body = json.dumps(action.instance.to_json(), indent=1).encode()
+        self._bucket.put(Keys(self._spec.run_id).instance(action.instance.instance_id), body)
+
+    def _close(self, action: do.Close, facts: Facts) -> None:
+        self._keep_prices(facts)
+        state = self._ledger.state
+        # The report first: whoever finds the generation closed also finds its report.
+        write_report(self._spec, self._bucket, self._home, replace(state, closed=True), facts)
+        detail = {"generation": state.generation, "verdict": action.verdict.to_json()}
+        self._append("outcome", "close", detail, facts)
+        self._home.forget_secrets(self._spec.run_id)

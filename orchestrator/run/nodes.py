@@ -1,0 +1,105 @@
+"""Sending commands down to the nodes of a run, by SSH: start, stop, kill. Decides nothing, remembers nothing.
+
+Which scripts are sent is `node.start`'s business, what they mean to the run `core.decide`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from orchestrator.aws.s3 import Bucket
+from orchestrator.core.facts import Facts, Instance
+from orchestrator.core.ids import Keys
+from orchestrator.core.manifest import NAME, newest
+from orchestrator.core.spec import RunSpec
+from orchestrator.errors import StaleEpoch, Unreachable
+from orchestrator.node.ssh import connect
+from orchestrator.node.start import REFUSED, DataSource, StartConfig, kill_script, start_script, stop_script
+from orchestrator.run.home import Home
+
+CONNECT_SECONDS = 20.0
+COMMAND_SECONDS = 60.0
+KILL_GRACE = timedelta(seconds=5)
+
+
+class NodeCommands:
+    """Commands to the nodes of one run under one epoch."""
+
+    def __init__(self, spec: RunSpec, bucket: Bucket, home: Home) -> None:
+        self._spec = spec
+        self._bucket = bucket
+        self._home = home
+
+    def start(self, facts: Facts, instance_id: str, *, ranks: Mapping[str, int], generation: int, epoch: int) -> None:
+        """Start setup and run on a node; one that has started already says so. Raises Unreachable, StaleEpoch."""
+        by_id = {item.instance_id: item for item in facts.instances}
+        ordered = sorted(ranks, key=lambda i: ranks[i])
+        experiment = self._spec.experiment
+        config = StartConfig(
+            run=self._spec.run_id,
+            generation=generation,
+            epoch=epoch,
+            rank=ranks[instance_id],
+            instance_id=instance_id,
+            node_ips=tuple(str(by_id[i].private_ip) for i in ordered),
+            procs_per_node=self._spec.procs_per_node,
+            device=experiment.device,
+            bucket=self._spec.bucket,
+            region=self._spec.region,
+            command=experiment.run,
+            setup=experiment.setup,
+            envs=experiment.envs,
+            secrets=self._home.secrets(self._spec.run_id),
+            data=tuple(DataSource(name, d.source, d.mount or name) for name, d in experiment.data.items()),
+            restore_step=newest_step(self._bucket, self._spec.run_id) if generation > 1 else None,
+        )
+        self._send(facts, instance_id, start_script(config))
+
+    def stop(self, facts: Facts, instance_id: str, generation: int, epoch: int) -> None:
+        """Make the stop file appear on a node. Raises Unreachable, StaleEpoch."""
+        self._send(facts, instance_id, stop_script(self._spec.run_id, generation, epoch))
+
+    def kill(self, facts: Facts, instance_id: str, generation: int, epoch: int) -> None:
+        """End what is left of the training on a node. Raises Unreachable, StaleEpoch."""
+        self._send(facts, instance_id, kill_script(self._spec.run_id, generation, epoch, KILL_GRACE))
+
+    def _send(self, facts: Facts, instance_id: str, script: bytes) -> None:
+        instance = next(item for item in facts.instances if item.instance_id == instance_id)
+        address = address_of(instance, self._spec)
+        connection = connect(
+            address,
+            self._spec.ssh_port,
+            self._spec.ssh_user,
+            self._home.private_key(self._spec.run_id).read_text(),
+            facts.nodes[instance_id].host_keys,
+            CONNECT_SECONDS,
+        )
+        try:
+            result = connection.run("bash -s", script, COMMAND_SECONDS)
+        finally:
+            connection.close()
+        if result.code == REFUSED:
+            raise StaleEpoch(f"{instance_id} obeys a newer scheduler", "`orch watch` shows the run")
+        if result.code != 0:
+            last = (result.err.strip() or result.out.strip() or "no output").splitlines()[-1]
+            raise Unreachable(f"{instance_id}: a command ended with code {result.code}: {last}", "it is sent again")
+
+
+def address_of(instance: Instance, spec: RunSpec) -> str:
+    """Return the address at which this caller reaches a node. Raises Unreachable when EC2 gives none."""
+    address = instance.private_ip if spec.ssh_address == "private" else instance.public_ip
+    if address is None:
+        raise Unreachable(
+            f"{instance.instance_id} has no {spec.ssh_address} address",
+            "set ssh_address in the config file of $ORCH_HOME to the one that its subnet gives",
+        )
+    return address
+
+
+def newest_step(bucket: Bucket, run_id: str) -> int | None:
+    """Return the step of the newest checkpoint that has a manifest, None when there is none."""
+    prefix = Keys(run_id).checkpoints
+    folders = (item.key.removeprefix(prefix).split("/") for item in bucket.list(prefix))
+    steps = {int(parts[0]) for parts in folders if len(parts) == 2 and parts[1] == NAME and parts[0].isdigit()}
+    return newest(steps, set())

@@ -1,0 +1,135 @@
+"""Seeing what is: EC2 by tag, the nodes' own objects in S3. One `observe()` gives one consistent set of facts.
+
+Reads only. Objects are fetched again only when their ETag changed, so a tick costs one listing and one describe.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime
+
+from orchestrator.aws.ec2 import Compute
+from orchestrator.aws.s3 import Bucket
+from orchestrator.core.beacon import Beacon
+from orchestrator.core.facts import Facts, Instance, Node
+from orchestrator.core.ids import Keys
+from orchestrator.errors import NotFound
+
+WORKERS = 8
+
+
+class NodeObjects:
+    """The objects under `nodes/`, parsed: host keys, boot failures, beacons, and EC2's last word on ended instances."""
+
+    def __init__(self, bucket: Bucket, run_id: str) -> None:
+        self._bucket = bucket
+        self._prefix = Keys(run_id).nodes
+        self._bodies: dict[str, tuple[str, bytes]] = {}
+
+    def refresh(self) -> None:
+        """Fetch what changed since the last time."""
+        listed = {item.key: item.etag for item in self._bucket.list(self._prefix)}
+        stale = [key for key, etag in listed.items() if self._bodies.get(key, ("", b""))[0] != etag]
+        if stale:
+            with ThreadPoolExecutor(min(WORKERS, len(stale))) as pool:
+                for key, body in zip(stale, pool.map(self._fetch, stale), strict=True):
+                    if body is not None:
+                        self._bodies[key] = (listed[key], body)
+
+    def _fetch(self, key: str) -> bytes | None:
+        try:
+            return self._bucket.get(key)
+        except NotFound:
+            return None
+
+    @property
+    def nodes(self) -> dict[str, Node]:
+        """What each node said of itself, by instance id."""
+        found: dict[str, Node] = {}
+        for key, (_, body) in self._bodies.items():
+            instance_id, _, name = key.removeprefix(self._prefix).partition("/")
+            node = found.get(instance_id, Node())
+            if name == "host_keys":
+                lines = body.decode(errors="replace").splitlines()
+                node = replace(node, host_keys=tuple(line for line in lines if line.strip()))
+            elif name == "boot_failure":
+                node = replace(node, boot_failure=body.decode(errors="replace"))
+            elif name == "beacon.json":
+                node = replace(node, beacon=_beacon(body))
+            found[instance_id] = node
+        return found
+
+    @property
+    def recorded(self) -> dict[str, Instance]:
+        """What EC2 last said of ended instances, by id."""
+        records = (_instance(body) for key, (_, body) in self._bodies.items() if key.endswith("/instance.json"))
+        return {item.instance_id: item for item in records if item is not None}
+
+
+def _beacon(body: bytes) -> Beacon | None:
+    try:
+        return Beacon.from_json(body)
+    except ValueError:
+        return None
+
+
+def _instance(body: bytes) -> Instance | None:
+    try:
+        return Instance.from_json(json.loads(body))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+class Observer:
+    """Observes one run, again and again."""
+
+    def __init__(self, compute: Compute, bucket: Bucket, run_id: str) -> None:
+        self._compute = compute
+        self._bucket = bucket
+        self._run_id = run_id
+        self._objects = NodeObjects(bucket, run_id)
+        self._ends: dict[str, datetime] = {}
+
+    def observe(self) -> Facts:
+        """Return what EC2 and the nodes show now."""
+        self._objects.refresh()
+        now = self._bucket.server_time()
+        recorded = self._objects.recorded
+        seen = [self._with_end(item, recorded, now) for item in self._compute.instances(self._run_id)]
+        return Facts(
+            server_time=now,
+            instances=merge(seen, recorded.values()),
+            nodes=self._objects.nodes,
+            resources=self._compute.resources(self._run_id),
+            recorded={key: item.state for key, item in recorded.items()},
+        )
+
+    def observe_records(self) -> Facts:
+        """Return what S3 alone knows: for runs that have ended."""
+        self._objects.refresh()
+        recorded = self._objects.recorded
+        return Facts(
+            server_time=self._bucket.server_time(),
+            instances=merge((), recorded.values()),
+            nodes=self._objects.nodes,
+            recorded={key: item.state for key, item in recorded.items()},
+        )
+
+    def _with_end(self, item: Instance, recorded: dict[str, Instance], now: datetime) -> Instance:
+        """Give an ended instance for which EC2 states no time the moment it was first seen so."""
+        if item.usable or item.end_time is not None:
+            return item
+        known = recorded.get(item.instance_id)
+        end = known.end_time if known else None
+        return replace(item, end_time=end or self._ends.setdefault(item.instance_id, now))
+
+
+def merge(seen: Iterable[Instance], recorded: Iterable[Instance]) -> tuple[Instance, ...]:
+    """Return what EC2 shows, and from the records those it has forgotten (they are gone: terminated)."""
+    shown = {item.instance_id: item for item in seen}
+    forgotten = [replace(item, state="terminated") for item in recorded if item.instance_id not in shown]
+    ordered = [*shown.values(), *forgotten]
+    return tuple(sorted(ordered, key=lambda i: (i.generation, i.launch_index, i.instance_id)))

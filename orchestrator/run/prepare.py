@@ -1,0 +1,309 @@
+"""From an experiment to a run: every check first, all faults at once, before any money; then what a run needs is made.
+
+`prepare` reads only; `begin` is the first thing that changes anything in the cloud.
+"""
+
+from __future__ import annotations
+
+import getpass
+import secrets as random
+import socket
+import string
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from orchestrator.aws import account
+from orchestrator.aws.ec2 import Compute
+from orchestrator.aws.images import Images
+from orchestrator.aws.prices import Prices
+from orchestrator.aws.quotas import Quotas
+from orchestrator.aws.s3 import Bucket
+from orchestrator.aws.session import Session
+from orchestrator.core import catalog, ids
+from orchestrator.core.experiment import Experiment
+from orchestrator.core.plan import Market, Plan, make_plan, quota_code
+from orchestrator.core.settings import Settings
+from orchestrator.core.spec import Identity, RunSpec
+from orchestrator.core.units import format_duration, format_size, iso
+from orchestrator.errors import BadInput, NoCapacity, NotFound
+from orchestrator.node.bundle import Bundle, build_bundle
+from orchestrator.node.ssh import generate_key
+from orchestrator.run import prices
+from orchestrator.run.caller import caller_cidr
+from orchestrator.run.home import CachedRun, Home
+
+DIFF_LIMIT = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the experiment came from: a file, or (path None) one that `orch` ships; `profile`: the overlay applied."""
+
+    name: str
+    path: Path | None
+    profile: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder relative paths of the experiment start from."""
+        return self.path.parent if self.path is not None else Path.cwd()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run that could be launched as it is. `will_create` and `notes` are lines for the plan."""
+
+    experiment: Experiment
+    source: Source
+    settings: Settings
+    plan: Plan
+    market: Market
+    bundle: Bundle
+    bucket: str
+    image: str
+    vpc: str
+    secrets: Mapping[str, str]
+    data_bytes: Mapping[str, int]
+    will_create: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as `orch plan --json` prints it."""
+        return {
+            "name": self.experiment.name,
+            "num_nodes": self.plan.num_nodes,
+            "cloud": self.settings.cloud,
+            "region": self.settings.region,
+            "image": self.image,
+            "offers": [offer.to_json() for offer in self.plan.offers],
+            "rejected": [{"what": what, "why": why} for what, why in self.plan.rejected],
+            "quotas": [{name: getattr(q, name) for name in q.__slots__} for q in self.plan.quotas],
+            "timer_seconds": round(self.plan.timer.total_seconds()),
+            "will_create": list(self.will_create),
+            "notes": list(self.notes),
+        }
+
+
+def prepare(
+    experiment: Experiment, source: Source, session: Session, settings: Settings, *, environ: Mapping[str, str]
+) -> Prepared:
+    """Check everything and plan. Raises BadInput with all local faults before the first call to the cloud, then
+    NoPermission, NotFound (image, data, network) or NoCapacity (nothing offered, no quota)."""
+    bundle, secret_values = _check_here(experiment, source, environ)
+    bucket_name = settings.bucket or ids.bucket_name(session.account(), settings.region)
+    compute = Compute(session)
+    image = _image(experiment, settings, session)
+    market = _market(experiment, session, compute)
+    plan = make_plan(experiment, experiment.num_nodes, market)
+    if not plan.offers:
+        reasons = "; ".join(f"{what}: {why}" for what, why in plan.rejected)
+        raise NoCapacity(
+            f"nothing to launch {experiment.num_nodes} nodes on: {reasons}",
+            "name other types under resources.any_of, another region, or ask AWS for the quota",
+        )
+    data_bytes = _check_data(experiment, session)
+    return Prepared(
+        experiment=experiment,
+        source=source,
+        settings=settings,
+        plan=plan,
+        market=market,
+        bundle=bundle,
+        bucket=bucket_name,
+        image=image,
+        vpc=compute.default_vpc(),
+        secrets=secret_values,
+        data_bytes=data_bytes,
+        will_create=_will_create(session, bucket_name, experiment),
+        notes=_notes(plan, data_bytes),
+    )
+
+
+def _check_here(experiment: Experiment, source: Source, environ: Mapping[str, str]) -> tuple[Bundle, dict[str, str]]:
+    faults = [f"secrets: {name} is not set in your environment" for name in experiment.secrets if not environ.get(name)]
+    workdir = None if experiment.workdir is None else (source.folder / experiment.workdir).resolve()
+    bundle: Bundle | None = None
+    if workdir is not None and not workdir.is_dir():
+        faults.append(f"workdir: {workdir} is not a folder")
+    else:
+        try:
+            bundle = build_bundle(workdir, builtin=source.path is None and workdir is None)
+        except BadInput as error:
+            faults += [f"workdir: {error.message}", *(f"workdir: {line}" for line in error.details)]
+    if faults or bundle is None:
+        count = f"{len(faults)} fault{'s' if len(faults) != 1 else ''}"
+        raise BadInput(f"{source.name}: {count}", "nothing was launched", details=tuple(faults))
+    return bundle, {name: environ[name] for name in experiment.secrets}
+
+
+def _image(experiment: Experiment, settings: Settings, session: Session) -> str:
+    wanted = experiment.resources.image or settings.image
+    if wanted is None:
+        raise BadInput(
+            "resources.image is not set, and AWS has no default image for training",
+            "set resources.image to an AMI id or ssm:NAME; a V100 needs driver 580 and torch 2.10 (docs/aws.md)",
+        )
+    return Images(session).resolve(wanted)
+
+
+def _market(experiment: Experiment, session: Session, compute: Compute) -> Market:
+    types = list(dict.fromkeys(option.instance_type for option in experiment.resources.any_of))
+    price_list = Prices(session)
+    offerings = compute.zones_offering(types)
+    offered = [name for name in types if offerings.get(name)]
+    vcpus = {name: value for name, value in compute.vcpus(offered).items() if name not in catalog.TYPES}
+    codes = sorted({quota_code(name, life) for name in offered for life in ("spot", "on-demand")})
+    return Market(
+        offerings=offerings,
+        spot=price_list.current_spot(offered) if offered else (),
+        on_demand=price_list.on_demand(offered) if offered else {},
+        quotas=Quotas(session).vcpus(codes) if codes else {},
+        subnets=compute.subnets(),
+        vcpus=vcpus,
+    )
+
+
+def _check_data(experiment: Experiment, session: Session) -> dict[str, int]:
+    """Return the bytes of each data set. Raises NotFound or BadInput (too large for the disk), all of them at once."""
+    sizes: dict[str, int] = {}
+    faults: list[str] = []
+    for name, data in experiment.data.items():
+        bucket, _, prefix = data.source.removeprefix("s3://").partition("/")
+        try:
+            sizes[name] = sum(item.size for item in Bucket(session, bucket).list(prefix.rstrip("/") + "/"))
+        except NotFound:
+            sizes[name] = 0
+        if not sizes[name]:
+            faults.append(f"data.{name}: nothing at {data.source}")
+    if faults:
+        raise NotFound("; ".join(faults), "upload the data set first, or mend data.*.source")
+    room = experiment.resources.disk_size * 2**30
+    if sum(sizes.values()) > room * 0.9:
+        needed = format_size(sum(sizes.values()))
+        raise BadInput(
+            f"the data ({needed}) does not fit a disk of {experiment.resources.disk_size} GiB",
+            "raise resources.disk_size",
+        )
+    return sizes
+
+
+def _will_create(session: Session, bucket: str, experiment: Experiment) -> tuple[str, ...]:
+    lines = []
+    if not account.bucket_exists(session, bucket):
+        lines.append(f"bucket {bucket} (kept between runs)")
+    if not account.node_role_exists(session):
+        lines.append(f"IAM role and instance profile {account.NODE_ROLE} (kept between runs)")
+    disk = f"{experiment.resources.disk_size} GiB gp3"
+    machines = f"{experiment.num_nodes} instances, each" if experiment.num_nodes > 1 else "1 instance"
+    lines.append(
+        f"{machines} with {disk}; a key pair, a security group"
+        + (", a placement group" if experiment.num_nodes > 1 else "")
+        + " (gone when the run ends)"
+    )
+    return tuple(lines)
+
+
+def _notes(plan: Plan, data_bytes: Mapping[str, int]) -> tuple[str, ...]:
+    timer = format_duration(plan.timer)
+    notes = [f"without a scheduler the nodes' own timers end the run after {timer}; nothing replaces nodes meanwhile"]
+    notes += [f"data {name}: {format_size(size)} to every node" for name, size in data_bytes.items()]
+    if any(offer.hours is None for offer in plan.offers):
+        notes.append("expected_duration is not set: costs shown are for the whole of max_duration, an upper bound")
+    return tuple(notes)
+
+
+def begin(
+    prepared: Prepared,
+    session: Session,
+    home: Home,
+    *,
+    name: str | None,
+    now: datetime,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> RunSpec:
+    """Make bucket and role, upload the bundle, write `run.json`; nothing here costs more than a few S3 requests."""
+    settings = prepared.settings
+    experiment = prepared.experiment if name is None else prepared.experiment.model_copy(update={"name": name})
+    suffix = "".join(random.choice(string.ascii_lowercase + string.digits) for _ in range(4))
+    run_id = ids.run_id(experiment.name, now, suffix)
+    account.ensure_bucket(session, prepared.bucket)
+    sources = [d.source.removeprefix("s3://").partition("/")[0] for d in experiment.data.values()]
+    profile = account.ensure_node_role(session, prepared.bucket, sources)
+    bucket = Bucket(session, prepared.bucket)
+    key = ids.bundle_key(prepared.bundle.digest)
+    if bucket.head(key) is None:
+        on_progress(f"uploading the code bundle, {format_size(prepared.bundle.size)}")
+        bucket.put(key, prepared.bundle.read())
+    private, public = generate_key()
+    home.keep_private_key(run_id, private)
+    home.keep_secrets(run_id, prepared.secrets)
+    spec = _spec(prepared, experiment, session, run_id, now, profile, public)
+    prices.save(bucket, run_id, prepared.market.spot)
+    bucket.put(ids.Keys(run_id).spec, spec.to_json(), if_none_match=True)
+    home.remember(CachedRun(run_id, settings.cloud, experiment.name, iso(now)))
+    return spec
+
+
+def _spec(  # noqa: PLR0917 - all that a spec is made of
+    prepared: Prepared, experiment: Experiment, session: Session, run_id: str, now: datetime, profile: str, public: str
+) -> RunSpec:
+    settings = prepared.settings
+    used = {offer.instance_type for offer in prepared.plan.offers}
+    listed = {
+        name: {"price": item.price, "source": item.source, "time": iso(item.time)}
+        for name, item in prepared.market.on_demand.items()
+        if name in used
+    }
+    return RunSpec(
+        run_id=run_id,
+        created=now,
+        cloud=settings.cloud,
+        region=settings.region,
+        bucket=prepared.bucket,
+        experiment=experiment,
+        num_nodes=experiment.num_nodes,
+        procs_per_node=experiment.procs(prepared.plan.offers[0].instance_type),
+        offers=prepared.plan.offers,
+        on_demand=listed,
+        image=prepared.image,
+        vpc=prepared.vpc,
+        instance_profile=profile,
+        ssh_cidr=settings.ssh_cidr or caller_cidr(settings.ssh_address),
+        ssh_user=settings.ssh_user,
+        ssh_port=settings.ssh_port,
+        ssh_address=settings.ssh_address,
+        public_key=public,
+        bundle=prepared.bundle.digest,
+        timer=prepared.plan.timer,
+        identity=identify(prepared.source.folder, session),
+        profile=prepared.source.profile,
+        data_bytes=prepared.data_bytes,
+    )
+
+
+def identify(folder: Path, session: Session) -> Identity:
+    """Return who launches, and the git commit and diff of `folder` ("" outside a repository or without git)."""
+    return Identity(
+        getpass.getuser(),
+        socket.gethostname(),
+        session.caller(),
+        _git(folder, "rev-parse", "HEAD").strip(),
+        _git(folder, "diff", "HEAD")[:DIFF_LIMIT],
+    )
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            check=True,
+            timeout=timedelta(seconds=20).total_seconds(),
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.decode(errors="replace")

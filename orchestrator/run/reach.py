@@ -1,0 +1,94 @@
+"""Reaching the nodes of a run as a person would: a shell, tmux, one command on all of them. Host keys are pinned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from orchestrator.aws.s3 import Bucket
+from orchestrator.core.contract import NodePaths
+from orchestrator.core.ids import Keys
+from orchestrator.errors import NotFound, OrchError
+from orchestrator.node.ssh import connect
+from orchestrator.node.ssh_command import known_hosts_lines, ssh_argv
+from orchestrator.run.home import Home, write_private
+from orchestrator.run.nodes import CONNECT_SECONDS, address_of
+from orchestrator.run.view import NodeView, RunView
+
+UNREACHED = 255
+WORKERS = 16
+
+
+def ssh_command(view: RunView, home: Home, rank: int, remote: Sequence[str], *, tty: bool, bucket: Bucket) -> list[str]:
+    """Return the OpenSSH command line to a node. Raises NotFound (no such node, no key here), Unreachable."""
+    node = _node(view, rank)
+    spec = view.spec
+    address = _address(view, node)
+    known = home.folder(spec.run_id) / f"known_hosts.{rank}"
+    write_private(known, known_hosts_lines(address, spec.ssh_port, _host_keys(bucket, spec.run_id, node)).encode())
+    key = home.private_key(spec.run_id)
+    return ssh_argv(spec.ssh_user, address, spec.ssh_port, key, known, list(remote), tty=tty)
+
+
+def exec_all(
+    view: RunView,
+    home: Home,
+    command: str,
+    *,
+    ranks: Sequence[int] | None,
+    timeout: float,
+    on_line: Callable[[int, str], None],
+    bucket: Bucket,
+) -> dict[int, int]:
+    """Run a shell line on nodes at once, with the run's environment, and return each one's exit code.
+
+    A node that could not be reached has UNREACHED and says why through `on_line`. Raises NotFound for an unknown rank.
+    """
+    nodes = (
+        [_node(view, rank) for rank in ranks] if ranks is not None else [n for n in view.nodes if n.state == "running"]
+    )
+    if not nodes:
+        raise NotFound(f"{view.spec.run_id} has no running node", "`orch status` shows where it is")
+    paths = NodePaths(view.spec.run_id, view.ledger.generation)
+    line = f'[ ! -r "$HOME/{paths.env_file}" ] || . "$HOME/{paths.env_file}"\n{command}\n'
+
+    def run(node: NodeView) -> int:
+        try:
+            connection = connect(
+                _address(view, node),
+                view.spec.ssh_port,
+                view.spec.ssh_user,
+                home.private_key(view.spec.run_id).read_text(),
+                _host_keys(bucket, view.spec.run_id, node),
+                CONNECT_SECONDS,
+            )
+            with connection:
+                return connection.stream(line, lambda text: on_line(node.rank, text), timeout)
+        except OrchError as error:
+            on_line(node.rank, error.message)
+            return UNREACHED
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return dict(zip((node.rank for node in nodes), pool.map(run, nodes), strict=True))
+
+
+def _node(view: RunView, rank: int) -> NodeView:
+    for node in view.nodes:
+        if node.rank == rank:
+            return node
+    has = f"ranks 0 to {len(view.nodes) - 1}" if view.nodes else "no nodes"
+    raise NotFound(f"{view.spec.run_id} has no node {rank}", f"it has {has}")
+
+
+def _address(view: RunView, node: NodeView) -> str:
+    if node.state != "running":
+        raise NotFound(f"node {node.rank} is {node.state}", "`orch logs` has what it printed")
+    return address_of(next(i for i in view.facts.instances if i.instance_id == node.instance_id), view.spec)
+
+
+def _host_keys(bucket: Bucket, run_id: str, node: NodeView) -> tuple[str, ...]:
+    try:
+        text = bucket.get(Keys(run_id).host_key(node.instance_id)).decode()
+    except NotFound as error:
+        raise NotFound(f"node {node.rank} has not booted yet", "try again in a moment") from error
+    return tuple(line for line in text.splitlines() if line.strip())

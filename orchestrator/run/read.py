@@ -1,0 +1,93 @@
+"""Reading runs back from S3 and EC2: anyone with access sees the same, nothing here changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.aws.ec2 import Compute
+from orchestrator.aws.s3 import Bucket
+from orchestrator.aws.session import Session
+from orchestrator.core.bill import make_bill
+from orchestrator.core.ids import Keys, is_run_id
+from orchestrator.core.phase import ENDED, find_phase
+from orchestrator.errors import NotFound
+from orchestrator.run import prices
+from orchestrator.run.lease import Lease, Owner
+from orchestrator.run.ledger import Ledger
+from orchestrator.run.observe import Observer
+from orchestrator.run.progress import newest_figures, parse_progress
+from orchestrator.run.spec import load_spec
+from orchestrator.run.view import RunView
+
+
+def list_runs(bucket: Bucket) -> list[str]:
+    """Return the ids of the runs in a bucket, newest first; none when there is no bucket yet."""
+    try:
+        names = [prefix.removeprefix("runs/").rstrip("/") for prefix in bucket.list_folders("runs/")]
+    except NotFound:
+        return []
+    return sorted((name for name in names if is_run_id(name)), key=_launched, reverse=True)
+
+
+def _launched(run_id: str) -> str:
+    return run_id[-20:]
+
+
+class Reader:
+    """Reads one run repeatedly; each time only what changed is fetched."""
+
+    def __init__(self, session: Session, bucket: Bucket, run_id: str, *, history: bool = False) -> None:
+        self._bucket = bucket
+        self.spec = load_spec(bucket, run_id)
+        self._keys = Keys(run_id)
+        self._observer = Observer(Compute(session), bucket, run_id)
+        self._ledger = Ledger(bucket, run_id, "reader")
+        self._lease = Lease(bucket, run_id, Owner.me())
+        self._history = history
+        self._progress: tuple[str, tuple[Mapping[str, Any], ...]] = ("", ())
+
+    def read(self) -> RunView:
+        """Return the run as it is now."""
+        # The lease before the ledger: a scheduler that is just closing its run never looks like none.
+        scheduler = self._scheduler()
+        state = self._ledger.read()
+        facts = self._observer.observe_records() if state.closed else self._observer.observe()
+        lines = self._metrics()
+        on_demand = prices.on_demand_of(self.spec)
+        rows = prices.load(self._bucket, self.spec.run_id)
+        phase = find_phase(state, facts)
+        closing = [e.time for e in self._ledger.entries if e.action == "close"]
+        return RunView(
+            spec=self.spec,
+            ledger=state,
+            facts=facts,
+            phase=phase,
+            bill=make_bill(self.spec.run_id, facts.instances, rows, on_demand, facts.server_time),
+            metrics=newest_figures(lines),
+            history=lines if self._history else (),
+            scheduler=scheduler if phase not in ENDED else None,
+            ended_at=closing[-1] if closing and phase in ENDED else None,
+        )
+
+    def _scheduler(self) -> str | None:
+        held = self._lease.read()
+        if held is None or held.expires < self._bucket.server_time() or held.owner.surely_dead():
+            return None
+        return f"{held.owner.machine} (process {held.owner.pid})"
+
+    def _metrics(self) -> tuple[Mapping[str, Any], ...]:
+        etag, lines = self._progress
+        try:
+            changed = self._bucket.get_if_changed(self._keys.metrics, etag)
+        except NotFound:
+            return lines
+        if changed is not None:
+            body, etag = changed
+            self._progress = (etag, parse_progress(body))
+        return self._progress[1]
+
+
+def read_run(session: Session, bucket: Bucket, run_id: str, *, history: bool = False) -> RunView:
+    """Return one run. Raises NotFound."""
+    return Reader(session, bucket, run_id, history=history).read()

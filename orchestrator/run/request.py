@@ -1,0 +1,77 @@
+"""The exact RunInstances request of one launch attempt, and the tags that everything carries. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.core import ids
+from orchestrator.core.facts import Resource
+from orchestrator.core.plan import Offer
+from orchestrator.core.spec import RunSpec
+
+
+def tags(spec: RunSpec, generation: int | None = None) -> dict[str, str]:
+    """Return the tags of everything made for a run; `orch gc` finds by them."""
+    found = {
+        "Name": ids.resource_name(spec.run_id),
+        ids.TAG_RUN: spec.run_id,
+        ids.TAG_NAME: spec.name,
+        ids.TAG_USER: spec.identity.user,
+    }
+    return found if generation is None else found | {ids.TAG_GENERATION: str(generation)}
+
+
+def run_instances_request(
+    spec: RunSpec,
+    offer: Offer,
+    *,
+    generation: int,
+    attempt: int,
+    resources: Sequence[Resource],
+    root_device: str,
+    user_data: str,
+) -> dict[str, Any]:
+    """Return the request: the whole gang or nothing, one zone, everything tagged, terminated when it shuts down.
+
+    Raises KeyError when the security group is not among `resources`.
+    """
+    by_kind = {item.kind: item.id for item in resources}
+    token = ids.client_token(spec.run_id, generation, attempt)
+    labels = tags(spec, generation) | {ids.TAG_TOKEN: token}
+    pairs = [{"Key": key, "Value": value} for key, value in sorted(labels.items())]
+    tagged = ["instance", "volume", "network-interface"]
+    request: dict[str, Any] = {
+        "ClientToken": token,
+        "ImageId": spec.image,
+        "InstanceType": offer.instance_type,
+        "MinCount": spec.num_nodes,
+        "MaxCount": spec.num_nodes,
+        "KeyName": ids.resource_name(spec.run_id),
+        "SecurityGroupIds": [by_kind["security-group"]],
+        "SubnetId": offer.subnet,
+        "IamInstanceProfile": {"Name": spec.instance_profile},
+        "InstanceInitiatedShutdownBehavior": "terminate",
+        "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1, "HttpEndpoint": "enabled"},
+        "BlockDeviceMappings": [
+            {
+                "DeviceName": root_device,
+                "Ebs": {
+                    "VolumeSize": spec.experiment.resources.disk_size,
+                    "VolumeType": "gp3",
+                    "DeleteOnTermination": True,
+                    "Encrypted": True,
+                },
+            }
+        ],
+        "UserData": user_data,
+    }
+    if offer.placement_group:
+        request["Placement"] = {"GroupName": ids.resource_name(spec.run_id)}
+    if offer.lifecycle == "spot":
+        # No MaxPrice: the ceiling is then the on-demand price, and AWS interrupts capped requests more often.
+        options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
+        request["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": options}
+        tagged.append("spot-instances-request")
+    request["TagSpecifications"] = [{"ResourceType": kind, "Tags": pairs} for kind in tagged]
+    return request

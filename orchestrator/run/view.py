@@ -1,0 +1,124 @@
+"""A run as a reader sees it: what `status`, `watch`, `cost` and reports show. Values only; `run.read` makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from orchestrator.core.bill import Bill
+from orchestrator.core.facts import Facts
+from orchestrator.core.gang import Gang
+from orchestrator.core.ledger import LedgerState, Verdict
+from orchestrator.core.phase import ENDED, Phase
+from orchestrator.core.spec import RunSpec
+from orchestrator.core.units import iso, usd
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """One row of the live view. `stage` is a plain word: pending, booting, ready, staging, setup, running, done ..."""
+
+    rank: int
+    instance_id: str
+    instance_type: str
+    zone: str
+    address: str | None
+    state: str
+    stage: str
+    staged: int
+    to_stage: int
+    exit_code: int | None
+    step: int | None
+    tail: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """Everything known of a run at one moment.
+
+    `metrics` holds the newest value of each figure of the progress lines (step, epoch, loss, top1, top5,
+    images_per_second ...). `scheduler` is the owner of the lease, None when nobody holds it.
+    """
+
+    spec: RunSpec
+    ledger: LedgerState
+    facts: Facts
+    phase: Phase
+    bill: Bill
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    history: tuple[Mapping[str, Any], ...] = ()
+    scheduler: str | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """How the current generation ends, once that is known."""
+        return self.ledger.verdict
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of the run is left."""
+        return self.phase in ENDED
+
+    @property
+    def nodes(self) -> tuple[NodeView, ...]:
+        """The nodes of the current generation in order of rank; empty before anything was launched."""
+        if self.ledger.launched is None:
+            return ()
+        gang = Gang.of(self.ledger.launched, self.facts)
+        return tuple(self._node(gang, instance_id, rank) for instance_id, rank in gang.ranks.items())
+
+    def _node(self, gang: Gang, instance_id: str, rank: int) -> NodeView:
+        instance = gang.instances.get(instance_id)
+        node = self.facts.nodes.get(instance_id)
+        beacon = gang.beacons.get(instance_id)
+        state: str = instance.state if instance else "unknown"
+        if state != "running":
+            stage = state
+        elif beacon is not None:
+            stage = beacon.stage if beacon.stage != "exited" else ("done" if beacon.exit_code == 0 else "failed")
+        else:
+            stage = "ready" if node is not None and node.host_keys else "booting"
+        step = beacon.progress.get("step") if beacon is not None and beacon.progress else None
+        return NodeView(
+            rank=rank,
+            instance_id=instance_id,
+            instance_type=instance.instance_type if instance else "",
+            zone=instance.zone if instance else "",
+            address=instance.private_ip if instance else None,
+            state=state,
+            stage=stage,
+            staged=beacon.staged if beacon else 0,
+            to_stage=beacon.to_stage if beacon else 0,
+            exit_code=beacon.exit_code if beacon else None,
+            step=step if isinstance(step, int) else None,
+            tail=beacon.tail if beacon else (),
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return the run's row of `orch status --json`."""
+        return {
+            "run_id": self.spec.run_id,
+            "name": self.spec.name,
+            "phase": self.phase,
+            "num_nodes": self.spec.num_nodes,
+            "started": iso(self.spec.created),
+            "ended": iso(self.ended_at) if self.ended_at else None,
+            "spot_usd": usd(self.bill.high),
+            "on_demand_usd": usd(self.bill.on_demand),
+            "metrics": dict(self.metrics),
+            "cloud": self.spec.cloud,
+            "generation": self.ledger.generation,
+            "scheduler": self.scheduler,
+            "message": self.verdict.message if self.verdict else "",
+        }
+
+    def report(self) -> dict[str, Any]:
+        """Return `report.json`: the summary, the verdict, the nodes and the whole bill."""
+        return self.summary() | {
+            "verdict": self.verdict.to_json() if self.verdict else None,
+            "instances": [item.to_json() for item in self.facts.instances],
+            "bill": self.bill.to_json(),
+        }

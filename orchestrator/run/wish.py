@@ -1,0 +1,31 @@
+"""What users ask of a run: written into its ledger, so that whichever scheduler is or will be there obeys."""
+
+from __future__ import annotations
+
+from orchestrator.aws.s3 import Bucket
+from orchestrator.core.ledger import LedgerState
+from orchestrator.errors import OrchError
+from orchestrator.run.ledger import Ledger
+
+
+def ask_stop(bucket: Bucket, run_id: str, actor: str, reason: str = "stopped by the user") -> LedgerState:
+    """Ask for a checkpoint and the end of the run; asking twice, or of an ended run, changes nothing."""
+    ledger = Ledger(bucket, run_id, actor)
+    state = ledger.read()
+    if state.stop is None and not state.closed and state.verdict is None:
+        ledger.append("wish", "stop", {"reason": reason}, epoch=0, now=bucket.server_time())
+    return ledger.state
+
+
+def ask_resume(bucket: Bucket, run_id: str, actor: str) -> LedgerState:
+    """Ask for another generation of a run that has ended; one that has not simply goes on.
+
+    Raises OrchError when the run finished: there is nothing to resume.
+    """
+    ledger = Ledger(bucket, run_id, actor)
+    state = ledger.read()
+    if state.verdict is not None and state.closed:
+        if state.verdict.kind == "finished":
+            raise OrchError(f"{run_id} has finished; there is nothing to resume", "`orch launch` begins a new run")
+        ledger.append("wish", "resume", {}, epoch=0, now=bucket.server_time())
+    return ledger.state

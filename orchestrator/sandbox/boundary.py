@@ -1,0 +1,45 @@
+"""What the sandbox's EC2 and its hosts know of each other. Pure: names and shapes only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """A machine that EC2 wants booted. `public_key` is the OpenSSH line of the instance's key pair ("" if none)."""
+
+    instance_id: str
+    address: str
+    instance_type: str
+    zone: str
+    region: str
+    image_id: str
+    lifecycle: str
+    user_data: bytes
+    public_key: str
+    role_name: str | None
+
+
+class Hosts(Protocol):
+    """The machines of the sandbox; `sandbox.machines` implements it, the EC2 side calls it."""
+
+    def boot(self, spec: HostSpec) -> None:
+        """Begin booting a host; returns at once, the boot goes on in its own processes."""
+
+    def halt(self, instance_id: str) -> None:
+        """Kill every process of the host and return once none is left; unknown ids are ignored."""
+
+    def announce_interruption(self, instance_id: str, iso_time: str) -> None:
+        """From now on the host's IMDS serves `spot/instance-action` with that time."""
+
+
+class Cloud(Protocol):
+    """What hosts ask of EC2; `sandbox.cloud` implements it, the hosts' supervisor and IMDS call it."""
+
+    def shut_down_by_host(self, instance_id: str) -> None:
+        """The host ran `shutdown`: act by its InstanceInitiatedShutdownBehavior, as EC2 does."""
+
+    def role_credentials(self, role_name: str) -> dict[str, str]:
+        """Return AccessKeyId, SecretAccessKey, Token, Expiration (ISO-8601) for a role."""

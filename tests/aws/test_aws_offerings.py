@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.aws.ec2 import Compute
+from orchestrator.aws.session import Session
+from orchestrator.errors import NotFound
+from tests.aws.aws_wire import Wire, ec2_reply
+
+
+def test_a_type_is_offered_where_ec2_says_so_and_a_retired_one_nowhere(session: Session) -> None:
+    found = Compute(session).zones_offering(["p3dn.24xlarge", "p3.16xlarge"])
+    assert found == {"p3dn.24xlarge": ("us-east-1c", "us-east-1d"), "p3.16xlarge": ()}
+
+
+def test_vcpus_are_told_of_types_that_ec2_describes(session: Session) -> None:
+    assert Compute(session).vcpus(["m5.large", "p4d.24xlarge", "x9.huge"]) == {"m5.large": 2, "p4d.24xlarge": 96}
+
+
+def test_no_types_need_no_call(session: Session, wire: Wire) -> None:
+    compute = Compute(session)
+    assert (compute.vcpus([]), compute.zones_offering([])) == ({}, {})
+    assert wire.calls == []
+
+
+def test_each_zone_has_its_default_subnet_even_beside_others(session: Session) -> None:
+    compute = Compute(session)
+    before = compute.subnets()
+    assert len(before) == 6
+    vpc = compute.default_vpc()
+    session.client("ec2").create_subnet(VpcId=vpc, CidrBlock="172.31.240.0/24", AvailabilityZone="us-east-1a")
+    assert compute.subnets() == before
+
+
+def test_without_a_default_vpc_it_says_how_to_make_one(session: Session, wire: Wire) -> None:
+    wire.answer("DescribeVpcs", lambda _: ec2_reply("DescribeVpcs", "<vpcSet/>"))
+    with pytest.raises(NotFound, match="no default VPC") as caught:
+        Compute(session).subnets()
+    assert "create-default-vpc" in caught.value.hint

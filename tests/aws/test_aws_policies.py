@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+from fnmatch import fnmatchcase
+from typing import Any
+
+from orchestrator.aws.policies import bucket_policy, dataset_policy, node_policy, operator_policy
+from orchestrator.core.ids import Keys, bundle_key
+
+BUCKET = "orch-123456789012-us-east-1"
+RUN = Keys("imagenet18-20261120-203601-ab12")
+NODE = "i-0123456789abcdef0"
+OPERATOR = operator_policy("123456789012", "us-east-1", BUCKET, ["datasets"])
+# What IAM takes as one managed policy, white space not counted.
+MANAGED_POLICY_CHARACTERS = 6144
+INLINE_POLICIES_CHARACTERS = 10_240
+
+
+def allows(policy: dict[str, Any], action: str, resource: str) -> bool:
+    return any(
+        any(fnmatchcase(action, wanted) for wanted in statement["Action"])
+        and any(fnmatchcase(resource, wanted) for wanted in statement["Resource"])
+        for statement in policy["Statement"]
+    )
+
+
+def in_bucket(key: str) -> str:
+    return f"arn:aws:s3:::{BUCKET}/{key}"
+
+
+def test_a_node_writes_what_it_has_to_say() -> None:
+    said = (RUN.host_key(NODE), RUN.boot_failure(NODE), RUN.beacon(NODE), RUN.manifest(5), RUN.log(0, "run.log"))
+    for key in (*said, RUN.metrics):
+        assert allows(node_policy(BUCKET), "s3:PutObject", in_bucket(key)), key
+
+
+def test_a_node_cannot_touch_what_the_scheduler_writes() -> None:
+    for key in (RUN.spec, RUN.lease, RUN.entry(1), RUN.prices, RUN.report, bundle_key("ab")):
+        assert not allows(node_policy(BUCKET), "s3:PutObject", in_bucket(key)), key
+        assert not allows(node_policy(BUCKET), "s3:DeleteObject", in_bucket(key)), key
+
+
+def test_a_node_reads_its_code_and_its_data() -> None:
+    assert allows(node_policy(BUCKET), "s3:GetObject", in_bucket(bundle_key("ab")))
+    assert allows(node_policy(BUCKET), "s3:GetObject", in_bucket(RUN.manifest(5)))
+    assert allows(dataset_policy("datasets"), "s3:GetObject", "arn:aws:s3:::datasets/imagenet/0.tar")
+    assert not allows(dataset_policy("datasets"), "s3:PutObject", "arn:aws:s3:::datasets/imagenet/0.tar")
+
+
+def test_a_node_has_no_rights_outside_s3() -> None:
+    for policy in (node_policy(BUCKET), dataset_policy("datasets")):
+        actions = [action for statement in policy["Statement"] for action in statement["Action"]]
+        assert all(action.startswith("s3:") and "*" not in action for action in actions)
+
+
+def test_whatever_the_operator_changes_in_ec2_is_bound_to_the_tag_of_runs() -> None:
+    free = {"LaunchFrom", "CreateInVpc", "TagAtCreation"}
+    for statement in OPERATOR["Statement"]:
+        changes = [a for a in statement["Action"] if a.startswith("ec2:") and not a.startswith("ec2:Describe")]
+        if changes and statement["Sid"] not in free:
+            assert "orch:run" in json.dumps(statement["Condition"]), statement["Sid"]
+    terminating = [s for s in OPERATOR["Statement"] if "ec2:TerminateInstances" in s["Action"]]
+    assert [s["Sid"] for s in terminating] == ["ChangeTagged"]
+    tagging = next(s for s in OPERATOR["Statement"] if s["Sid"] == "TagAtCreation")
+    assert tagging["Condition"]["StringEquals"]["ec2:CreateAction"]
+
+
+def test_the_operator_may_hand_on_one_role_only() -> None:
+    passing = [s for s in OPERATOR["Statement"] if "iam:PassRole" in s["Action"]]
+    assert [s["Resource"] for s in passing] == [["arn:aws:iam::123456789012:role/orch-node"]]
+
+
+def test_no_statement_allows_everything() -> None:
+    for statement in OPERATOR["Statement"]:
+        assert "*" not in statement["Action"]
+        if "*" in statement["Resource"]:
+            assert statement["Sid"] == "Read"
+
+
+def test_the_policies_fit_what_iam_takes() -> None:
+    assert len(json.dumps(OPERATOR, separators=(",", ":"))) <= MANAGED_POLICY_CHARACTERS
+    data = [dataset_policy("d" * 63) for _ in range(10)]
+    total = sum(len(json.dumps(p, separators=(",", ":"))) for p in [node_policy("b" * 63), *data])
+    assert total <= INLINE_POLICIES_CHARACTERS
+
+
+def test_the_bucket_takes_nothing_without_tls() -> None:
+    (statement,) = bucket_policy(BUCKET)["Statement"]
+    assert statement["Effect"] == "Deny"
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert in_bucket("*") in statement["Resource"]

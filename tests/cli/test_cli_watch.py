@@ -1,0 +1,214 @@
+"""Watching, stopping and resuming: lines while it goes on, the bill, and an exit code that says how it ended."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from orchestrator.cli import follow as following
+from orchestrator.cli.outcome import exit_code
+from orchestrator.core.ledger import Verdict
+from orchestrator.errors import BadInput, Unreachable
+from orchestrator.run.view import RunView
+from tests.cli.fake_clouds import Orch
+from tests.report.views import ended, running
+
+RUN = "tiny-20261120-120000-abcd"
+FINISHED = Verdict("finished", "all 2 nodes finished")
+FAILED = Verdict(
+    "failed", "node 1 (i-1): run exited with code 3", "`orch logs --node 1`", "", 1, ("ValueError: \x1b[31mno\x1b[0m",)
+)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code"),
+    [
+        (FINISHED, 0),
+        (FAILED, 1),
+        (Verdict("failed", "EC2 refused", code="UnauthorizedOperation"), 4),
+        (Verdict("failed", "EC2 refused", code="InvalidParameterValue"), 1),
+        (Verdict("no-capacity", "no room"), 3),
+        (Verdict("interrupted", "EC2 took node 1 back"), 5),
+        (Verdict("stopped", "asked to stop"), 6),
+        (Verdict("capped", "max_cost is near"), 6),
+    ],
+)
+def test_each_way_to_end_has_its_exit_code(run_orch: Orch, verdict: Verdict, code: int) -> None:
+    assert exit_code(verdict) == code
+    run_orch.cloud.add(running(), ended(verdict))
+    result = run_orch("watch")
+    assert result.exit_code == code
+    assert verdict.message in (result.stdout if code == 0 else result.stderr)
+
+
+def test_a_run_is_told_in_lines_and_ends_with_its_bill(run_orch: Orch) -> None:
+    views = [running(metrics={"step": step, "epoch": step, "loss": 2.0}, seconds=100 + step) for step in (1, 2)]
+    run_orch.cloud.add(*views, ended(FINISHED, top1=76.0))
+    text = run_orch("watch", RUN).stdout
+    assert text.index("running: 2 x p3.16xlarge spot in us-east-1a") < text.index("epoch 2")
+    assert "bill of tiny-20261120-120000-abcd" in text
+    assert "finished after 3m20s: $0.78, on-demand $2.59, saving 70%" in text
+
+
+def test_a_failed_run_names_the_node_and_its_last_lines_after_the_bill(run_orch: Orch) -> None:
+    run_orch.cloud.add(ended(FAILED))
+    result = run_orch("watch")
+    assert result.stderr.splitlines() == [
+        "orch: node 1 (i-1): run exited with code 3",
+        "  [1] ValueError: no",
+        "hint: `orch logs --node 1`",
+    ]
+    assert "total" in result.stdout
+
+
+def test_json_is_a_line_for_each_change_and_the_report_at_the_end(run_orch: Orch) -> None:
+    run_orch.cloud.add(running(seconds=100), running(seconds=103), running(seconds=160), ended(FINISHED))
+    decoder, text, values = json.JSONDecoder(), run_orch("watch", "--json").stdout, []
+    while text.strip():
+        value, end = decoder.raw_decode(text.lstrip())
+        values.append(value)
+        text = text.lstrip()[end:]
+    assert [value["phase"] for value in values] == ["running", "running", "finished", "finished"]
+    assert values[-1]["bill"]["final"] is True
+
+
+def test_ctrl_c_leaves_the_view_and_says_that_the_run_goes_on(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_orch.cloud.add(running())
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupt)
+    result = run_orch("watch")
+    assert result.exit_code == 130
+    assert "the run goes on" in result.stderr
+    assert f"orch watch {RUN}" in result.stderr
+
+
+def test_a_connection_that_comes_back_is_waited_for(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Any] = [running(), Unreachable("S3 does not answer"), ended(FINISHED)]
+
+    def read(*_: object) -> RunView:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        found: RunView = answer
+        return found
+
+    run_orch.cloud.add(running())
+    monkeypatch.setattr(run_orch.cloud, "read", read)
+    assert run_orch("watch").exit_code == 0
+
+
+def test_a_run_that_nobody_schedules_is_not_watched_for_ever(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "UNATTENDED_SECONDS", -1.0)
+    run_orch.cloud.add(running(scheduler=None))
+    result = run_orch("watch")
+    assert result.exit_code == 8
+    assert f"orch resume {RUN}" in result.stderr
+
+
+@pytest.fixture
+def acts(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What was asked of runs and which schedulers were started."""
+    done: list[tuple[Any, ...]] = []
+    run_orch.home.keep_private_key(RUN, "key")
+
+    def start(home: object, run_id: str, cloud: str) -> None:
+        done.append(("start", run_id, cloud))
+
+    def alive(home: object, run_id: str) -> bool:
+        return False
+
+    def stop(bucket: object, run_id: str, actor: str, reason: str) -> None:
+        done.append(("stop", run_id, reason))
+
+    def resume(bucket: object, run_id: str, actor: str) -> None:
+        done.append(("resume", run_id))
+
+    monkeypatch.setattr("orchestrator.run.detach.start_scheduler", start)
+    monkeypatch.setattr("orchestrator.run.detach.scheduler_alive", alive)
+    monkeypatch.setattr("orchestrator.run.wish.ask_stop", stop)
+    monkeypatch.setattr("orchestrator.run.wish.ask_resume", resume)
+    return done
+
+
+def test_stop_asks_waits_and_is_done_when_the_run_is_stopped(run_orch: Orch, acts: list[tuple[Any, ...]]) -> None:
+    run_orch.cloud.add(running(), running(), ended(Verdict("stopped", "saved at step 40")))
+    result = run_orch("stop", "--reason", "enough")
+    assert result.exit_code == 0
+    assert "saved at step 40" in result.stdout
+    assert acts == [("stop", RUN, "enough")]
+
+
+def test_stop_starts_a_scheduler_where_there_is_none(run_orch: Orch, acts: list[tuple[Any, ...]]) -> None:
+    run_orch.cloud.add(running(scheduler=None), ended(Verdict("stopped", "stopped")))
+    assert run_orch("stop").exit_code == 0
+    assert ("start", RUN, "sandbox") in acts
+
+
+def test_stop_of_a_run_that_fails_on_the_way_says_so(run_orch: Orch, acts: list[tuple[Any, ...]]) -> None:
+    run_orch.cloud.add(running(), ended(FAILED))
+    assert run_orch("stop").exit_code == 1
+
+
+def test_stop_of_an_ended_run_changes_nothing(run_orch: Orch, acts: list[tuple[Any, ...]]) -> None:
+    run_orch.cloud.add(ended(FINISHED))
+    result = run_orch("stop")
+    assert (result.exit_code, acts) == (0, [])
+    assert "has already ended: finished" in result.stdout
+
+
+def test_stop_detached_does_not_wait(run_orch: Orch, acts: list[tuple[Any, ...]]) -> None:
+    run_orch.cloud.add(running())
+    result = run_orch("stop", "-d", "--json")
+    assert json.loads(result.stdout)["run_id"] == RUN
+
+
+def test_resume_launches_an_ended_run_again(run_orch: Orch, acts: list[tuple[Any, ...]]) -> None:
+    run_orch.cloud.add(ended(Verdict("stopped", "saved at step 4")), ended(FINISHED))
+    result = run_orch("resume", "tiny")
+    assert result.exit_code == 0
+    assert acts == [("resume", RUN), ("start", RUN, "sandbox")]
+    assert "launching 2 nodes again, from the last checkpoint" in result.stdout
+
+
+def test_resume_gives_a_run_that_goes_on_a_new_scheduler(run_orch: Orch, acts: list[tuple[Any, ...]]) -> None:
+    run_orch.cloud.add(running(scheduler=None), ended(FINISHED))
+    assert run_orch("resume").exit_code == 0
+    assert ("start", RUN, "sandbox") in acts
+
+
+def test_resume_leaves_a_scheduler_that_lives_alone(run_orch: Orch, acts: list[tuple[Any, ...]]) -> None:
+    run_orch.cloud.add(running(), ended(FINISHED))
+    assert run_orch("resume").exit_code == 0
+    assert ("start", RUN, "sandbox") not in acts
+
+
+def test_resume_without_the_key_of_the_run_changes_nothing(run_orch: Orch, acts: list[tuple[Any, ...]]) -> None:
+    run_orch.home.forget(RUN)
+    run_orch.cloud.add(ended(Verdict("stopped", "saved")))
+    result = run_orch("resume")
+    assert (result.exit_code, acts) == (7, [])
+
+
+def test_resume_refuses_while_a_secret_is_missing(
+    run_orch: Orch, acts: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from tests.core.worlds import spec
+
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    view = ended(Verdict("stopped", "saved"))
+    run_orch.cloud.add(replace(view, spec=spec(2, secrets=["WANDB_API_KEY"])), ended(FINISHED))
+    result = run_orch("resume")
+    assert (result.exit_code, acts) == (BadInput.exit_code, [])
+    assert "secrets: WANDB_API_KEY is not set in your environment" in result.stderr
+    monkeypatch.setenv("WANDB_API_KEY", "s3cret")
+    run_orch.cloud.add(replace(view, spec=spec(2, secrets=["WANDB_API_KEY"])), ended(FINISHED))
+    assert run_orch("resume").exit_code == 0
+    assert run_orch.home.secrets(RUN) == {"WANDB_API_KEY": "s3cret"}

@@ -1,0 +1,81 @@
+"""Durations, sizes and money."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.core.units import (
+    format_duration,
+    format_size,
+    format_usd,
+    iso,
+    parse_duration,
+    parse_time,
+    per_hour,
+    to_micro,
+    usd,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("2d", 172_800), ("45", 45), (45, 45)]
+)
+def test_durations_are_read_as_written(text: str | int, seconds: int) -> None:
+    assert parse_duration(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "0s", "-5m", "5 minutes", "1h1h", "m", "91d", "1.5h", "५m", True])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="duration"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(45, "45s"), (750, "12m30s"), (3720, "1h02m"), (0, "0s")])
+def test_durations_are_written_for_people(seconds: int, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+@given(st.integers(-(10**15), 10**15))
+def test_dollars_survive_their_decimal_form(amount: int) -> None:
+    assert to_micro(usd(amount)) == amount
+
+
+@pytest.mark.parametrize("text", ["", "x", "NaN", "inf", "1e999999"])
+def test_what_is_no_amount_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="dollars"):
+        to_micro(text)
+
+
+def test_money_for_people_shows_cents_or_finer() -> None:
+    assert [format_usd(value) for value in (12_340_000, 4_200, 0, 1_234_567_890)] == [
+        "$12.34",
+        "$0.0042",
+        "$0.00",
+        "$1,234.57",
+    ]
+
+
+@given(st.integers(0, 10**9), st.integers(0, 10**6), st.integers(0, 10**6))
+def test_splitting_a_charge_moves_it_by_at_most_a_micro_dollar(price: int, first: int, second: int) -> None:
+    assert abs(per_hour(price, first + second) - per_hour(price, first) - per_hour(price, second)) <= 1
+
+
+def test_times_are_utc_and_never_naive() -> None:
+    assert iso(parse_time("2026-11-20T13:00:00+01:00")) == "2026-11-20T12:00:00Z"
+    with pytest.raises(ValueError, match="time zone"):
+        parse_time("2026-11-20T13:00:00")
+    with pytest.raises(ValueError, match="without a zone"):
+        iso(datetime(2026, 1, 1, tzinfo=UTC).replace(tzinfo=None))
+
+
+def test_sizes() -> None:
+    assert [format_size(size) for size in (12, 1536, 1.5 * 2**30, 3 * 2**40)] == [
+        "12 B",
+        "1.5 KiB",
+        "1.5 GiB",
+        "3.0 TiB",
+    ]

@@ -1,0 +1,150 @@
+"""A sandbox of its own for a test module, driven as a user would: through the `orch` command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+ORCH = [sys.executable, "-m", "orchestrator.cli.main"]
+
+
+@dataclass
+class World:
+    """`$ORCH_HOME` in a short temporary folder, and the sandbox in it."""
+
+    home: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="orch-", dir="/tmp")))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "ORCH_CLOUD"))}
+        return kept | {"ORCH_HOME": str(self.home), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+
+    def orch(
+        self, *arguments: str, check: int | None = 0, timeout: float = 240, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*ORCH, *arguments],
+            env=self.environment | dict(env or {}),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        if check is not None:
+            assert done.returncode == check, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*ORCH, *arguments],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.orch(*arguments, "--json").stdout)
+
+    def client(self, service: str) -> Any:
+        env = self.json("sandbox", "env")
+        return boto3.client(
+            service,
+            endpoint_url=env["AWS_ENDPOINT_URL"],
+            region_name=env["AWS_DEFAULT_REGION"],
+            aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+        )
+
+    def experiment(self, name: str, run: str, **keys: Any) -> str:
+        """Write an experiment file whose `run` is a shell command, and return its path."""
+        folder = self.home / "experiments" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        value = {
+            "name": name,
+            "num_nodes": 2,
+            "resources": {"any_of": [{"instance_type": "p3.16xlarge"}], "disk_size": 8},
+            "device": "cpu",
+            "procs_per_node": 1,
+            "run": run,
+            "expected_duration": "1m",
+            "max_duration": "20m",
+        } | keys
+        file = folder / f"{name}.yaml"
+        file.write_text(json.dumps(value))
+        return str(file)
+
+    def launch(self, name: str, run: str, *arguments: str, check: int | None = 0, **keys: Any) -> str:
+        """Launch and wait for the end; return what was printed."""
+        file = self.experiment(name, run, **keys)
+        done = self.orch("launch", "--cloud", "sandbox", "-y", *arguments, file, check=check)
+        return done.stdout + done.stderr
+
+    def run_id(self, name: str) -> str:
+        return str(next(run["run_id"] for run in self.json("status") if run["name"] == name))
+
+    def bucket(self) -> str:
+        names = [b["Name"] for b in self.client("s3").list_buckets()["Buckets"]]
+        return str(next(name for name in names if name.startswith("orch-") and "datasets" not in name))
+
+    def keys(self, prefix: str) -> list[str]:
+        pages = self.client("s3").get_paginator("list_objects_v2").paginate(Bucket=self.bucket(), Prefix=prefix)
+        return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+    def body(self, key: str) -> bytes:
+        return bytes(self.client("s3").get_object(Bucket=self.bucket(), Key=key)["Body"].read())
+
+    def instances(self, run_id: str) -> list[dict[str, Any]]:
+        pages = self.client("ec2").get_paginator("describe_instances")
+        found = pages.paginate(Filters=[{"Name": "tag:orch:run", "Values": [run_id]}])
+        return [item for page in found for group in page["Reservations"] for item in group["Instances"]]
+
+    def close(self) -> None:
+        self.orch("sandbox", "down", check=None)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def wait_for(what: str, probe: Callable[[], Any], seconds: float = 90) -> Any:
+    """Return the first true value of `probe`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = probe()
+        if found:
+            return found
+        time.sleep(0.3)
+    raise AssertionError(f"not within {seconds:.0f} s: {what}")
+
+
+def running(world: World, name: str) -> str | None:
+    return next((r["run_id"] for r in world.json("status") if r["name"] == name and r["phase"] == "running"), None)
+
+
+def phase(world: World, run_id: str) -> str:
+    return str(next(r["phase"] for r in world.json("status") if r["run_id"] == run_id))
+
+
+def kill_scheduler(run_id: str) -> None:
+    """SIGKILL the one process that schedules this run."""
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = entry.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"schedule" in words and run_id.encode() in words:
+            os.kill(int(entry.parent.name), signal.SIGKILL)
+            return
+    raise AssertionError("no scheduler process")

@@ -1,0 +1,113 @@
+"""The main job: 16 nodes of imagenet18 at sandbox scale, its scheduler killed on the way. One run for every test."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.recompute import spot_dollars
+from tests.e2e.sandbox_world import World, kill_scheduler, phase, running, wait_for
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    made = World()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def run_id(world: World) -> str:
+    launched = world.orch("launch", "--cloud", "sandbox", "--nodes", "16", "-y", "--detach", "imagenet18", timeout=300)
+    assert "imagenet18" in launched.stdout
+    found: str = wait_for("training has begun", lambda: running(world, "imagenet18"), 180)
+    kill_scheduler(found)
+    world.orch("resume", found)
+    wait_for("the run has ended", lambda: phase(world, found) in {"finished", "failed", "interrupted"}, 420)
+    return found
+
+
+def test_it_finishes_with_top1_and_top5_although_its_scheduler_was_killed(world: World, run_id: str) -> None:
+    status = next(item for item in world.json("status") if item["run_id"] == run_id)
+    assert status["phase"] == "finished", status
+    assert status["metrics"]["top1"] >= 30
+    assert status["metrics"]["top5"] >= status["metrics"]["top1"]
+
+
+def test_sixteen_instances_were_ever_launched_and_all_are_gone(world: World, run_id: str) -> None:
+    instances = world.instances(run_id)
+    assert len(instances) == 16
+    assert {item["State"]["Name"] for item in instances} == {"terminated"}
+    assert world.json("gc")["orphans"] == []
+    assert [host for host in world.json("sandbox", "status")["hosts"] if host["pids"]] == []
+
+
+def test_the_bill_agrees_to_the_micro_dollar_with_what_ec2_says(world: World, run_id: str) -> None:
+    bill = world.json("cost", run_id)
+    ec2 = world.client("ec2")
+    ours = {line["instance_id"]: Decimal(line["usd"]) for line in bill["instances"]}
+    theirs = {item["InstanceId"]: spot_dollars(ec2, item) for item in world.instances(run_id)}
+    assert ours == theirs
+    assert Decimal(bill["spot_usd_high"]) < Decimal(bill["on_demand_usd"])
+
+
+def test_logs_checkpoints_metrics_and_report_are_in_s3(world: World, run_id: str) -> None:
+    keys = world.keys(f"runs/{run_id}/")
+    names = {key.removeprefix(f"runs/{run_id}/") for key in keys}
+    assert {name.split("/")[1] for name in names if name.startswith("logs/")} == {str(rank) for rank in range(16)}
+    assert {"run.json", "metrics.jsonl", "report.json", "prices.jsonl"} <= names
+    steps = {name.split("/")[1] for name in names if name.startswith("checkpoints/")}
+    assert steps
+    for step in steps:
+        verify(world, f"runs/{run_id}/checkpoints/{step}/")
+    metrics = [json.loads(line) for line in world.body(f"runs/{run_id}/metrics.jsonl").splitlines()]
+    assert len({line["image_size"] for line in metrics if "image_size" in line}) >= 3
+
+
+def verify(world: World, prefix: str) -> None:
+    import hashlib
+
+    manifest: dict[str, Any] = json.loads(world.body(f"{prefix}MANIFEST.json"))
+    assert manifest["files"]
+    for file in manifest["files"]:
+        body = world.body(prefix + file["path"])
+        assert len(body) == file["size"]
+        assert hashlib.sha256(body).hexdigest() == file["sha256"]
+
+
+def test_the_aws_command_line_sees_the_same(world: World, run_id: str) -> None:
+    aws = Path(sys.executable).with_name("aws")
+    script = (
+        'eval "$("$0" -m orchestrator.cli.main sandbox env)"; "$1" ec2 describe-instances --output json; '
+        '"$1" s3 ls "s3://$2/runs/$3/"'
+    )
+    done = subprocess.run(
+        ["bash", "-c", script, sys.executable, str(aws), world.bucket(), run_id],
+        env=world.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    text, _, listing = done.stdout.rpartition("\n}\n")
+    shown = json.loads(text + "\n}")
+    states = {i["State"]["Name"] for r in shown["Reservations"] for i in r["Instances"]}
+    assert states == {"terminated"}
+    assert "report.json" in listing
+
+
+def test_the_report_outlives_the_sandbox(world: World, run_id: str) -> None:
+    before = world.json("cost", run_id)
+    world.orch("sandbox", "down")
+    assert world.json("cost", run_id) == before
+    assert any(item["run_id"] == run_id for item in world.json("status"))

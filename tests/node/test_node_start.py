@@ -1,0 +1,255 @@
+"""The start, stop and kill scripts in a real bash with a real tmux."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from orchestrator.core.contract import NodePaths
+from orchestrator.node.start import NOT_BOOTED, REFUSED, kill_script, start_script, stop_script
+from tests.node.node_host import RUN, Host, config, new_host, wait_for
+
+PATHS = NodePaths(RUN, 1)
+SESSION = f"orch-{RUN}"
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    with new_host() as made:
+        made.boot()
+        yield made
+
+
+def log(host: Host) -> str:
+    file = host.file(PATHS.logs) / "run.log"
+    return file.read_text() if file.exists() else ""
+
+
+def alive(host: Host, generation: int = 1) -> list[str]:
+    return with_environment(f"ORCH_STOP_FILE={host.home}/{NodePaths(RUN, generation).stop}")
+
+
+def with_environment(mark: str) -> list[str]:
+    done = subprocess.run(
+        ["bash", "-c", 'grep -lzsxF "$1" /proc/[0-9]*/environ', "-", mark], capture_output=True, text=True, check=False
+    )
+    return done.stdout.split()
+
+
+def test_start_runs_setup_then_run_in_the_workdir_with_the_contract_in_the_environment(host: Host) -> None:
+    (host.file(PATHS.bundle) / "workdir" / "here.txt").write_text("the workdir")
+    done = host.run(
+        start_script(
+            config(
+                'cat here.txt; echo "$ORCH_NODE_RANK of $ORCH_NUM_NODES at $ORCH_PROGRESS_FILE"; echo "$GREETING"',
+                setup="echo setting up",
+                envs={"GREETING": 'it\'s $HOME; `date` "quoted"\nsecond line'},
+                rank=1,
+                node_ips=("127.16.0.1", "127.16.0.2"),
+            )
+        )
+    )
+    assert (done.returncode, done.stdout) == (0, "started\n")
+    assert host.ended() == "0 running"
+    expected = f"1 of 2 at {host.home}/{PATHS.progress}"
+    text = log(host)
+    assert text.index("setting up") < text.index("the workdir") < text.index(expected)
+    assert 'it\'s $HOME; `date` "quoted"\nsecond line\n' in text
+    assert float(host.file(PATHS.started_file).read_text()) > 1.7e9
+
+
+def test_the_session_has_three_windows_and_keeps_the_last_output_of_the_training(host: Host) -> None:
+    host.run(start_script(config("echo last words; exit 3")))
+    assert host.ended() == "3 running"
+    windows = host.tmux("list-windows", "-t", f"={SESSION}", "-F", "#{window_name}").split()
+    assert windows == ["train", "agent", "shell"]
+    wait_for(lambda: "1" in host.tmux("list-panes", "-t", f"={SESSION}:train", "-F", "#{pane_dead}"))
+    assert "last words" in host.tmux("capture-pane", "-p", "-S", "-", "-t", f"={SESSION}:train")
+
+
+def test_a_tmux_configuration_of_the_image_changes_nothing(host: Host) -> None:
+    (host.home / ".tmux.conf").write_text("set -g destroy-unattached on\nset -g base-index 5\n")
+    host.run(start_script(config("echo through")))
+    assert host.ended() == "0 running"
+    assert host.tmux("list-windows", "-t", f"={SESSION}", "-F", "#{window_index}").split() == ["0", "1", "2"]
+
+
+def test_a_second_start_of_the_same_generation_changes_nothing(host: Host) -> None:
+    host.run(start_script(config("echo once; sleep 60")))
+    wait_for(lambda: "once" in log(host))
+    pid = host.file(PATHS.pid_file).read_text()
+    again = host.run(start_script(config("echo twice", epoch=2)))
+    assert (again.returncode, again.stdout) == (0, "already\n")
+    assert host.file(PATHS.pid_file).read_text() == pid
+    assert "twice" not in log(host)
+    assert host.file(PATHS.epoch).read_text() == "2\n"
+
+
+def test_starts_that_arrive_together_start_one_training(host: Host) -> None:
+    script = start_script(config("echo begun; sleep 60")).decode()
+    both = [
+        subprocess.Popen(["bash", "-s"], env=host.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for one in both:
+        assert one.stdin is not None
+        one.stdin.write(script)
+        one.stdin.close()
+    answers = sorted(one.stdout.read() for one in both if one.stdout is not None)
+    assert [one.wait(20) for one in both] == [0, 0, 0]
+    assert answers == ["already\n", "already\n", "started\n"]
+    wait_for(lambda: "begun" in log(host))
+    assert log(host).count("begun") == 1
+
+
+@pytest.mark.parametrize(
+    "script", [start_script(config("true", epoch=4)), stop_script(RUN, 1, 4), kill_script(RUN, 1, 4)]
+)
+def test_a_lower_epoch_is_refused_and_changes_nothing(host: Host, script: bytes) -> None:
+    host.run(start_script(config("sleep 60", epoch=5)))
+    done = host.run(script)
+    assert done.returncode == REFUSED
+    assert "epoch 4" in done.stderr
+    assert host.file(PATHS.epoch).read_text() == "5\n"
+    assert not host.file(PATHS.stop).exists()
+    assert not host.file(PATHS.exit_file).exists()
+
+
+def test_a_node_that_has_not_booted_says_so() -> None:
+    with new_host() as bare:
+        done = bare.run(start_script(config("true")))
+        assert done.returncode == NOT_BOOTED
+        assert "has not booted" in done.stderr
+
+
+def test_secrets_reach_the_training_in_a_file_that_only_its_owner_reads(host: Host) -> None:
+    value = "s3cr3t 'with' \"quotes\" $HOME\n-and a second line"
+    host.run(start_script(config('[ "$TOKEN" = "$(cat wanted)" ] && echo same', secrets={"TOKEN": value})))
+    (host.file(PATHS.bundle) / "workdir" / "wanted").write_text(value)
+    host.ended()
+    file = host.file(PATHS.secrets_file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    for other in host.file(PATHS.generation_dir).rglob("*"):
+        assert other == file or not other.is_file() or b"s3cr3t" not in other.read_bytes(), other
+
+
+def test_the_first_command_that_fails_ends_setup_and_the_run_does_not_begin(host: Host) -> None:
+    host.run(start_script(config("echo run", setup="echo one\nfalse | true\necho two")))
+    assert host.ended() == "1 setup"
+    assert "one" in log(host)
+    assert "two" not in log(host)
+    assert not host.file(PATHS.started_file).exists()
+
+
+def test_output_and_errors_reach_the_log_in_the_order_they_were_written(host: Host) -> None:
+    host.run(start_script(config("for i in {1..300}; do echo out $i; echo err $i >&2; done")))
+    host.ended()
+    lines = [line for line in log(host).splitlines() if not line.startswith("orch:")]
+    assert lines == [f"{kind} {i}" for i in range(1, 301) for kind in ("out", "err")]
+
+
+def test_cuda_with_a_gpu_missing_fails_before_setup(host: Host) -> None:
+    host.shim("nvidia-smi", 'echo "GPU 0: V100"')
+    host.run(start_script(config("echo run", setup="echo setup", device="cuda", procs_per_node=2)))
+    assert host.ended() == "1 starting"
+    assert "wants 2 GPUs on each node, nvidia-smi shows 1" in log(host)
+    assert "setup" not in log(host).replace("orch:", "")
+
+
+def test_stop_makes_the_stop_file_appear_and_says_so_once(host: Host) -> None:
+    host.run(start_script(config('until [ -e "$ORCH_STOP_FILE" ]; do sleep 0.05; done; echo saved')))
+    assert host.run(stop_script(RUN, 1, 1)).stdout == "stopping\n"
+    assert host.ended() == "0 running"
+    assert host.run(stop_script(RUN, 1, 1)).stdout == "already\n"
+
+
+def test_kill_ends_every_process_of_the_training_and_leaves_its_exit_code(host: Host) -> None:
+    # One in a session of its own that ignores SIGTERM, one that forked twice: as torchrun's workers and daemons do.
+    stubborn = "setsid bash -c 'trap \"\" TERM; touch stubborn; while :; do sleep 0.1; done' &"
+    forked = "(setsid bash -c 'touch forked; exec sleep 1000' &)"
+    polite = "setsid bash -c 'trap \"touch goodbye; exit\" TERM; touch polite; while :; do sleep 0.1; done' &"
+    host.run(start_script(config(f"{stubborn}\n{forked}\n{polite}\nsleep 1000")))
+    work = host.file(PATHS.bundle) / "workdir"
+    wait_for(lambda: all((work / name).exists() for name in ("stubborn", "forked", "polite")))
+    done = host.run(kill_script(RUN, 1, 1, timedelta(seconds=0.5)))
+    assert (done.returncode, done.stdout) == (0, "killed\n"), done.stderr
+    assert alive(host) == []
+    assert (work / "goodbye").exists(), "each was asked before it was made to"
+    assert host.ended() == "143 running"
+    assert host.run(kill_script(RUN, 1, 1)).stdout == "already\n"
+
+
+def test_kill_before_the_start_says_that_nothing_runs(host: Host) -> None:
+    assert host.run(kill_script(RUN, 1, 1)).stdout == "not running\n"
+
+
+def test_a_background_process_that_holds_the_log_open_does_not_hold_up_the_end(host: Host) -> None:
+    host.run(start_script(config("setsid sleep 1000 & echo done")))
+    assert host.ended() == "0 running"
+    assert "done" in log(host)
+
+
+def test_run_sh_itself_runs_a_generation_only_once(host: Host) -> None:
+    host.run(start_script(config("echo begun")))
+    host.ended()
+    runner = host.file(PATHS.generation_dir) / "run.sh"
+    again = subprocess.run(["bash", str(runner)], env=host.env, capture_output=True, text=True, check=False, timeout=20)
+    assert "it runs once" in again.stdout
+    assert log(host).count("begun") == 1
+
+
+def test_a_training_outlives_its_tmux_server_and_is_not_begun_again(host: Host) -> None:
+    command = 'echo begun; until [ -e "$ORCH_STOP_FILE" ]; do sleep 0.05; done; echo through; exit 4'
+    host.run(start_script(config(command, secrets={"TOKEN": "s3cr3t"})))
+    wait_for(lambda: "begun" in log(host))
+    server = int(host.tmux("display-message", "-p", "#{pid}"))
+    os.kill(server, signal.SIGKILL)
+    wait_for(lambda: not host.tmux("list-sessions"))
+    assert host.run(start_script(config("echo again"))).stdout == "already\n"
+    assert "s3cr3t" in host.file(PATHS.secrets_file).read_text(), "the agent must still know what to hide"
+    wait_for(lambda: "begun" in host.tmux("capture-pane", "-p", "-t", f"={SESSION}:train"))
+    assert host.run(stop_script(RUN, 1, 1)).stdout == "stopping\n"
+    assert host.ended() == "4 running"
+    assert "through" in log(host)
+    assert "again" not in log(host)
+
+
+def test_a_vanished_training_is_not_begun_again_either(host: Host) -> None:
+    host.run(start_script(config("echo begun; sleep 1000")))
+    wait_for(lambda: "begun" in log(host))
+    runner = int(host.file(PATHS.pid_file).read_text())
+    os.killpg(runner, signal.SIGKILL)
+    host.tmux("kill-server")
+    assert host.run(start_script(config("echo again"))).stdout == "already\n"
+    wait_for(lambda: "agent" in host.tmux("list-windows", "-t", f"={SESSION}", "-F", "#{window_name}"))
+    assert int(host.file(PATHS.pid_file).read_text()) == runner
+    assert "again" not in log(host)
+
+
+def test_a_new_generation_ends_the_older_training_first(host: Host) -> None:
+    host.run(start_script(config("echo old; sleep 1000")))
+    wait_for(lambda: "old" in log(host))
+    done = host.run(start_script(config("echo new; sleep 1000", generation=2, epoch=2)))
+    assert (done.returncode, done.stdout) == (0, "started\n"), done.stderr
+    assert host.ended(1) == "143 running"
+    assert alive(host, 1) == []
+    wait_for(lambda: alive(host, 2))
+    assert with_environment(f"ORCH_AGENT_OF={host.file(PATHS.generation_dir)}") == []
+    refused = host.run(start_script(config("true", generation=1, epoch=3)))
+    assert refused.returncode == REFUSED
+    assert "generation 1, but 2" in refused.stderr
+
+
+def test_names_that_could_run_as_shell_are_refused() -> None:
+    with pytest.raises(ValueError, match="environment variable"):
+        config("true", envs={"A;touch /tmp/x": "1"})
+    with pytest.raises(ValueError, match="no start"):
+        config("true", run="$(touch x)")
+    with pytest.raises(ValueError, match="not a run id"):
+        stop_script("../../x", 1, 1)

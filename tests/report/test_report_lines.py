@@ -1,0 +1,80 @@
+"""A run told in lines: what is new is said once, training at a sensible pace."""
+
+from __future__ import annotations
+
+from orchestrator.core.ledger import Verdict
+from orchestrator.report.lines import Narrator, attempts, unattended
+from tests.core.worlds import Book, beacon, facts, instance
+from tests.report.views import ended, launched, running, view
+
+
+def test_a_phase_is_told_once_with_what_the_gang_runs_on() -> None:
+    narrator = Narrator()
+    first = narrator.tell(running())
+    assert any("running: 2 x p3.16xlarge spot in us-east-1a" in line for line in first)
+    assert narrator.tell(running(seconds=101)) == []
+
+
+def test_every_line_has_its_time() -> None:
+    assert all(line.startswith("12:01:40  ") for line in Narrator().tell(running(seconds=100)))
+
+
+def test_zones_that_refused_are_told_each_once() -> None:
+    narrator = Narrator()
+    book = Book().tried(1, 0, "no-capacity", "InsufficientInstanceCapacity")
+    first = narrator.tell(view(book, facts(1)))
+    assert [line for line in first if "us-east-1a" in line] == [
+        "12:00:01  p3.16xlarge spot in us-east-1a: no capacity (InsufficientInstanceCapacity)"
+    ]
+    book.tried(2, 1, "no-capacity", "InsufficientInstanceCapacity")
+    second = narrator.tell(view(book, facts(2)))
+    assert len(second) == 1
+    assert "us-east-1b" in second[0]
+
+
+def test_an_attempt_whose_outcome_is_open_is_not_told() -> None:
+    assert attempts(view(Book().tried(1, 0, None), facts(1))) == []
+
+
+def test_nodes_are_told_as_counts_and_staging_as_a_share() -> None:
+    nodes = [instance(0), instance(1)]
+    said = [beacon(0, "staging", 10, started=None, staged=2**20, to_stage=2**22), beacon(1, "setup", 10, started=None)]
+    lines = Narrator().tell(view(launched(2), facts(10, nodes, said)))
+    assert any("nodes: 1 staging, 1 setup  data 25% of 4.0 MiB" in line for line in lines)
+
+
+def test_training_is_told_at_most_every_ten_seconds_but_at_every_epoch() -> None:
+    narrator = Narrator()
+
+    def trained(seconds: float, epoch: int, step: int) -> list[str]:
+        told = narrator.tell(running(seconds=seconds, metrics={"epoch": epoch, "step": step, "loss": 2.5}))
+        return [line for line in told if "loss" in line]
+
+    assert len(trained(100, 0, 1)) == 1
+    assert trained(103, 0, 2) == []
+    assert len(trained(104, 1, 3)) == 1
+    assert trained(109, 1, 4) == []
+    assert len(trained(115, 1, 5)) == 1
+    assert trained(130, 1, 5) == []
+
+
+def test_training_lines_carry_the_dollars_of_both_kinds() -> None:
+    line = Narrator().tell(running(seconds=3600, metrics={"step": 1}))[-1]
+    assert "$14.71, on-demand $48.98, saving 70%" in line
+
+
+def test_a_run_without_a_scheduler_says_what_to_do_once_and_not_for_a_moment_without() -> None:
+    narrator = Narrator()
+
+    def warned(seconds: float, scheduler: str | None) -> bool:
+        told = narrator.tell(running(scheduler=scheduler, seconds=seconds))
+        return any("`orch resume tiny-20261120-120000-abcd`" in line for line in told)
+
+    alone = [(100, None), (103, None), (104, "here"), (105, None), (109, None), (110, None), (120, None)]
+    assert [warned(*reading) for reading in alone] == [False, False, False, False, False, True, False]
+
+
+def test_a_run_that_is_young_or_over_needs_no_scheduler() -> None:
+    assert unattended(running(scheduler=None, seconds=10)) == ""
+    assert unattended(running(scheduler="here (process 7)")) == ""
+    assert unattended(ended(Verdict("finished", "all done"))) == ""

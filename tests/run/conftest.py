@@ -1,0 +1,61 @@
+"""EC2 and S3 over real HTTP, with machines that are only noted down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from orchestrator.aws import account
+from orchestrator.aws.s3 import Bucket
+from orchestrator.aws.session import Session
+from orchestrator.core.settings import Settings
+from orchestrator.sandbox.boundary import HostSpec
+from orchestrator.sandbox.catalogue import SANDBOX_AMI
+from orchestrator.sandbox.cloud import SandboxCloud
+
+
+class NoHosts:
+    """Machines without substance."""
+
+    def boot(self, spec: HostSpec) -> None:
+        pass
+
+    def halt(self, instance_id: str) -> None:
+        pass
+
+    def announce_interruption(self, instance_id: str, iso_time: str) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[SandboxCloud]:
+    made = SandboxCloud("us-east-1", 0, 0.05, 0.05, NoHosts())
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def settings(cloud: SandboxCloud) -> Settings:
+    host, port = cloud.serve()
+    return Settings(
+        cloud="sandbox",
+        region="us-east-1",
+        endpoint_url=f"http://{host}:{port}",
+        access_key=cloud.access_key,
+        secret_key=cloud.secret_key,
+        ssh_user="me",
+        ssh_address="private",
+        image=SANDBOX_AMI,
+    )
+
+
+@pytest.fixture(scope="module")
+def session(settings: Settings) -> Session:
+    return Session(settings)
+
+
+@pytest.fixture(scope="module")
+def bucket(session: Session) -> Bucket:
+    account.ensure_bucket(session, "orch-test-us-east-1")
+    return Bucket(session, "orch-test-us-east-1")

@@ -1,0 +1,110 @@
+"""The pure parts of running: requests, prices kept with a run, progress lines, merged instances."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.core.facts import Instance, PriceRow
+from orchestrator.core.spec import RunSpec
+from orchestrator.run.observe import merge
+from orchestrator.run.prices import from_lines, to_lines
+from orchestrator.run.progress import newest_figures, parse_progress
+from orchestrator.run.request import run_instances_request
+from orchestrator.run.userdata import user_data_of
+from tests.core.worlds import RESOURCES, at, instance, offer, spec
+
+
+def request(**changes: object) -> dict[str, object]:
+    return run_instances_request(
+        spec(16),
+        replace(offer(), **changes),  # type: ignore[arg-type]
+        generation=1,
+        attempt=2,
+        resources=RESOURCES,
+        root_device="/dev/sda1",
+        user_data="#!/bin/bash\n",
+    )
+
+
+def test_the_whole_gang_is_one_tagged_request_that_ends_with_its_machines() -> None:
+    made = request()
+    assert (made["MinCount"], made["MaxCount"]) == (16, 16)
+    assert made["InstanceInitiatedShutdownBehavior"] == "terminate"
+    assert made["MetadataOptions"] == {
+        "HttpTokens": "required",
+        "HttpPutResponseHopLimit": 1,
+        "HttpEndpoint": "enabled",
+    }
+    tagged = {item["ResourceType"]: {t["Key"]: t["Value"] for t in item["Tags"]} for item in made["TagSpecifications"]}  # type: ignore[attr-defined]
+    assert set(tagged) == {"instance", "volume", "network-interface", "spot-instances-request"}
+    assert all(tags["orch:run"] == "tiny-20261120-120000-abcd" for tags in tagged.values())
+    assert len(str(made["ClientToken"])) == 64
+
+
+def test_spot_requests_are_one_time_and_without_a_price_ceiling() -> None:
+    market = request()["InstanceMarketOptions"]
+    assert market == {
+        "MarketType": "spot",
+        "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
+    }
+    assert "InstanceMarketOptions" not in request(lifecycle="on-demand")
+
+
+def test_each_attempt_has_a_token_of_its_own_and_repeating_it_the_same() -> None:
+    assert request() == request()
+    other = run_instances_request(
+        spec(16), offer(), generation=1, attempt=3, resources=RESOURCES, root_device="/dev/sda1", user_data=""
+    )
+    assert other["ClientToken"] != request()["ClientToken"]
+
+
+def test_user_data_arms_the_timer_before_anything_else() -> None:
+    lines = [line for line in user_data_of(spec()).splitlines() if line and not line.startswith("#")]
+    assert lines[0].startswith("shutdown -P +60 ")
+
+
+def test_a_spec_survives_its_file() -> None:
+    made = spec(3, max_cost="12.50", envs={"A": "b"})
+    assert RunSpec.from_json(made.to_json()) == made
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"version": 2}', b'{"version": 1}', b"\xff"])
+def test_what_is_no_spec_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        RunSpec.from_json(body)
+
+
+def test_an_instance_survives_its_record() -> None:
+    gone = instance(3, "terminated", end_time=at(9), end_reason="x")
+    assert Instance.from_json(gone.to_json()) == gone
+
+
+def test_what_ec2_forgot_is_taken_from_the_record_as_gone() -> None:
+    shown = instance(0)
+    recorded = [instance(0, "shutting-down", end_time=at(5)), instance(1, "shutting-down", end_time=at(5))]
+    merged = merge([shown], recorded)
+    assert [(item.instance_id, item.state) for item in merged] == [("i-0", "running"), ("i-1", "terminated")]
+
+
+@given(
+    st.lists(
+        st.builds(
+            PriceRow,
+            st.sampled_from(["us-east-1a", "us-east-1b"]),
+            st.sampled_from(["p3.16xlarge", "p4d.24xlarge"]),
+            st.integers(0, 10**6).map(at),
+            st.integers(1, 10**9),
+        )
+    )
+)
+def test_prices_survive_their_file(rows: list[PriceRow]) -> None:
+    assert set(from_lines(to_lines(rows))) == set(rows)
+
+
+def test_progress_is_read_around_whatever_else_a_script_wrote() -> None:
+    lines = parse_progress(b'{"step": 1, "loss": 2.5, "time": 9}\nnot json\n[1]\n{"step": 2, "top1": 50.0}\n{"ste')
+    assert newest_figures(lines) == {"step": 2, "loss": 2.5, "top1": 50.0}

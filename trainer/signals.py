@@ -1,0 +1,113 @@
+"""What the ranks of a training tell each other at every step, without a message of its own.
+
+A parameter of three numbers rides beside the network's in the gradient bucket. Its gradient is whatever a rank puts
+in, so the sum that comes back with the step's gradients tells all ranks the same: the loss over all images, whether
+any rank was asked to stop, whether rank 0 wants a checkpoint.
+"""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+LOSS, STOP, SAVE = range(3)
+
+
+class Word(NamedTuple):
+    """What a rank asks of all at a step, or what all agreed on: to stop after it, to save a checkpoint of it."""
+
+    stop: bool
+    save: bool
+
+
+class Riding(nn.Module):
+    """A network with the rider beside it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.rider = nn.Parameter(torch.zeros(3))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits, and the rider for `load`."""
+        logits: Tensor = self.network(images)
+        return logits, self.rider.clone()
+
+
+def load(rider: Tensor, loss: Tensor, wish: Word) -> Tensor:
+    """Return what is added to the (scaled) loss so that the gradient of `rider` becomes `loss` and `wish`."""
+    values = torch.zeros_like(rider)
+    values[LOSS] = loss.detach()
+    if wish.stop:
+        values[STOP].fill_(1)
+    if wish.save:
+        values[SAVE].fill_(1)
+    return (rider * values).sum()
+
+
+class Exchange:
+    """Reads the word of each step from the rider's gradient.
+
+    On a GPU it is read one step later, when it has long arrived: asking at once would make the CPU wait for the GPU
+    at every step. All ranks read the same numbers at the same step, so they still agree.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._late = torch.zeros(3, pin_memory=device.type == "cuda")
+        self._arrived: torch.cuda.Event | None = None
+        self._loss = torch.zeros((), device=device)
+        self._steps = 0
+
+    def read(self, rider: nn.Parameter) -> Word:
+        """Return what was agreed on, after a backward pass."""
+        if rider.grad is None:
+            raise RuntimeError("the rider has no gradient: `load` was left out of the loss")
+        values = rider.grad.detach()
+        self._loss += values[LOSS]
+        self._steps += 1
+        if self._device.type != "cuda":
+            return _word(values)
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        word = _word(self._late)
+        self._late.copy_(values, non_blocking=True)
+        self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._arrived.record()
+        return word
+
+    def loss(self) -> float:
+        """Return the mean loss over all ranks and the steps since the last call (waits for the device)."""
+        mean = self._loss.item() / max(1, self._steps)
+        self._loss.zero_()
+        self._steps = 0
+        return mean
+
+
+class StopRequests:
+    """Whether this rank was asked to stop: SIGTERM, or the stop file. From `listen` on SIGTERM no longer kills."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._signalled = False
+
+    def listen(self) -> None:
+        """Take SIGTERM as a request from now on."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def asked(self) -> bool:
+        """Return whether a request is there."""
+        return self._signalled or self._file.exists()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signalled = True
+
+
+def _word(values: Tensor) -> Word:
+    stop, save = values[STOP].item(), values[SAVE].item()
+    return Word(stop != 0, save != 0)
