@@ -15,6 +15,7 @@ import pytest
 from tests.e2e.recompute import spot_dollars
 from tests.e2e.sandbox_world import World, kill_scheduler, phase, running, wait_for
 
+ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(600)]
 
 
@@ -29,8 +30,15 @@ def world() -> Iterator[World]:
 
 @pytest.fixture(scope="module")
 def run_id(world: World) -> str:
-    launched = world.orch("launch", "--cloud", "sandbox", "--nodes", "16", "-y", "--detach", "imagenet18", timeout=300)
-    assert "imagenet18" in launched.stdout
+    launched = subprocess.run(
+        [str(ROOT / "scripts" / "demo"), "--detach"],
+        env=world.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert launched.returncode == 0, launched.stdout + launched.stderr
     found: str = wait_for("training has begun", lambda: running(world, "imagenet18"), 180)
     kill_scheduler(found)
     world.orch("resume", found)

@@ -1,0 +1,38 @@
+"""README and documents speak of what there is."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+COMMANDS = sorted(set(re.findall(r"`(orch [a-z]+[^`|]*)", (ROOT / "README.md").read_text())))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    links = re.findall(r"\]\(((?!http)[^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_of_the_readme_is_one(line: str) -> None:
+    words = shlex.split(line.replace("\\", " "))
+    name = words[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli.main", name, "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [word for word in words if word.startswith("--") and word != "--" and word not in done.stdout] == []
+
+
+def test_the_scripts_of_the_readme_exist_and_can_be_run() -> None:
+    scripts = set(re.findall(r"scripts/[a-z_]+", (ROOT / "README.md").read_text()))
+    assert scripts >= {"scripts/demo", "scripts/test"}
+    assert [name for name in scripts if not (ROOT / name).stat().st_mode & 0o111] == []
