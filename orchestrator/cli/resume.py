@@ -42,8 +42,7 @@ def command(*, run: str | None, cloud: str | None, detach: bool, as_json: bool) 
     if view.ended:
         _keep_secrets(home, view)
     ask_resume(place.bucket, found.run_id, who())
-    if view.ended or view.scheduler is None:
-        ensure_scheduler(place, found.run_id)
+    ensure_scheduler(place, view)
     if not as_json:
         click.echo(_what_happens(view))
     if detach:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import getpass
 import socket
 import time
+from typing import TYPE_CHECKING
 
 from orchestrator.cli.context import Place, open_home
 
+if TYPE_CHECKING:
+    from orchestrator.run.view import RunView
+
 HANDOVER_SECONDS = 15.0
+SETTLING_SECONDS = 2.0
 
 
 def who() -> str:
@@ -16,14 +21,19 @@ def who() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-def ensure_scheduler(place: Place, run_id: str) -> None:
+def ensure_scheduler(place: Place, view: RunView) -> None:
     """See that somebody carries out what was asked. Raises NotFound when this machine has no key of the run."""
     from orchestrator.run.detach import scheduler_alive, start_scheduler
 
+    if view.scheduler is not None and not view.scheduler.startswith(f"{socket.gethostname()} "):
+        return
     home = open_home()
+    run_id = view.spec.run_id
     home.private_key(run_id)
-    # The scheduler of a generation that just ended may still be writing its page; it does not begin another one.
-    deadline = time.monotonic() + HANDOVER_SECONDS
+    # The scheduler of a generation that just ended may still be writing its page, and does not begin another one; one
+    # that was killed a moment ago may still look alive.
+    gone = view.ended or view.scheduler is None
+    deadline = time.monotonic() + (HANDOVER_SECONDS if gone else SETTLING_SECONDS)
     while scheduler_alive(home, run_id) and time.monotonic() < deadline:
         time.sleep(0.2)
     start_scheduler(home, run_id, place.cloud)

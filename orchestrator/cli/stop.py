@@ -40,8 +40,7 @@ def command(*, run: str | None, cloud: str | None, detach: bool, reason: str, as
     if not as_json:
         click.echo(f"stopping {found.run_id}: the training saves a checkpoint, then every node is terminated")
     ask_stop(place.bucket, found.run_id, who(), clean(reason) or "stopped by the user")
-    if view.scheduler is None:
-        ensure_scheduler(place, found.run_id)
+    ensure_scheduler(place, view)
     if detach:
         click.echo(
             dumps(found.read().summary()) if as_json else f"`orch watch {found.run_id}` shows the end and the bill"

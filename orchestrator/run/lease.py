@@ -33,9 +33,14 @@ class Owner:
 
     def surely_dead(self) -> bool:
         """Whether the owner was a process of this machine that no longer exists."""
-        return (
-            self.machine == socket.gethostname() and not Path(f"/proc/{self.pid}").exists() and Path("/proc").exists()
-        )
+        if self.machine != socket.gethostname() or not Path("/proc/self").exists():
+            return False
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text()
+        except OSError:
+            return True
+        # A process that was killed is there as a zombie until its parent has taken note.
+        return stat.rpartition(")")[2].split()[0] in {"Z", "X"}
 
 
 @dataclass(frozen=True, slots=True)

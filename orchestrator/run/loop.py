@@ -137,4 +137,3 @@ class Scheduler:
 def run_scheduler(session: Session, bucket: Bucket, home: Home, run_id: str, log: Callable[[str], None]) -> None:
     """Schedule a run until its generation is closed. Raises NotFound, StaleEpoch or OrchError."""
     Scheduler(session, bucket, home, run_id, log).run()
-

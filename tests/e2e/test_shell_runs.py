@@ -137,7 +137,7 @@ def test_a_secret_is_where_the_script_needs_it_and_nowhere_else(world: World) ->
                 continue
             if value.encode() in command:
                 seen.add(command)
-        time.sleep(0.1)
+        time.sleep(0.5)
     output = process.stdout.read() if process.stdout else ""
     assert process.returncode == 0, output
     assert value not in output
@@ -198,7 +198,8 @@ def test_an_interruption_by_ec2_is_said_terminated_and_billed(world: World) -> N
 
 def test_attaching_shows_the_trainings_own_output_and_detaching_leaves_it_running(world: World) -> None:
     script = "for i in $(seq 200); do echo node $ORCH_NODE_RANK says $i; sleep 0.3; done"
-    process = world.start("launch", "--cloud", "sandbox", "-y", world.experiment("chatty", script))
+    file = world.experiment("chatty", script)
+    process = world.start("launch", "--cloud", "sandbox", "-y", "--set", "checkpoint_grace=3s", file)
     run_id = wait_for("the run is running", lambda: running(world, "chatty"))
     seen = attach(world, run_id, node=1)
     assert re.search(rb"node 1 says \d+", seen)

@@ -141,6 +141,7 @@ class Mute(paramiko.ServerInterface):
 
     def __init__(self) -> None:
         self.released = threading.Event()
+        self.outlasted = True
 
     def get_allowed_auths(self, username: str) -> str:
         return "publickey"
@@ -152,7 +153,7 @@ class Mute(paramiko.ServerInterface):
         return paramiko.common.OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        self.released.wait(SOON)
+        self.outlasted = self.released.wait(SOON)
         return False
 
 
@@ -176,6 +177,7 @@ def test_a_request_that_is_never_answered_is_given_up_at_the_deadline(tmp_path: 
         try:
             with pytest.raises(Unreachable, match=r"did not end within 0\.5 s"):
                 connection.run("true", timeout=0.5)
+            assert mute.outlasted, "the client waited for the answer"
         finally:
             mute.released.set()
             transports[0].close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -46,6 +48,16 @@ def test_a_dead_process_of_this_machine_does_not_hold_up_its_successor(bucket: B
     assert not me.surely_dead()
     assert Lease(bucket, "lease-3", gone).try_acquire(NOW)
     assert Lease(bucket, "lease-3", me).try_acquire(NOW)
+
+
+def test_a_killed_process_that_nobody_has_taken_note_of_is_dead_too() -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    owner = Owner(Owner.me().machine, child.pid, "x")
+    assert not owner.surely_dead()
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert owner.surely_dead()
+    child.wait()
 
 
 def test_a_released_lease_is_free(bucket: Bucket) -> None:
