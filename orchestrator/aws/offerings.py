@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from orchestrator.aws.errors import call, call_pages
 from orchestrator.aws.session import Session
@@ -50,13 +51,21 @@ class Offerings:
 
     def default_vpc(self) -> str:
         """Return the id of the region's default VPC. Raises NotFound when there is none."""
+        return str(self._default_vpc()["VpcId"])
+
+    def vpc_network(self) -> str:
+        """Return the default VPC's network, such as `172.31.0.0/16`. Raises NotFound when there is no default VPC."""
+        return str(self._default_vpc()["CidrBlock"])
+
+    def _default_vpc(self) -> dict[str, Any]:
         client = self._session.client("ec2")
         reply = call(
             "ec2:DescribeVpcs", lambda: client.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])
         )
         if not reply["Vpcs"]:
             raise NotFound(f"{self._session.region} has no default VPC", "make one with `aws ec2 create-default-vpc`")
-        return str(reply["Vpcs"][0]["VpcId"])
+        found: dict[str, Any] = reply["Vpcs"][0]
+        return found
 
     def subnets(self) -> dict[str, str]:
         """Return the default VPC's subnet in each zone. Raises NotFound when there is no default VPC."""

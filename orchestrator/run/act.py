@@ -112,9 +112,7 @@ class Actor:
                 self._log(f"ending: {action.verdict.message}")
                 self._append("intent", "end", {"verdict": action.verdict.to_json()}, facts)
             case do.Terminate():
-                detail = {"instance_ids": list(action.instance_ids), "reason": action.reason}
-                self._append("intent", "terminate", detail, facts)
-                self._compute.terminate(action.instance_ids)
+                self._terminate(action, facts)
             case do.Record():
                 self._record(action)
             case do.Delete():
@@ -189,6 +187,14 @@ class Actor:
 
     def _reach(self, what: str, instance_id: str, effect: Callable[[], None]) -> None:
         self._reaching[what, instance_id] = self._pool.submit(effect)
+
+    def _terminate(self, action: do.Terminate, facts: Facts) -> None:
+        late = [n.beacon.rank for n in facts.nodes.values() if n.beacon is not None and not n.beacon.synced]
+        if late:
+            self._log(f"nodes {sorted(late)} have not put everything into S3; their time for it is over")
+        detail = {"instance_ids": list(action.instance_ids), "reason": action.reason}
+        self._append("intent", "terminate", detail, facts)
+        self._compute.terminate(action.instance_ids)
 
     def _record(self, action: do.Record) -> None:
         body = json.dumps(action.instance.to_json(), indent=1).encode()

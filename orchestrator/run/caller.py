@@ -10,17 +10,15 @@ from typing import Literal
 from orchestrator.errors import Unreachable
 
 CHECK_IP = "https://checkip.amazonaws.com"
-# Any address of the VPC will do: a datagram socket's `connect` only asks the routing table, nothing is sent.
-VPC_NEIGHBOUR = {"private": "127.16.0.1"}
 
 
-def caller_cidr(ssh_address: Literal["public", "private"]) -> str:
-    """Return this machine's address as a /32: the one the internet sees, or the one on the nodes' own network.
+def caller_cidr(ssh_address: Literal["public", "private"], network: str) -> str:
+    """Return this machine's address as a /32: the one the internet sees, or the one that faces the VPC's `network`.
 
     Raises Unreachable when it cannot be found out.
     """
     try:
-        address = _public() if ssh_address == "public" else _private()
+        address = _public() if ssh_address == "public" else _towards(network)
         return f"{ipaddress.IPv4Address(address)}/32"
     except (OSError, ValueError) as error:
         raise Unreachable(
@@ -33,7 +31,9 @@ def _public() -> str:
         return str(reply.read(64).decode().strip())
 
 
-def _private() -> str:
+def _towards(network: str) -> str:
+    neighbour = next(ipaddress.IPv4Network(network).hosts())
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((VPC_NEIGHBOUR["private"], 9))
+        # A datagram socket's `connect` only asks the routing table; nothing is sent.
+        probe.connect((str(neighbour), 9))
         return str(probe.getsockname()[0])

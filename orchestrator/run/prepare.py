@@ -272,7 +272,7 @@ def _spec(  # noqa: PLR0917 - all that a spec is made of
         image=prepared.image,
         vpc=prepared.vpc,
         instance_profile=profile,
-        ssh_cidr=settings.ssh_cidr or caller_cidr(settings.ssh_address),
+        ssh_cidr=settings.ssh_cidr or caller_cidr(settings.ssh_address, Compute(session).vpc_network()),
         ssh_user=settings.ssh_user,
         ssh_port=settings.ssh_port,
         ssh_address=settings.ssh_address,
