@@ -139,7 +139,7 @@ def _drain(ledger: LedgerState, facts: Facts, verdict: Verdict) -> tuple[Action,
     gang = Gang.of(launched, facts)
     if facts.server_time - ledger.verdict_time > DRAIN.get(verdict.kind, DRAIN_AFTER_FAILURE):
         return None
-    usable = {i for i, item in gang.instances.items() if item.usable}
+    usable = {i for i, item in gang.instances.items() if item.usable and i not in facts.mistrusted}
     begun = usable & (set(gang.beacons) | facts.started)
     busy = tuple(
         i

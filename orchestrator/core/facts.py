@@ -132,6 +132,7 @@ class Node:
 class Facts:
     """Everything observed in one tick. `server_time` is S3's clock, never the local one.
 
+    `mistrusted` are instances at whose address another host key answered than the node published.
     `instances` holds those EC2 shows and those it has forgotten but S3 has on record; `recorded` maps an instance id
     to the state under which it is on record. `cost_so_far` and `cost_per_second` are micro-dollars, high bounds.
     `started`, `stop_sent` and `killed` are what this scheduler itself did over SSH in this generation; a successor
@@ -146,5 +147,6 @@ class Facts:
     started: frozenset[str] = frozenset()
     stop_sent: bool = False
     killed: frozenset[str] = frozenset()
+    mistrusted: frozenset[str] = frozenset()
     cost_so_far: MicroUSD = 0
     cost_per_second: MicroUSD = 0

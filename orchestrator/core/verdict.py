@@ -34,6 +34,7 @@ def find_verdict(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Verdict | 
     gang = Gang.of(launched, facts)
     return (
         _lost_instance(gang, facts, launched)
+        or _mistrusted(gang, facts)
         or _boot_failed(gang, facts, launched)
         or _all_done(gang)
         or (_failed(gang, facts) if ledger.stop is None else None)
@@ -117,6 +118,19 @@ def _ended(gang: Gang, instance: Instance) -> Verdict:
     }
     why = reasons.get(instance.end_reason or "", instance.end_reason or "EC2 gives no reason")
     return Verdict("failed", f"{who} is gone: {why}", "`orch resume` goes on from the last checkpoint", rank=rank)
+
+
+def _mistrusted(gang: Gang, facts: Facts) -> Verdict | None:
+    for instance_id in sorted(facts.mistrusted & gang.ranks.keys()):
+        rank = gang.ranks[instance_id]
+        return Verdict(
+            "failed",
+            f"node {rank} ({instance_id}) answers with another host key than it published; nothing was sent to it",
+            "somebody may stand in between: look at the network before you launch again",
+            "HostKeyMismatch",
+            rank,
+        )
+    return None
 
 
 def _boot_failed(gang: Gang, facts: Facts, launched: Launch) -> Verdict | None:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from orchestrator.aws.ec2 import Compute
-from orchestrator.aws.errors import LaunchRefused
+from orchestrator.aws.errors import LaunchRefused, kind_of
 from orchestrator.aws.images import Images
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
@@ -25,6 +25,7 @@ from orchestrator.core.ledger import Verdict
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import iso
 from orchestrator.errors import Exit, NoPermission, OrchError, StaleEpoch
+from orchestrator.node.ssh import HostKeyMismatch
 from orchestrator.run.home import Home
 from orchestrator.run.lease import Lease
 from orchestrator.run.ledger import Ledger
@@ -65,6 +66,7 @@ class Actor:
         self._pool = ThreadPoolExecutor(SSH_WORKERS, thread_name_prefix="ssh")
         self._reaching: dict[tuple[str, str], Future[None]] = {}
         self._reached: set[tuple[str, str]] = set()
+        self._mistrusted: set[str] = set()
 
     def close(self) -> None:
         """Let go of the SSH workers."""
@@ -78,6 +80,8 @@ class Actor:
                 error = future.exception()
                 if error is None:
                     self._reached.add(key)
+                elif isinstance(error, HostKeyMismatch):
+                    self._mistrusted.add(key[1])
                 elif isinstance(error, OrchError) and not isinstance(error, StaleEpoch):
                     self._log(f"{key[0]} {key[1]}: {error.message}; trying again")
                 else:
@@ -88,6 +92,7 @@ class Actor:
             started=frozenset(i for what, i in both if what == "start"),
             stop_sent=any(what == "stop" for what, _ in both),
             killed=frozenset(i for what, i in both if what == "kill"),
+            mistrusted=frozenset(self._mistrusted),
         )
 
     def perform(self, action: do.Action, facts: Facts) -> None:
@@ -136,6 +141,9 @@ class Actor:
             else:
                 self._compute.create_placement_group(name, tags(spec))
         except NoPermission as error:
+            # Expired credentials come back; until then nodes go on and this is tried again.
+            if error.__cause__ is not None and kind_of(error.__cause__) == "expired":
+                raise
             verdict = Verdict("failed", error.message, error.hint, Exit.NO_PERMISSION.name)
             detail = {"verdict": verdict.to_json()}
             self._ledger.append("outcome", "refused", detail, epoch=self._lease.epoch, now=now)

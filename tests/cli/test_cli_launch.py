@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -188,7 +187,7 @@ def test_the_sandbox_is_started_when_it_is_asked_for(
         return SETTINGS["sandbox"]
 
     run_orch.cloud.up = []
-    monkeypatch.setitem(__import__("sys").modules, "orchestrator.sandbox.control", SimpleNamespace(up=up))
+    monkeypatch.setattr("orchestrator.sandbox.control.up", up)
     result = run_orch("plan", "tiny.yaml", "--cloud", "sandbox")
     assert result.exit_code == 0, result.output
     assert "starting the sandbox" in result.stderr

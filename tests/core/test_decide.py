@@ -126,6 +126,14 @@ def test_the_others_get_a_moment_to_say_what_happened() -> None:
     assert verdict_of(launched(), facts(70, [instance(0), instance(1)], half)).rank == 0
 
 
+def test_a_node_with_another_host_key_ends_the_run_loudly_and_is_not_spoken_to() -> None:
+    seen = facts(60, [instance(0), instance(1)], [beacon(0, seconds=60)], mistrusted=frozenset({"i-1"}))
+    verdict = verdict_of(launched(), seen)
+    assert (verdict.kind, verdict.rank, verdict.code) == ("failed", 1, "HostKeyMismatch")
+    ended = launched().add("intent", "end", 60, verdict=verdict.to_json())
+    assert decide(spec(), ended.state, seen) == (Kill(("i-0",), 1),)
+
+
 def test_an_interruption_by_ec2_is_told_apart_from_a_failure() -> None:
     taken = instance(1, "shutting-down", end_time=at(50), end_reason="Server.SpotInstanceTermination")
     seen = facts(60, [instance(0), taken], [beacon(0, seconds=60), beacon(1, seconds=50)])

@@ -56,7 +56,8 @@ def test_a_session_runs_its_command_and_ends_when_killed(tmux: Tmux) -> None:
     pane = tmux.window_pane("orch-a", "train")
     assert pane is not None
     assert not pane.dead
-    assert Path(f"/proc/{pane.pid}/cmdline").read_bytes() == b"sleep\x00300\x00"
+    # tmux forks first: for a moment the process is still its own copy.
+    wait_for(lambda: Path(f"/proc/{pane.pid}/cmdline").read_bytes() == b"sleep\x00300\x00")
     assert not tmux.kill_server_if_empty()
     tmux.kill_session("orch-a")
     wait_for(lambda: not Path(f"/proc/{pane.pid}").exists())

@@ -251,6 +251,8 @@ def test_an_ordinary_user_can_have_all_of_it() -> None:
         probe = subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False)
         if probe.returncode != 0 or not shutil.which("setpriv"):
             pytest.skip("root may not make a mount namespace here")
+        if not all(folder.stat().st_mode & 0o005 == 0o005 for folder in Path(__file__).resolve().parents):
+            pytest.skip("this checkout lies where other users cannot read it")
         done = subprocess.run(
             ["unshare", "-m", "bash", "-c", script],
             env=environment(HOME=str(home), PYTHONDONTWRITEBYTECODE="1"),
