@@ -51,6 +51,7 @@ def measure(home: Home, session: Session, bucket: Bucket, nodes: int) -> Timing:
         "procs_per_node": 1,
         "run": "hostname; sleep 600",
         "max_duration": "20m",
+        "checkpoint_grace": "1s",
     }
     file.write_text(json.dumps(experiment))
     environment = os.environ | {"ORCH_HOME": str(home.path)}

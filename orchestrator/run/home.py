@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -101,9 +100,9 @@ class Home:
         value: dict[str, Any] = json.loads(file.read_text())
         return value
 
-    def forget(self, run_id: str) -> None:
-        """Remove everything kept of a run."""
-        shutil.rmtree(self.path / "runs" / run_id, ignore_errors=True)
+    def knows(self, run_id: str) -> bool:
+        """Tell whether anything is kept here of a run."""
+        return (self.path / "runs" / run_id).is_dir()
 
 
 def write_private(file: Path, body: bytes) -> None:

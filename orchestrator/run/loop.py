@@ -18,7 +18,7 @@ from orchestrator.core.bill import make_bill
 from orchestrator.core.decide import decide
 from orchestrator.core.facts import Facts, PriceRow
 from orchestrator.core.phase import find_phase
-from orchestrator.errors import OrchError, StaleEpoch, Unreachable
+from orchestrator.errors import OrchError, StaleEpoch
 from orchestrator.run import prices
 from orchestrator.run.act import Actor
 from orchestrator.run.home import Home
@@ -40,6 +40,7 @@ class Scheduler:
     def __init__(self, session: Session, bucket: Bucket, home: Home, run_id: str, log: Callable[[str], None]) -> None:
         self._bucket = bucket
         self._log = log
+        self._home = home
         self._spec = load_spec(bucket, run_id)
         self._compute = Compute(session)
         self._prices = Prices(session)
@@ -64,7 +65,9 @@ class Scheduler:
                     failures = 0
                 except StaleEpoch:
                     raise
-                except (Unreachable, OrchError) as error:
+                except OrchError as error:
+                    if not self._home.knows(self._spec.run_id):
+                        raise OrchError(f"{self._home.path} is gone, and with it the key to the nodes") from error
                     failures += 1
                     pause = min(LONGEST_BACKOFF, 0.5 * 2**failures)
                     self._log(f"{error.message}; trying again in {pause:.0f} s")
