@@ -189,7 +189,7 @@ def test_resume_leaves_a_scheduler_that_lives_alone(run_orch: Orch, acts: list[t
 
 
 def test_resume_without_the_key_of_the_run_changes_nothing(run_orch: Orch, acts: list[tuple[Any, ...]]) -> None:
-    run_orch.shutil.rmtree(home.path / "runs" / RUN)
+    shutil.rmtree(run_orch.home.path / "runs" / RUN)
     run_orch.cloud.add(ended(Verdict("stopped", "saved")))
     result = run_orch("resume")
     assert (result.exit_code, acts) == (7, [])
