@@ -230,6 +230,7 @@ def test_an_ordinary_user_can_have_all_of_it() -> None:
     """In a mount namespace of its own, where a user of its own exists and root's Python can be read."""
     home = Path(tempfile.mkdtemp(prefix="orch-", dir="/tmp"))
     user = 64_321
+    closed = pwd.getpwuid(0).pw_dir
     os.chown(home, user, user)
     passwd = home / "passwd"
     passwd.write_text(f"{Path('/etc/passwd').read_text()}orchtest:x:{user}:{user}::{home}:/bin/bash\n")
@@ -237,10 +238,10 @@ def test_an_ordinary_user_can_have_all_of_it() -> None:
         set -e
         mount --make-rprivate /
         mount --bind {passwd} /etc/passwd
-        case {sys.base_prefix} in /root/*)
+        case {sys.base_prefix} in {closed}/*)
             mkdir {home}/python
             mount --bind {sys.base_prefix} {home}/python
-            mount -t tmpfs -o mode=755 none /root
+            mount -t tmpfs -o mode=755 none {closed}
             mkdir -p {sys.base_prefix}
             mount --bind {home}/python {sys.base_prefix} ;;
         esac
