@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -220,10 +221,17 @@ def attach(world: World, run_id: str, node: int) -> bytes:
     while time.monotonic() < end and b" says " not in shown:
         if select.select([terminal], [], [], 0.5)[0]:
             shown += os.read(terminal, 65536)
-    os.write(terminal, b"\x02d")
-    end = time.monotonic() + 15
+    end = time.monotonic() + 40
+    press = 0.0
     status = None
     while time.monotonic() < end and status is None:
+        if time.monotonic() > press:
+            # Keys that come within a millisecond are pasted text to tmux, so prefix and key go one after the other.
+            press = time.monotonic() + 5
+            with contextlib.suppress(OSError):
+                os.write(terminal, b"\x02")
+                time.sleep(0.3)
+                os.write(terminal, b"d")
         try:
             if select.select([terminal], [], [], 0.2)[0]:
                 shown += os.read(terminal, 65536)
