@@ -197,7 +197,8 @@ class Actor:
         self._reaching[what, instance_id] = self._pool.submit(effect)
 
     def _terminate(self, action: do.Terminate, facts: Facts) -> None:
-        late = [n.beacon.rank for n in facts.nodes.values() if n.beacon is not None and not n.beacon.synced]
+        beacons = [facts.nodes[i].beacon for i in action.instance_ids if i in facts.nodes]
+        late = [beacon.rank for beacon in beacons if beacon is not None and not beacon.synced]
         if late:
             self._log(f"nodes {sorted(late)} have not put everything into S3; their time for it is over")
         detail = {"instance_ids": list(action.instance_ids), "reason": action.reason}
