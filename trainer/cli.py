@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer import contract, describe, pack, recipes
+from trainer import contract, describe, recipes
 from trainer.contract import Node
+from trainer.data import pack
 from trainer.errors import DONE, TrainerError
 from trainer.recipe import Recipe
 
@@ -39,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     shows = commands.add_parser("describe", help="print the phases of a recipe")
     shows.add_argument("recipe", choices=recipes.RECIPES)
     shows.add_argument("--nodes", type=_positive, default=16, help="number of machines (16)")
+    shows.add_argument("--gpus-per-node", type=_positive, default=8, help="GPUs (ranks) of each (8)")
     shows.add_argument("--scale", choices=recipes.SCALES, default=recipes.FULL)
     shows.add_argument("--json", action="store_true", help="phases, and what holds at every quarter epoch")
     digits = commands.add_parser("digits", help="make a small data set of real images: 5,000 handwritten digits")
@@ -51,7 +53,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", type=Path, required=True, metavar="DIR", help="packed data set")
     add("--scale", choices=recipes.SCALES, default=recipes.FULL, help="sandbox: tiny images and network, for CPUs")
-    add("--table", type=_positive, metavar="N", help="the table for N machines, whatever the number of nodes")
+    add("--table", type=_positive, metavar="N", help="the table written for N GPUs, whatever the number of ranks")
+    add(
+        "--keep",
+        choices=("global-batch", "gpu-batch"),
+        default="global-batch",
+        help="what stays on other numbers of ranks",
+    )
     add("--epochs", type=_positive, help="train only the first so many epochs")
     add("--seed", type=_natural, default=0, help="of the order of images, their crops, and the network (0)")
     add("--workers", type=_natural, help="loader processes per rank (none at sandbox scale, else 7)")
@@ -62,7 +70,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 def _train(arguments: argparse.Namespace) -> int:
     node = contract.read(os.environ)
-    recipe = recipes.find(arguments.command, arguments.scale, arguments.table or node.nodes)
+    recipe = recipes.find(arguments.command, arguments.scale, node.world, table=arguments.table, keep=arguments.keep)
     _check(arguments, recipe, node)
     from trainer.run import run
     from trainer.training import Job
@@ -92,16 +100,14 @@ def _check(arguments: argparse.Namespace, recipe: Recipe, node: Node) -> None:
                 raise TrainerError(
                     f"no packed images in {arguments.data / folder / split}", f"{recipe.name} needs them there"
                 )
-    smallest = min(phase.batch for phase in recipe.data) * recipe.gpus
-    if node.world > smallest:
-        raise TrainerError(
-            f"{node.world} ranks cannot share a batch of {smallest} images", "launch fewer nodes or processes"
-        )
+    images = len(pack.open_split(arguments.data / recipe.data[0].folder / pack.TRAIN))
+    if node.world > images:
+        raise TrainerError(f"{node.world} ranks cannot share {images} images", "launch fewer nodes or processes")
 
 
 def _describe(arguments: argparse.Namespace) -> int:
-    recipe = recipes.find(arguments.recipe, arguments.scale, arguments.nodes)
-    text = describe.as_table(recipe, arguments.nodes)
+    recipe = recipes.find(arguments.recipe, arguments.scale, arguments.nodes * arguments.gpus_per_node)
+    text = describe.as_table(recipe)
     if arguments.json:
         text = json.dumps(describe.as_json(recipe), indent=1)
     sys.stdout.write(text + "\n")
@@ -109,7 +115,7 @@ def _describe(arguments: argparse.Namespace) -> int:
 
 
 def _digits(arguments: argparse.Namespace) -> int:
-    from trainer import digits
+    from trainer.data import digits
 
     try:
         digits.build(arguments.destination, _say, arguments.wheel)

@@ -2,57 +2,96 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
 from trainer import schedule
-from trainer.recipe import Recipe
+from trainer.recipe import DataPhase, Recipe
+from trainer.schedule import Point
 
 PER_EPOCH = 4
+JUST_BEFORE = 1e-9  # epochs
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Epochs from `start` to `end` in which the images are one and learning rate and momentum are straight lines."""
+
+    start: float
+    end: float
+    first: Point
+    last: Point
+    phase: DataPhase
+
+
+def stretches(recipe: Recipe) -> list[Stretch]:
+    """Return the whole course of a recipe."""
+    starts = (phase.start for phases in (recipe.data, recipe.lr, recipe.momentum) for phase in phases)
+    return [
+        Stretch(
+            start,
+            end,
+            schedule.at(recipe, start),
+            schedule.at(recipe, end - JUST_BEFORE),
+            schedule.data_phase(recipe, start),
+        )
+        for start, end in pairwise(sorted({*starts, recipe.epochs}))
+    ]
 
 
 def as_json(recipe: Recipe) -> dict[str, Any]:
-    """Return the phases as they are written, and what holds at every quarter epoch."""
+    """Return the recipe, its phases, and what holds at every quarter epoch (`batch_per_gpu` is the largest share)."""
+    phases = [
+        {
+            "epochs": [stretch.start, stretch.end],
+            **_images(recipe, stretch.first),
+            "folder": stretch.phase.folder,
+            "lr": [stretch.first.lr, round(stretch.last.lr, 9)],
+            "momentum": [stretch.first.momentum, round(stretch.last.momentum, 9)],
+        }
+        for stretch in stretches(recipe)
+    ]
     samples = []
     for quarter in range(recipe.epochs * PER_EPOCH):
         epoch = quarter / PER_EPOCH
         point = schedule.at(recipe, epoch)
-        samples.append(
-            {
-                "epoch": epoch,
-                "image_size": point.size,
-                "batch_per_gpu": schedule.data_phase(recipe, epoch).batch,
-                "global_batch": point.batch,
-                "lr": point.lr,
-                "momentum": point.momentum,
-                "min_scale": point.min_scale,
-                "rect_val": point.rect_val,
-            }
-        )
-    about = asdict(recipe)
-    return {**about, "phases": {"data": about.pop("data"), "lr": about.pop("lr")}, "samples": samples}
+        samples.append({"epoch": epoch, **_images(recipe, point), "lr": point.lr, "momentum": point.momentum})
+    about = {name: value for name, value in asdict(recipe).items() if name not in {"data", "lr", "momentum"}}
+    return {**about, "phases": phases, "samples": samples}
 
 
-def as_table(recipe: Recipe, nodes: int) -> str:
-    """Return a line for every stretch of epochs in which the images or the course of the learning rate are one."""
+def _images(recipe: Recipe, point: Point) -> dict[str, Any]:
+    return {
+        "image_size": point.size,
+        "batch_per_gpu": -(-point.batch // (recipe.ranks or recipe.gpus)),
+        "global_batch": point.batch,
+        "min_scale": point.min_scale,
+        "rect_val": point.rect_val,
+    }
+
+
+def as_table(recipe: Recipe) -> str:
+    """Return a line for every stretch."""
     title = (
         f"{recipe.name}, {recipe.scale} scale, for {recipe.machines} machines of {recipe.gpus_per_machine}: "
-        f"{recipe.model}, {recipe.epochs} epochs, momentum {recipe.momentum}, weight decay {recipe.weight_decay}"
+        f"{recipe.model}, {recipe.epochs} epochs, weight decay {recipe.weight_decay:g}"
     )
-    lines = [title]
-    if recipe.note:
-        lines.append(recipe.note)
-    if nodes != recipe.machines:
-        lines.append(f"on {nodes} nodes the global batches are kept and shared out")
-    lines.append(f"{'epochs':>8} {'pixels':>6} {'batch':>6} {'global':>6}  {'learning rate':<18} {'crop':>5}  images")
-    edges = sorted({p.start for p in recipe.data} | {p.start for p in recipe.lr} | {recipe.epochs})
-    for start, end in pairwise(edges):
-        point, phase = schedule.at(recipe, start), schedule.data_phase(recipe, start)
-        first, last = point.lr, schedule.at(recipe, end - 1e-9).lr
-        course = f"{first:g}" if abs(first - last) < 1e-9 else f"{first:g} -> {last:.4g}"
+    lines = [title, *(text for text in (recipe.note, recipe.rule) if text)]
+    lines.append(
+        f"{'epochs':>9} {'pixels':>6} {'batch':>6} {'global':>6}  {'learning rate':<19} {'momentum':<13} "
+        f"{'crop':>5}  images"
+    )
+    for stretch in stretches(recipe):
+        images = _images(recipe, stretch.first)
         lines.append(
-            f"{f'{start}-{end}':>8} {point.size:>6} {phase.batch:>6} {point.batch:>6}  {course:<18} "
-            f"{point.min_scale:>5g}  {point.folder or 'as they are'}{', rectangular validation' * point.rect_val}"
+            f"{f'{stretch.start:g}-{stretch.end:g}':>9} {stretch.first.size:>6} {images['batch_per_gpu']:>6} "
+            f"{stretch.first.batch:>6}  {_course(stretch.first.lr, stretch.last.lr):<19} "
+            f"{_course(stretch.first.momentum, stretch.last.momentum):<13} {stretch.first.min_scale:>5g}  "
+            f"{stretch.phase.folder or 'as they are'}{', rectangular validation' * stretch.first.rect_val}"
         )
     return "\n".join(lines)
+
+
+def _course(first: float, last: float) -> str:
+    return f"{first:.4g}" if abs(first - last) < 1e-8 else f"{first:.4g} -> {last:.4g}"

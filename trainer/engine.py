@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer import model, precision, schedule, signals
+from trainer import models, precision, schedule, signals
 from trainer import world as ranks
 from trainer.recipe import Recipe
 from trainer.state import State
@@ -25,15 +25,17 @@ class Engine:
 
     def __init__(self, recipe: Recipe, classes: int, seed: int, numbers: str, world: World) -> None:
         torch.manual_seed(seed)
-        self.world, self.numbers = world, numbers
-        self.network = model.build(recipe.model, classes)
+        self.world, self.numbers, self._recipe = world, numbers, recipe
+        self.network = models.build(recipe.model, classes)
         riding = signals.Riding(self.network)
         riding.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._rider = riding.rider
         self._exchange = signals.Exchange(world.device)
-        groups = model.decay_groups(self.network, recipe.weight_decay)
+        groups = models.decay_groups(self.network, recipe.weight_decay, decay_norms=recipe.decay_norms)
         cuda = world.device.type == "cuda"
-        self._optimizer = torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, foreach=not cuda, fused=cuda)
+        self._optimizer = torch.optim.SGD(
+            groups, lr=0.0, momentum=0.9, nesterov=recipe.nesterov, foreach=not cuda, fused=cuda
+        )
         self._scaler = precision.scaler(numbers, world.device)
         self.state = State(self.network, self._optimizer, self._scaler, world)
         self._ddp: DistributedDataParallel | None = ranks.parallel(riding, world)
@@ -56,6 +58,10 @@ class Engine:
         self._forget_gradients()
         return word
 
+    def normalise(self, images: Tensor) -> Tensor:
+        """Return uint8 images (n, 3, height, width) as the network takes them."""
+        return models.normalise(images, self._recipe.mean, self._recipe.std)
+
     def loss(self) -> float:
         """Return the mean loss over all ranks since the last call; waits for the device."""
         return self._exchange.loss()
@@ -69,9 +75,11 @@ class Engine:
         if self._ddp is None:
             raise RuntimeError("the engine was closed")
         with precision.autocast(self.numbers, self.world.device):
-            logits, rider = self._ddp(model.normalise(images))
+            logits, rider = self._ddp(self.normalise(images))
         # DDP divides the sum over ranks by their number: undone here, so that every image weighs the same.
-        loss = cross_entropy(logits.float(), labels, reduction="sum") * (self.world.size / count)
+        loss = cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=self._recipe.label_smoothing) * (
+            self.world.size / count
+        )
         riding = signals.load(rider, loss, wish)
         (self._scaler.scale(loss) + riding).backward()  # type: ignore[no-untyped-call]
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import cross_entropy
 
-from trainer import data, pack, precision
+from trainer import precision
 from trainer import world as ranks
+from trainer.data import loader, pack
 from trainer.engine import Engine
-from trainer.model import normalise
 from trainer.recipe import Recipe
 from trainer.schedule import Point
 
@@ -36,11 +36,11 @@ class Scores:
 
 
 @torch.inference_mode()
-def evaluate(engine: Engine, images: data.Images, recipe: Recipe, point: Point, *, workers: int) -> Scores:
+def evaluate(engine: Engine, images: loader.Images, recipe: Recipe, point: Point, *, workers: int) -> Scores:
     """Return the scores at `point`; all ranks call it, all get the same. `workers` are the loader's processes."""
     network, world = engine.network, engine.world
     source = images.split(point.folder, pack.VALIDATION)
-    items = data.eval_items(
+    items = loader.eval_items(
         source,
         size=point.size,
         batch=min(recipe.eval_batch, math.ceil(len(source) / world.size)),
@@ -51,10 +51,10 @@ def evaluate(engine: Engine, images: data.Images, recipe: Recipe, point: Point, 
     network.eval()
     mine = items[world.rank :: world.size]
     pin = world.device.type == "cuda"
-    for pixels, labels in data.batches(images, mine, workers=min(workers, len(mine)), pin=pin):
+    for pixels, labels in loader.batches(images, mine, workers=min(workers, len(mine)), pin=pin):
         target = labels.to(world.device, non_blocking=True)
         with precision.autocast(engine.numbers, world.device):
-            logits = network(normalise(pixels.to(world.device, non_blocking=True))).float()
+            logits = network(engine.normalise(pixels.to(world.device, non_blocking=True))).float()
         best = logits.topk(min(TOP, logits.shape[1])).indices.eq(target[:, None])
         loss = cross_entropy(logits, target, reduction="sum")
         count = loss.new_tensor(len(target))

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of the channels, pixels from 0 to 1
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Keep = Literal["global-batch", "gpu-batch"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,22 +28,27 @@ class DataPhase:
 
 
 @dataclass(frozen=True, slots=True)
-class LrPhase:
-    """From epoch `start` on: learning rate `lr`, or a straight line from `lr` to `lr_end` that ends at epoch `end`."""
+class Ramp:
+    """From epoch `start` on: `value`, or a straight line from `value` to `to` that ends at epoch `end`."""
 
-    start: int
-    lr: float
-    end: int | None = None
-    lr_end: float | None = None
+    start: float
+    value: float
+    end: float | None = None
+    to: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A whole training run for `machines` machines of `gpus_per_machine` GPUs (or ranks), both lists sorted by start.
+    """A whole training run for `machines` machines of `gpus_per_machine` GPUs (or ranks), all lists sorted by start.
 
-    What binds is the global batch (`batch` x `gpus`): with another number of ranks it is kept and shared out.
-    `eval_batch` is per GPU; `rect_multiple` is what the long side of a rectangular validation image is rounded down
-    to, in pixels; `log_every` counts steps.
+    Learning rates are for the global batch the recipe was written for (`batch` x `gpus`). With another number of
+    ranks, `keep` says what stays: that global batch, shared out, or the batch per GPU, at a learning rate in
+    proportion. `ranks` is the number it is run with (0: as written), `rule` how it was chosen for them, in words.
+
+    Training images are cropped at random and resized; with `padding` they are kept at their size instead, padded by
+    so many mirrored pixels and cropped back. Validation images are resized to `border` times the size, then cropped.
+    `memory_gib` is that of the GPUs the batches were chosen for; `eval_batch` is per GPU; `rect_multiple` is what the
+    long side of a rectangular validation image is rounded down to, in pixels; `log_every` counts steps.
     """
 
     name: str
@@ -47,22 +58,33 @@ class Recipe:
     model: str
     epochs: int
     data: tuple[DataPhase, ...]
-    lr: tuple[LrPhase, ...]
-    momentum: float = 0.9
+    lr: tuple[Ramp, ...]
+    momentum: tuple[Ramp, ...] = (Ramp(0, 0.9),)
+    nesterov: bool = False
     weight_decay: float = 1e-4
+    decay_norms: bool = False
+    label_smoothing: float = 0.0
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
     flip: bool = True
+    padding: int = 0
+    border: float = 1.14
     eval_batch: int = 128
     rect_multiple: int = 8
+    memory_gib: int = 16
     log_every: int = 20
     note: str = ""
+    ranks: int = 0
+    keep: Keep = "global-batch"
+    rule: str = ""
 
     def __post_init__(self) -> None:
-        for phases in (self.data, self.lr):
+        for phases in (self.data, self.lr, self.momentum):
             starts = [phase.start for phase in phases]
             if not starts or starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] >= self.epochs:
                 raise ValueError(f"{self.name}: phases must start at 0, rise, and lie before epoch {self.epochs}")
-        if any((phase.lr_end is None) != (phase.end is None) for phase in self.lr):
-            raise ValueError(f"{self.name}: `end` and `lr_end` go together")
+        if any((ramp.to is None) != (ramp.end is None) for ramp in (*self.lr, *self.momentum)):
+            raise ValueError(f"{self.name}: `end` and `to` go together")
 
     @property
     def gpus(self) -> int:

@@ -64,8 +64,8 @@ class Reporter:
             f"{identity['samples']:,} images, {epochs} epochs, {steps} steps, {world.size} ranks on "
             f"{world.device.type} in {numbers}"
         )
-        if world.size != recipe.gpus:
-            self._console.say(f"the recipe is for {recipe.gpus} ranks, here are {world.size}: its batches are kept")
+        if recipe.rule:
+            self._console.say(recipe.rule)
 
     def resumed(self, step: int, epoch: int, seen: int) -> None:
         """Say where the training goes on."""

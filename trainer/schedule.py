@@ -6,9 +6,10 @@ whatever the number of ranks, before and after a resume. May not know ranks, fil
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainer.recipe import DataPhase, Recipe
+from trainer.recipe import DataPhase, Ramp, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +30,28 @@ def data_phase(recipe: Recipe, epoch: float) -> DataPhase:
     return next(phase for phase in reversed(recipe.data) if phase.start <= epoch)
 
 
-def learning_rate(recipe: Recipe, epoch: float) -> float:
-    """Return the learning rate at `epoch`, a fraction inside an epoch being the share of its images seen."""
-    phase = next(phase for phase in reversed(recipe.lr) if phase.start <= epoch)
-    if phase.end is None or phase.lr_end is None:
-        return phase.lr
-    share = min(1.0, (epoch - phase.start) / (phase.end - phase.start))
-    return phase.lr + (phase.lr_end - phase.lr) * share
+def on_ramps(ramps: Sequence[Ramp], epoch: float) -> float:
+    """Return the value at `epoch`, a fraction inside an epoch being the share of its images seen."""
+    ramp = next(ramp for ramp in reversed(ramps) if ramp.start <= epoch)
+    if ramp.end is None or ramp.to is None:
+        return ramp.value
+    share = min(1.0, (epoch - ramp.start) / (ramp.end - ramp.start))
+    return ramp.value + (ramp.to - ramp.value) * share
+
+
+def global_batch(recipe: Recipe, phase: DataPhase) -> int:
+    """Return the images of one step over all ranks: at least one for each rank."""
+    ranks = recipe.ranks or recipe.gpus
+    gpus = recipe.gpus if recipe.keep == "global-batch" else ranks
+    return max(phase.batch * gpus, ranks)
+
+
+def lr_factor(recipe: Recipe, phase: DataPhase) -> float:
+    """Return what the written learning rates are multiplied by: the batch is so much larger than the one written.
+
+    The linear scaling rule (Goyal et al. 2017, arXiv:1706.02677).
+    """
+    return global_batch(recipe, phase) / (phase.batch * recipe.gpus)
 
 
 def at(recipe: Recipe, epoch: float) -> Point:
@@ -43,9 +59,9 @@ def at(recipe: Recipe, epoch: float) -> Point:
     phase = data_phase(recipe, epoch)
     return Point(
         size=phase.size,
-        batch=phase.batch * recipe.gpus,
-        lr=learning_rate(recipe, epoch),
-        momentum=recipe.momentum,
+        batch=global_batch(recipe, phase),
+        lr=on_ramps(recipe.lr, epoch) * lr_factor(recipe, phase),
+        momentum=on_ramps(recipe.momentum, epoch),
         min_scale=phase.min_scale,
         rect_val=phase.rect_val,
         folder=phase.folder,

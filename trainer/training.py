@@ -14,9 +14,10 @@ from typing import Any
 
 from torch import Tensor
 
-from trainer import checkpoint, data, order, pack, precision, schedule, signals
+from trainer import checkpoint, precision, schedule, signals
 from trainer import world as ranks
 from trainer.contract import Node
+from trainer.data import loader, order, pack
 from trainer.engine import Engine
 from trainer.errors import DONE, STOPPED, TrainerError
 from trainer.evaluate import evaluate
@@ -57,7 +58,7 @@ class Training:
 
     def __init__(self, job: Job, node: Node, world: World) -> None:
         self._job, self._recipe, self._world = job, job.recipe, world
-        self._images = data.Images(job.root, seed=job.seed, flip=job.recipe.flip)
+        self._images = loader.Images(job.root, seed=job.seed, flip=job.recipe.flip)
         self._samples = len(self._images.split(schedule.at(job.recipe, 0).folder, pack.TRAIN))
         self._report = Reporter(job.recipe, node, world, job.log_every)
         self._requests = signals.StopRequests(node.stop)
@@ -99,15 +100,15 @@ class Training:
             self._recipe, self._samples, job.seed, epoch=at.epoch, seen=at.samples_seen, epochs=job.epochs
         )
 
-    def _items(self) -> Iterator[data.TrainItem]:
+    def _items(self) -> Iterator[loader.TrainItem]:
         for batch in self._plan():
             point = schedule.at(self._recipe, batch.epoch)
             mine = tuple(int(index) for index in order.share(batch, self._world.rank, self._world.size))
-            yield data.TrainItem(mine, batch.epoch, point.size, point.min_scale, point.folder)
+            yield loader.TrainItem(mine, batch.epoch, point.size, point.min_scale, point.folder)
 
     def _stream(self) -> Iterator[tuple[Tensor, Tensor]]:
         pin = self._world.device.type == "cuda"
-        return data.batches(self._images, self._items(), workers=self._job.workers, pin=pin)
+        return loader.batches(self._images, self._items(), workers=self._job.workers, pin=pin)
 
     def _epoch_is_over(self) -> bool:
         """Return whether the rest of the epoch's images fill no batch."""
@@ -188,7 +189,8 @@ class Training:
         return {
             "recipe": recipe.name,
             "scale": recipe.scale,
-            "machines": recipe.machines,
+            "gpus": recipe.gpus,
+            "keep": recipe.keep,
             "seed": self._job.seed,
             "samples": self._samples,
         }

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.trainer.zygote import Zygote
-from trainer import pack
+from trainer.data import pack
 
 CLASSES = 10
 TRAIN, VALIDATION = 400, 103  # a validation set that no number of ranks divides

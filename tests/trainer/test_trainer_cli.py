@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer import cli, contract, pack
+from trainer import cli, contract
+from trainer.data import pack
 from trainer.errors import TrainerError
 from trainer.events import Console, Progress
 
@@ -31,7 +32,6 @@ def run(*arguments: str) -> int:
         ["imagenet18", "--data", ".", "--epochs", "two"],
         ["imagenet18", "--data", ".", "--checkpoint-seconds", "nan"],
         ["imagenet18", "--data", ".", "--table", "3"],
-        ["describe", "imagenet18", "--nodes", "3"],
         ["digits", "/dev/null/digits"],
     ],
 )
@@ -53,17 +53,17 @@ def test_a_data_set_without_the_resized_copies_is_refused_before_training(
     assert f"no packed images in {tmp_path / 'sz/160/train'}" in capsys.readouterr().err
 
 
-def test_more_ranks_than_images_in_a_batch_are_refused(
+def test_more_ranks_than_images_are_refused(
     stripes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "129")
+    monkeypatch.setenv("WORLD_SIZE", "401")
     assert run("imagenet18", "--data", str(stripes), "--scale", "sandbox") == 2
-    assert "129 ranks cannot share a batch of 128 images" in capsys.readouterr().err
+    assert "401 ranks cannot share 400 images" in capsys.readouterr().err
 
 
 def test_describing_and_refusing_need_no_torch() -> None:
     script = (
-        "import sys; from trainer.cli import main; main(['describe', 'imagenet18']); import trainer.digits; "
+        "import sys; from trainer.cli import main; main(['describe', 'imagenet18']); import trainer.data.digits; "
         "sys.exit('torch' in sys.modules)"
     )
     root = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer import data, digits, pack
+from trainer.data import digits, loader, pack
 from trainer.errors import TrainerError
 
 ROWS = 200
@@ -55,7 +55,7 @@ def test_images_are_40_pixels_high_and_as_wide_as_their_digit(tmp_path: Path, wh
     train = pack.open_split(tmp_path / "digits" / "train")
     assert set(train.heights.tolist()) == {40}
     assert 30 == train.widths.min() < train.widths.max() <= 40
-    assert data.decode(train.encoded(0)).shape == (40, train.widths[0], 3)
+    assert loader.decode(train.encoded(0)).shape == (40, train.widths[0], 3)
 
 
 def test_a_second_time_nothing_is_done(tmp_path: Path, wheel: Path) -> None:

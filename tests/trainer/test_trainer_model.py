@@ -4,24 +4,27 @@ import pytest
 import torch
 from torch import nn
 
-from trainer import model, precision
+from trainer import models, precision
 from trainer.errors import TrainerError
+from trainer.models import resnet
+from trainer.recipe import IMAGENET_MEAN as MEAN
+from trainer.recipe import IMAGENET_STD as STD
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("resnet18", 11_689_512), ("resnet50", 25_557_032)])
 def test_the_real_networks_have_the_published_number_of_parameters(name: str, parameters: int) -> None:
-    assert sum(p.numel() for p in model.build(name, 1000).parameters()) == parameters
+    assert sum(p.numel() for p in models.build(name, 1000).parameters()) == parameters
 
 
 @pytest.mark.parametrize("size", [(20, 20), (36, 48), (33, 65)])
 def test_the_sandbox_network_takes_any_image_size(size: tuple[int, int]) -> None:
     images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
-    assert model.build("resnet-sandbox", 7)(model.normalise(images)).shape == (2, 7)
+    assert models.build("resnet-sandbox", 7)(models.normalise(images, MEAN, STD)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("name", list(model.SHAPES))
+@pytest.mark.parametrize("name", list(resnet.SHAPES))
 def test_a_block_begins_as_the_identity(name: str) -> None:
-    blocks = [m for m in model.build(name, 10).modules() if isinstance(m, model.Block)]
+    blocks = [m for m in models.build(name, 10).modules() if isinstance(m, resnet.Block)]
     assert blocks
     for block in blocks:
         assert block.norms[-1].weight is not None
@@ -29,24 +32,24 @@ def test_a_block_begins_as_the_identity(name: str) -> None:
 
 
 def test_only_batch_normalisation_is_spared_the_weight_decay() -> None:
-    network = model.build("resnet-sandbox", 10)
-    decayed, spared = model.decay_groups(network, 1e-4)
+    network = models.build("resnet-sandbox", 10)
+    decayed, spared = models.decay_groups(network, 1e-4)
     norms = {id(p) for m in network.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
     assert isinstance(spared["params"], list) and isinstance(decayed["params"], list)
     assert {id(p) for p in spared["params"]} == norms
     assert (spared["weight_decay"], decayed["weight_decay"]) == (0.0, 1e-4)
     assert len(spared["params"]) + len(decayed["params"]) == len(list(network.parameters()))
-    assert any(p is network.head.bias for p in decayed["params"])  # as in the original
+    assert any(p is network.get_parameter("head.bias") for p in decayed["params"])  # as in the original
 
 
 def test_normalising_gives_mean_zero_and_deviation_one_for_imagenets_own() -> None:
-    grey = torch.tensor(model.MEAN).mul(255).round().to(torch.uint8).view(1, 3, 1, 1).expand(1, 3, 4, 4)
-    assert model.normalise(grey).abs().max() < 0.01
+    grey = torch.tensor(MEAN).mul(255).round().to(torch.uint8).view(1, 3, 1, 1).expand(1, 3, 4, 4)
+    assert models.normalise(grey, MEAN, STD).abs().max() < 0.01
 
 
 def test_an_unknown_network_is_refused_with_those_there_are() -> None:
     with pytest.raises(TrainerError, match="no network 'vgg'") as caught:
-        model.build("vgg", 10)
+        models.build("vgg", 10)
     assert "resnet50" in caught.value.hint
 
 

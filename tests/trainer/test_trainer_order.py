@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer import order
-from trainer.recipe import DataPhase, LrPhase, Recipe
+from trainer.data import order
+from trainer.recipe import DataPhase, Ramp, Recipe
 
 RECIPE = Recipe(
     name="x",
@@ -16,7 +16,7 @@ RECIPE = Recipe(
     model="resnet18",
     epochs=3,
     data=(DataPhase(start=0, size=8, batch=4), DataPhase(start=1, size=8, batch=7)),
-    lr=(LrPhase(0, 1.0),),
+    lr=(Ramp(0, 1.0),),
 )
 SAMPLES = 101
 

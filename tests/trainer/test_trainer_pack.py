@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer import pack
+from trainer.data import pack
 from trainer.errors import TrainerError
 
 

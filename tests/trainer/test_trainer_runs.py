@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tests.trainer.zygote import Zygote, logs, progress
-from trainer import checkpoint, order, pack, schedule
+from trainer import checkpoint, schedule
+from trainer.data import order, pack
 from trainer.errors import STOPPED
 from trainer.recipes.imagenet18_sandbox import SIXTEEN
 

@@ -8,7 +8,7 @@ import pytest
 
 from trainer import cli, recipes, schedule
 from trainer.errors import TrainerError
-from trainer.recipe import DataPhase, LrPhase, Recipe
+from trainer.recipe import DataPhase, Ramp, Recipe
 
 IMAGENET = 1_281_167
 
@@ -77,7 +77,7 @@ def rate_at(machines: int, epoch: int, batch: int, batches: int) -> float:
 
 @pytest.mark.parametrize("machines", [1, 2, 4, 8, 16])
 def test_every_batch_of_every_epoch_agrees_with_the_published_table(machines: int) -> None:
-    recipe = recipes.find("imagenet18", "full", machines)
+    recipe = recipes.find("imagenet18", "full", machines * 8)
     assert recipe.epochs == max(int(line.split()[0].split("-")[1]) for line in IMAGES[machines].strip().splitlines())
     for epoch in range(recipe.epochs):
         size, per_gpu, batch, folder, least, rect = images_at(machines, epoch)
@@ -93,16 +93,43 @@ def test_every_batch_of_every_epoch_agrees_with_the_published_table(machines: in
             assert point.lr == pytest.approx(rate_at(machines, epoch, index, batches), rel=1e-9)
 
 
-def test_a_count_of_machines_without_a_table_is_refused_with_the_ones_there_are() -> None:
-    with pytest.raises(TrainerError, match="1, 2, 4, 8 and 16 machines, none for 3"):
-        recipes.find("imagenet18", "full", 3)
+@pytest.mark.parametrize(("gpus", "table"), [(1, 8), (8, 8), (15, 8), (24, 16), (96, 64), (128, 128), (512, 128)])
+def test_a_count_without_a_table_gets_the_largest_below_it_with_its_batches_and_rates(gpus: int, table: int) -> None:
+    recipe, written = (recipes.find("imagenet18", "full", count) for count in (gpus, table))
+    assert recipe.gpus == table
+    for epoch in range(recipe.epochs):
+        assert schedule.at(recipe, epoch) == schedule.at(written, epoch)
+    assert bool(recipe.rule) == (gpus != table)
+
+
+def test_kept_batches_per_gpu_take_the_learning_rate_along() -> None:
+    recipe, written = (recipes.find("imagenet18", "full", n, table=128, keep="gpu-batch") for n in (96, 128))
+    for epoch in range(recipe.epochs):
+        here, there = schedule.at(recipe, epoch), schedule.at(written, epoch)
+        assert here.batch == there.batch * 3 // 4
+        assert here.lr == pytest.approx(there.lr * 3 / 4)
+    assert "learning rates go with the global batch" in recipe.rule
+
+
+def test_more_ranks_than_images_in_a_batch_make_a_larger_batch_at_a_higher_rate() -> None:
+    recipe = recipes.find("imagenet18", "sandbox", 160)
+    assert (schedule.at(recipe, 1).batch, schedule.at(recipe, 2).batch) == (256, 160)
+    assert schedule.at(recipe, 2).lr == pytest.approx(0.6 * 160 / 128)
+
+
+def test_a_table_or_scale_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(TrainerError, match="no table for 24 GPUs") as refused:
+        recipes.find("imagenet18", "full", 16, table=24)
+    assert "8, 16, 32, 64, 128" in refused.value.hint
+    with pytest.raises(TrainerError, match="no tiny scale"):
+        recipes.find("imagenet18", "tiny", 16)
 
 
 def test_the_sandbox_scale_has_the_shape_of_the_recipe_for_any_number_of_nodes() -> None:
     recipe = recipes.find("imagenet18", "sandbox", 5)
     sizes = [phase.size for phase in recipe.data]
     batches = [phase.batch for phase in recipe.data]
-    rates = [schedule.learning_rate(recipe, epoch) for epoch in range(recipe.epochs)]
+    rates = [schedule.at(recipe, epoch).lr for epoch in range(recipe.epochs)]
     assert sizes == sorted(sizes) and len(set(sizes)) == 3
     assert len(set(batches)) > 1
     assert rates[0] < max(rates) and rates[-1] < 0.02 * max(rates)
@@ -111,7 +138,7 @@ def test_the_sandbox_scale_has_the_shape_of_the_recipe_for_any_number_of_nodes()
     assert 100 <= schedule.total_steps(recipe, 4500, recipe.epochs) <= 150
 
 
-def recipe_of(*data: DataPhase, lr: tuple[LrPhase, ...] = (LrPhase(0, 1.0),)) -> Recipe:
+def recipe_of(*data: DataPhase, lr: tuple[Ramp, ...] = (Ramp(0, 1.0),)) -> Recipe:
     return Recipe(name="x", scale="full", machines=1, gpus_per_machine=1, model="resnet18", epochs=4, data=data, lr=lr)
 
 
@@ -120,7 +147,7 @@ def test_phases_out_of_order_are_refused() -> None:
     with pytest.raises(ValueError, match="start at 0"):
         recipe_of(phase)
     with pytest.raises(ValueError, match="go together"):
-        recipe_of(DataPhase(start=0, size=8, batch=1), lr=(LrPhase(0, 1.0, 2),))
+        recipe_of(DataPhase(start=0, size=8, batch=1), lr=(Ramp(0, 1.0, 2),))
 
 
 def test_a_batch_larger_than_the_data_set_is_the_data_set() -> None:
@@ -143,11 +170,11 @@ def test_describe_prints_every_quarter_epoch_as_json(capsys: pytest.CaptureFixtu
         "epoch": 6.5, "image_size": 128, "batch_per_gpu": 256, "global_batch": 16384, "lr": 3.76,
         "momentum": 0.9, "min_scale": 0.08, "rect_val": False,
     }  # fmt: skip
-    assert len(printed["phases"]["data"]) == 5
+    assert [phase["epochs"] for phase in printed["phases"]][:3] == [[0, 6], [6, 11], [11, 14]]
 
 
 def test_describe_prints_a_line_for_every_stretch(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["describe", "imagenet18", "--nodes", "16"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[2:]] == ["0-6", "6-16", "16-19", "19-31", "31-37", "37-38", "38-50"]
-    assert lines[2].split()[1:] == ["128", "64", "8192", "1.88", "->", "3.76", "0.08", "sz/160"]
+    assert lines[2].split()[1:] == ["128", "64", "8192", "1.88", "->", "3.76", "0.9", "0.08", "sz/160"]

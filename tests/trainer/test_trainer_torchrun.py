@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from tests.trainer.zygote import ROOT, free_port, logs, progress
-from trainer import checkpoint, pack
+from trainer import checkpoint
+from trainer.data import pack
 
 NODES = 2
 REPEATED = 20  # so that the training surely still runs when it is asked to stop

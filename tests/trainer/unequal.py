@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from trainer import contract, model, order, schedule, signals
+from trainer import contract, models, schedule, signals
 from trainer import world as ranks
+from trainer.data import order
 from trainer.engine import Engine
 from trainer.recipes.imagenet18_sandbox import SIXTEEN
 
@@ -21,7 +22,7 @@ IMAGES = 7
 def main(arguments: list[str]) -> int:
     """Train, and write the weights to the file named."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "build", lambda name, classes: _Linear())
+        patch.setattr(models, "build", lambda name, classes: _Linear())
         world = ranks.join(contract.read(os.environ))
         engine = Engine(SIXTEEN, 10, 0, "fp32", world)
     rng = np.random.default_rng(0)

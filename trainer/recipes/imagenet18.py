@@ -8,13 +8,13 @@ of the images with that short side; an empty folder means the images as they are
 
 from __future__ import annotations
 
-from trainer.recipe import DataPhase, LrPhase, Recipe
+from trainer.recipe import DataPhase, Ramp, Recipe
 
 SMALL = "sz/160"
 MEDIUM = "sz/352"
 
 
-def _recipe(machines: int, epochs: int, data: tuple[DataPhase, ...], lr: tuple[LrPhase, ...]) -> Recipe:
+def _recipe(machines: int, epochs: int, data: tuple[DataPhase, ...], lr: tuple[Ramp, ...]) -> Recipe:
     return Recipe(
         name="imagenet18",
         scale="full",
@@ -36,13 +36,13 @@ ONE = _recipe(
         DataPhase(start=32, size=288, batch=128, min_scale=0.5, rect_val=True),
     ),
     lr=(
-        LrPhase(0, 1.0, 5, 2.0),
-        LrPhase(5, 1.0),
-        LrPhase(14, 0.4375),
-        LrPhase(16, 0.04375),
-        LrPhase(27, 0.004375),
-        LrPhase(32, 0.0025),
-        LrPhase(33, 0.00025),
+        Ramp(0, 1.0, 5, 2.0),
+        Ramp(5, 1.0),
+        Ramp(14, 0.4375),
+        Ramp(16, 0.04375),
+        Ramp(27, 0.004375),
+        Ramp(32, 0.0025),
+        Ramp(33, 0.00025),
     ),
 )
 
@@ -59,13 +59,13 @@ TWO = _recipe(
     30,
     data=_TWO_AND_FOUR,
     lr=(
-        LrPhase(0, 1.5, 6, 3.0),
-        LrPhase(6, 3.0),
-        LrPhase(11, 3.0, 13, 1.5),
-        LrPhase(13, 1.3125),
-        LrPhase(16, 1.3125, 23, 0.13125),
-        LrPhase(23, 0.13125, 28, 0.013125),
-        LrPhase(28, 0.0075, 30, 0.00075),
+        Ramp(0, 1.5, 6, 3.0),
+        Ramp(6, 3.0),
+        Ramp(11, 3.0, 13, 1.5),
+        Ramp(13, 1.3125),
+        Ramp(16, 1.3125, 23, 0.13125),
+        Ramp(23, 0.13125, 28, 0.013125),
+        Ramp(28, 0.0075, 30, 0.00075),
     ),
 )
 
@@ -74,13 +74,13 @@ FOUR = _recipe(
     30,
     data=_TWO_AND_FOUR,
     lr=(
-        LrPhase(0, 2.0, 6, 4.0),
-        LrPhase(6, 4.0),
-        LrPhase(11, 4.0, 13, 2.0),
-        LrPhase(13, 1.75),
-        LrPhase(16, 1.75, 23, 0.175),
-        LrPhase(23, 0.175, 28, 0.0175),
-        LrPhase(28, 0.01, 30, 0.001),
+        Ramp(0, 2.0, 6, 4.0),
+        Ramp(6, 4.0),
+        Ramp(11, 4.0, 13, 2.0),
+        Ramp(13, 1.75),
+        Ramp(16, 1.75, 23, 0.175),
+        Ramp(23, 0.175, 28, 0.0175),
+        Ramp(28, 0.01, 30, 0.001),
     ),
 )
 
@@ -95,13 +95,13 @@ EIGHT = _recipe(
         DataPhase(start=29, size=288, batch=128, min_scale=0.5, rect_val=True),
     ),
     lr=(
-        LrPhase(0, 1.88, 6, 3.76),
-        LrPhase(6, 3.76),
-        LrPhase(11, 3.76, 14, 1.88),
-        LrPhase(14, 1.88),
-        LrPhase(17, 1.88, 23, 0.329),
-        LrPhase(23, 0.329, 29, 0.0329),
-        LrPhase(29, 0.0188, 35, 0.00188),
+        Ramp(0, 1.88, 6, 3.76),
+        Ramp(6, 3.76),
+        Ramp(11, 3.76, 14, 1.88),
+        Ramp(14, 1.88),
+        Ramp(17, 1.88, 23, 0.329),
+        Ramp(23, 0.329, 29, 0.0329),
+        Ramp(29, 0.0188, 35, 0.00188),
     ),
 )
 
@@ -116,14 +116,14 @@ SIXTEEN = _recipe(
         DataPhase(start=37, size=288, batch=128, min_scale=0.5, rect_val=True),
     ),
     lr=(
-        LrPhase(0, 1.88, 6, 3.76),
-        LrPhase(6, 3.76),
-        LrPhase(16, 1.88),
-        LrPhase(19, 0.564),
-        LrPhase(31, 0.0564),
-        LrPhase(37, 0.0376),
-        LrPhase(38, 0.00376),
+        Ramp(0, 1.88, 6, 3.76),
+        Ramp(6, 3.76),
+        Ramp(16, 1.88),
+        Ramp(19, 0.564),
+        Ramp(31, 0.0564),
+        Ramp(37, 0.0376),
+        Ramp(38, 0.00376),
     ),
 )
 
-BY_MACHINES = {recipe.machines: recipe for recipe in (ONE, TWO, FOUR, EIGHT, SIXTEEN)}
+TABLES = (ONE, TWO, FOUR, EIGHT, SIXTEEN)

@@ -8,7 +8,7 @@ that it learns; it says nothing about ImageNet.
 
 from __future__ import annotations
 
-from trainer.recipe import DataPhase, LrPhase, Recipe
+from trainer.recipe import DataPhase, Ramp, Recipe
 
 SIXTEEN = Recipe(
     name="imagenet18",
@@ -25,11 +25,11 @@ SIXTEEN = Recipe(
         DataPhase(start=4, size=36, batch=16, min_scale=0.5, rect_val=True),
     ),
     lr=(
-        LrPhase(0, 0.6, 1, 1.2),
-        LrPhase(1, 1.2),
-        LrPhase(2, 0.6),
-        LrPhase(4, 0.12),
-        LrPhase(5, 0.012),
+        Ramp(0, 0.6, 1, 1.2),
+        Ramp(1, 1.2),
+        Ramp(2, 0.6),
+        Ramp(4, 0.12),
+        Ramp(5, 0.012),
     ),
     flip=False,
     eval_batch=32,
@@ -38,4 +38,4 @@ SIXTEEN = Recipe(
     note="the sandbox scale of the recipe: a tiny network on tiny images, to show that everything works",
 )
 
-BY_MACHINES = {16: SIXTEEN}
+TABLES = (SIXTEEN,)

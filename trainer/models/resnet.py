@@ -1,4 +1,4 @@
-"""Residual networks: the real ones, and a narrow one for CPU ranks. Adaptive pooling, so any image size works.
+"""Residual networks: the real ones, and a narrow one for CPU ranks (He et al. 2015, arXiv:1512.03385).
 
 The last normalisation of every block starts at zero (a block begins as the identity), which is what makes large
 learning rates bearable in the first epochs.
@@ -6,17 +6,12 @@ learning rates bearable in the first epochs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
-
-from trainer.errors import TrainerError
-
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet's channels, with STD
-STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +32,6 @@ SHAPES = {
     "resnet50": Shape((3, 4, 6, 3), (64, 128, 256, 512), bottleneck=True),
     "resnet-sandbox": Shape((1, 1, 1), (24, 48, 96), bottleneck=False, large_stem=False),
 }
-
-
-def normalise(images: Tensor) -> Tensor:
-    """Return uint8 images (n, 3, h, w) as floats with ImageNet's mean and deviation, on their device, channels last."""
-    mean, std = _moments(images.device)
-    return images.to(torch.float32).sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
-
-
-def build(name: str, classes: int) -> ResNet:
-    """Return the network `name` for `classes` classes, freshly initialised. Raises TrainerError for unknown names."""
-    if name not in SHAPES:
-        raise TrainerError(f"there is no network {name!r}", f"choose one of {', '.join(SHAPES)}")
-    return ResNet(SHAPES[name], classes)
-
-
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Return the parameters as two groups for an optimizer: those of batch normalisation are not decayed."""
-    norms = [p for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
-    spared = {id(parameter) for parameter in norms}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in spared]
-    return [{"params": others, "weight_decay": weight_decay}, {"params": norms, "weight_decay": 0.0}]
 
 
 class Block(nn.Module):
@@ -120,12 +94,8 @@ class ResNet(nn.Module):
         return logits
 
 
-@cache
-def _moments(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return MEAN and STD of pixels from 0 to 255, shape (1, 3, 1, 1), made once: a copy to a GPU waits for it."""
-    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
-    return mean, std
-
-
 def _conv(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False)
+
+
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {name: partial(ResNet, shape) for name, shape in SHAPES.items()}
