@@ -15,7 +15,10 @@ from trainer.errors import TrainerError
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What one rank knows of its place: `device` is "cuda", "cpu" or "auto"; `nodes` counts machines."""
+    """What one rank knows of its place: `device` is "cuda", "cpu" or "auto"; `nodes` counts machines.
+
+    `logs` is the folder whose files are kept, None where nobody keeps any; `run` is the id of the run, or "".
+    """
 
     rank: int
     world: int
@@ -26,6 +29,8 @@ class Node:
     checkpoints: Path
     progress: Path
     stop: Path
+    logs: Path | None = None
+    run: str = ""
 
 
 def read(environ: Mapping[str, str]) -> Node:
@@ -45,6 +50,8 @@ def read(environ: Mapping[str, str]) -> Node:
         checkpoints=Path(environ.get("ORCH_CHECKPOINT_DIR") or "checkpoints"),
         progress=Path(environ.get("ORCH_PROGRESS_FILE") or "progress.jsonl"),
         stop=Path(environ.get("ORCH_STOP_FILE") or "stop"),
+        logs=Path(environ["ORCH_LOG_DIR"]) if environ.get("ORCH_LOG_DIR") else None,
+        run=environ.get("ORCH_RUN_ID", ""),
     )
 
 

@@ -27,7 +27,9 @@ class Stretch:
 
 def stretches(recipe: Recipe) -> list[Stretch]:
     """Return the whole course of a recipe."""
-    starts = (phase.start for phases in (recipe.data, recipe.lr, recipe.momentum) for phase in phases)
+    ramps = (*recipe.lr, *recipe.momentum)
+    edges = {float(recipe.epochs), *(phase.start for phase in recipe.data), *(ramp.start for ramp in ramps)}
+    edges |= {ramp.end for ramp in ramps if ramp.end is not None and ramp.end < recipe.epochs}
     return [
         Stretch(
             start,
@@ -36,7 +38,7 @@ def stretches(recipe: Recipe) -> list[Stretch]:
             schedule.at(recipe, end - JUST_BEFORE),
             schedule.data_phase(recipe, start),
         )
-        for start, end in pairwise(sorted({*starts, recipe.epochs}))
+        for start, end in pairwise(sorted(edges))
     ]
 
 
@@ -71,27 +73,41 @@ def _images(recipe: Recipe, point: Point) -> dict[str, Any]:
     }
 
 
+def title(recipe: Recipe) -> str:
+    """Return what the recipe is, in a line."""
+    machines = f"{recipe.machines} machine{'s' * (recipe.machines > 1)}"
+    gpus = f"{recipe.gpus_per_machine} GPU{'s' * (recipe.gpus_per_machine > 1)}"
+    return f"{recipe.name}, {recipe.scale} scale, written for {machines} of {gpus}"
+
+
 def as_table(recipe: Recipe) -> str:
-    """Return a line for every stretch."""
-    title = (
-        f"{recipe.name}, {recipe.scale} scale, for {recipe.machines} machines of {recipe.gpus_per_machine}: "
-        f"{recipe.model}, {recipe.epochs} epochs, weight decay {recipe.weight_decay:g}"
+    """Return a line for every stretch, below what the recipe is."""
+    method = (
+        f"{recipe.model}, {recipe.epochs} epochs, {'Nesterov' if recipe.nesterov else 'plain'} momentum, "
+        f"weight decay {recipe.weight_decay:g}{'' if recipe.decay_norms else ' (batch normalisation spared)'}"
     )
-    lines = [title, *(text for text in (recipe.note, recipe.rule) if text)]
+    if recipe.label_smoothing:
+        method += f", label smoothing {recipe.label_smoothing:g}"
+    lines = [title(recipe), method, *(text for text in (recipe.note, recipe.rule) if text)]
     lines.append(
-        f"{'epochs':>9} {'pixels':>6} {'batch':>6} {'global':>6}  {'learning rate':<19} {'momentum':<13} "
+        f"{'epochs':>9} {'pixels':>6} {'batch':>6} {'global':>6}  {'learning rate':<19} {'momentum':<14} "
         f"{'crop':>5}  images"
     )
-    for stretch in stretches(recipe):
-        images = _images(recipe, stretch.first)
-        lines.append(
-            f"{f'{stretch.start:g}-{stretch.end:g}':>9} {stretch.first.size:>6} {images['batch_per_gpu']:>6} "
-            f"{stretch.first.batch:>6}  {_course(stretch.first.lr, stretch.last.lr):<19} "
-            f"{_course(stretch.first.momentum, stretch.last.momentum):<13} {stretch.first.min_scale:>5g}  "
-            f"{stretch.phase.folder or 'as they are'}{', rectangular validation' * stretch.first.rect_val}"
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *(_line(recipe, stretch) for stretch in stretches(recipe))])
 
 
-def _course(first: float, last: float) -> str:
-    return f"{first:.4g}" if abs(first - last) < 1e-8 else f"{first:.4g} -> {last:.4g}"
+def _line(recipe: Recipe, stretch: Stretch) -> str:
+    first, last = stretch.first, stretch.last
+    crop = f"+{recipe.padding}px" if recipe.padding else f"{first.min_scale:g}"
+    return (
+        f"{f'{stretch.start:g}-{stretch.end:g}':>9} {first.size:>6} {_images(recipe, first)['batch_per_gpu']:>6} "
+        f"{first.batch:>6}  {_course(first.lr, last.lr, 4):<19} {_course(first.momentum, last.momentum, 3):<14} "
+        f"{crop:>5}  {stretch.phase.folder or 'as they are'}{', rectangular validation' * first.rect_val}"
+    )
+
+
+def _course(first: float, last: float, digits: int) -> str:
+    """Return a value, or where it comes from and goes to, without what a moment before the end leaves of it."""
+    if abs(first - last) < 1e-8:
+        return f"{first:.{digits}g}"
+    return f"{first:.{digits}g} -> {round(last, 8):.{digits}g}"

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer import models, precision, schedule, signals
+from trainer import compress, memory, models, precision, schedule, signals
 from trainer import world as ranks
 from trainer.recipe import Recipe
 from trainer.state import State
 from trainer.world import World
 
 PASSES_BEFORE_LAYOUT = 2
+SHAPES_COMPILED = 64  # of batches: image sizes times shares times parts; torch's own limit of 8 is met by one recipe
 _NOTHING = signals.Word(stop=False, save=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How steps are computed: `numbers` as `precision.choose`, `compress` as `compress.choose` returns them."""
+
+    seed: int = 0
+    numbers: str = "fp32"
+    compress: str = "none"
+    compiled: bool = False
 
 
 class Engine:
     """The network of `recipe` for `classes` classes and what trains it, made by all ranks together.
 
-    `numbers` is the precision. `network` is the bare one, for evaluation; `state` what a checkpoint holds.
+    `numbers` is the precision. `network` is the bare one; `state` what a checkpoint holds.
     """
 
-    def __init__(self, recipe: Recipe, classes: int, seed: int, numbers: str, world: World) -> None:
-        torch.manual_seed(seed)
-        self.world, self.numbers, self._recipe = world, numbers, recipe
+    def __init__(self, recipe: Recipe, classes: int, settings: Settings, world: World) -> None:
+        torch.manual_seed(settings.seed)
+        self.world, self.numbers, self._recipe = world, settings.numbers, recipe
         self.network = models.build(recipe.model, classes)
         riding = signals.Riding(self.network)
         riding.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -36,31 +50,42 @@ class Engine:
         self._optimizer = torch.optim.SGD(
             groups, lr=0.0, momentum=0.9, nesterov=recipe.nesterov, foreach=not cuda, fused=cuda
         )
-        self._scaler = precision.scaler(numbers, world.device)
+        self._scaler = precision.scaler(settings.numbers, world.device)
         self.state = State(self.network, self._optimizer, self._scaler, world)
         self._ddp: DistributedDataParallel | None = ranks.parallel(riding, world)
+        compress.attach(self._ddp, self._rider, settings.compress, world)
         self._warm_up(schedule.at(recipe, 0).size)
+        if settings.compiled:
+            from torch._dynamo import config
+
+            config.recompile_limit = SHAPES_COMPILED
+            self.network.compile(dynamic=False)  # in place: names in the state stay, and so does `forward`
 
     def step(
-        self, images: Tensor, labels: Tensor, count: int, point: schedule.Point, wish: signals.Word
+        self, images: Tensor, labels: Tensor, count: int, point: schedule.Point, wish: signals.Word, *, at_once: int = 0
     ) -> signals.Word:
         """Train on this rank's share of a batch of `count` images; return what all ranks agreed on.
 
-        `images` are uint8 (n, 3, height, width), `labels` int64 (n,), both on the CPU; `wish` is what this rank asks.
+        `images` are uint8 (n, 3, height, width), `labels` int64 (n,), both on the device; `wish` is what this rank
+        asks. At most `at_once` images are computed together (0: all); batch normalisation then sees those alone.
         """
         for group in self._optimizer.param_groups:
             group["lr"], group["momentum"] = point.lr, point.momentum
-        device = self.world.device
-        self._backward(images.to(device, non_blocking=True), labels.to(device, non_blocking=True), count, wish)
+        self._differentiate(images, labels, count, wish, memory.parts(len(labels), at_once))
         word = self._exchange.read(self._rider)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._forget_gradients()
+        self.update()
         return word
 
     def normalise(self, images: Tensor) -> Tensor:
         """Return uint8 images (n, 3, height, width) as the network takes them."""
         return models.normalise(images, self._recipe.mean, self._recipe.std)
+
+    @torch.inference_mode()
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the float32 logits (n, classes) of uint8 images: never compiled, so that any shape may come."""
+        with precision.autocast(self.numbers, self.world.device):
+            logits: Tensor = self.network.forward(self.normalise(images))
+        return logits.float()
 
     def loss(self) -> float:
         """Return the mean loss over all ranks since the last call; waits for the device."""
@@ -70,18 +95,53 @@ class Engine:
         """Drop what must not outlive the process group."""
         self._ddp = None
 
-    def _backward(self, images: Tensor, labels: Tensor, count: int, wish: signals.Word) -> None:
-        """Compute the gradients of the mean loss over the `count` images of all ranks, however they are shared out."""
+    def forward(
+        self, network: Callable[[Tensor], Tensor | tuple[Tensor, Tensor]], images: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return what `network` makes of normalised images, in the engine's precision."""
+        with precision.autocast(self.numbers, self.world.device):
+            made = network(images)
+        return made if isinstance(made, tuple) else (made,)
+
+    def backward(self, loss: Tensor, riding: Tensor | None = None) -> None:
+        """Add the gradients of `loss`, scaled, and of `riding`, not scaled, to those there."""
+        scaled = self._scaler.scale(loss)
+        (scaled if riding is None else scaled + riding).backward()  # type: ignore[no-untyped-call]
+
+    def update(self) -> None:
+        """Move the weights by the gradients, and forget these."""
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._forget_gradients()
+
+    def _differentiate(self, images: Tensor, labels: Tensor, count: int, wish: signals.Word, parts: int) -> None:
+        """Compute the gradients of the mean loss over the `count` images of all ranks, however they are shared out.
+
+        Only the last part goes through DDP, which exchanges what all parts have left in the gradients; the hooks of DDP
+        pass over the others. (Its `no_sync` does not go with a static graph: pytorch issue 143580.)
+        """
         if self._ddp is None:
             raise RuntimeError("the engine was closed")
-        with precision.autocast(self.numbers, self.world.device):
-            logits, rider = self._ddp(self.normalise(images))
-        # DDP divides the sum over ranks by their number: undone here, so that every image weighs the same.
-        loss = cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=self._recipe.label_smoothing) * (
-            self.world.size / count
-        )
-        riding = signals.load(rider, loss, wish)
-        (self._scaler.scale(loss) + riding).backward()  # type: ignore[no-untyped-call]
+        *first, last = zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
+        before: Tensor | float = 0.0
+        for some, theirs in first:
+            (logits,) = self.forward(self.network, self.normalise(some))
+            loss = self._loss(logits, theirs, count)
+            self.backward(loss)
+            before = before + loss.detach()
+        some, theirs = last
+        logits, rider = self.forward(self._ddp, self.normalise(some))
+        loss = self._loss(logits, theirs, count)
+        self.backward(loss, signals.load(rider, loss.detach() + before, wish))
+
+    def _loss(self, logits: Tensor, labels: Tensor, count: int) -> Tensor:
+        """Return the part of the mean loss over `count` images that these are.
+
+        DDP divides the sum over ranks by their number: undone here, so that every image weighs the same.
+        """
+        smoothing = self._recipe.label_smoothing
+        total = cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=smoothing)
+        return total * (self.world.size / count)
 
     def _forget_gradients(self) -> None:
         self._optimizer.zero_grad()
@@ -97,8 +157,8 @@ class Engine:
         blank = torch.zeros(2, 3, size, size, dtype=torch.uint8, device=self.world.device)
         labels = torch.zeros(2, dtype=torch.int64, device=self.world.device)
         for _ in range(PASSES_BEFORE_LAYOUT):
-            self._backward(blank, labels, 2 * self.world.size, _NOTHING)
+            self._differentiate(blank, labels, 2 * self.world.size, _NOTHING, 1)
             self._forget_gradients()
         for module in self.network.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d):
                 module.reset_running_stats()

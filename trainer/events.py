@@ -29,6 +29,10 @@ class Progress:
                 with file.open("ab") as torn:  # a process killed while it wrote
                     torn.write(b"\n")
 
+    def end(self) -> int:
+        """Return the size of the file in bytes: where the next line begins."""
+        return self._file.stat().st_size if self._file is not None and self._file.exists() else 0
+
     def write(self, event: str | None = None, **values: Any) -> None:
         """Append one line: the time (Unix, seconds), `event` if it is one, and `values`."""
         if self._file is None:

@@ -7,6 +7,8 @@ from typing import Literal
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of the channels, pixels from 0 to 1
 IMAGENET_STD = (0.229, 0.224, 0.225)
+CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR_STD = (0.2470, 0.2435, 0.2616)
 
 Keep = Literal["global-batch", "gpu-batch"]
 

