@@ -30,6 +30,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "watch": "Follow a run live until it ends.",
         "logs": "Print what the nodes printed.",
         "cost": "Print the bill of a run.",
+        "dawnbench": "Write a run's DAWNBench entry: its TSV and JSON.",
     },
     "Reach": {
         "attach": "Open the tmux session of a node.",

@@ -19,8 +19,11 @@ STAGES = (
     "unknown", "pending", "booting", "ready", "starting", "staging", "setup", "running",
     "done", "failed", "lost", "stopping", "shutting-down", "terminated",
 )  # fmt: skip
-# Shown in their own way, or (generation) not at all.
-KNOWN = frozenset({"epoch", "epochs", "step", "steps", "loss", "top1", "top5", "images_per_second", "generation"})
+# Shown in their own way, or not at all: what a training says of itself at its start does not change.
+KNOWN = frozenset({
+    "epoch", "epochs", "step", "steps", "loss", "top1", "top5", "images_per_second",
+    "generation", "recipe", "scale", "dataset", "classes", "world_size",
+})  # fmt: skip
 OTHERS_SHOWN = 4
 
 

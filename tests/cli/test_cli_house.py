@@ -229,7 +229,8 @@ def test_completion_knows_commands_options_experiments_and_runs(run_orch: Orch) 
     from orchestrator.run.home import CachedRun
 
     run_orch.home.remember(CachedRun(RUN, "sandbox", "tiny", "2026-11-20T12:00:00Z"))
-    for words, expected in (("orch la", "launch"), ("orch launch imag", "imagenet18"), ("orch cost ti", RUN)):
+    typed = {"la": "launch", "da": "dawnbench", "launch imag": "imagenet18", "launch ci": "cifar10", "cost ti": RUN}
+    for words, expected in ((f"orch {begun}", whole) for begun, whole in typed.items()):
         env = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_ORCH_COMPLETE": "bash_complete"}
         code = "from orchestrator.cli.main import main; main()"
         done = subprocess.run(

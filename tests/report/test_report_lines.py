@@ -63,6 +63,12 @@ def test_training_lines_carry_the_dollars_of_both_kinds() -> None:
     assert "$14.71, on-demand $48.98, saving 70%" in line
 
 
+def test_what_changes_is_told_and_not_what_the_training_said_of_itself_at_its_start() -> None:
+    about = {"recipe": "x", "scale": "full", "dataset": "digits", "classes": 10, "world_size": 4}
+    line = Narrator().tell(running(metrics=about | {"step": 1, "lr": 0.25, "image_size": 36}))[-1]
+    assert "step 1 · lr 0.25 · image_size 36  $" in line
+
+
 def test_a_run_without_a_scheduler_says_what_to_do_once_and_not_for_a_moment_without() -> None:
     narrator = Narrator()
 
