@@ -120,9 +120,15 @@ def elastic(least: int, nodes: int, zone: int) -> Policy:
 
 
 def elastic_failover(least: int, nodes: int, zones: Sequence[int]) -> Policy:
-    """From `least` to `nodes` nodes of one zone; when it has fewer, the zone that has most, then cheapest."""
+    """Failover, and where no zone has room for all: `least` to `nodes` nodes where the run is, else where most are.
+
+    It moves from a part of the gang to all of it as soon as any zone has room, never from a part to a larger part.
+    """
 
     def decide(now: Situation, sample: Sample) -> Place | None:
+        whole = _stay_or_move(now, sample, nodes)
+        if whole is not None:
+            return whole
         here = now.place
         if here is None or sample.capacity[here.zone] < least:
             zone = max(sample.by_price, key=lambda zone: min(sample.capacity[zone], nodes))

@@ -157,9 +157,15 @@ def test_elastic_waits_below_its_least_and_with_failover_goes_where_most_nodes_a
     assert (outcome.seconds, outcome.rentals[-1]) == (987, Rental(2, "spot", 3, 600, 987))
 
 
-def test_elastic_with_failover_stays_while_it_has_its_least_though_others_have_more() -> None:
-    outcome = play(elastic_failover(2, 4, range(2)), traces([4, 4, 2, 2, 2], [0, 0, 4, 4, 4]))
-    assert {item.zone for item in outcome.rentals} == {0}
+def test_elastic_with_failover_moves_for_the_whole_gang_but_not_for_a_larger_part() -> None:
+    # 500 done at 600, half of 280 until 900 with two nodes; the other 60 on four from 1020 on.
+    outcome = play(elastic_failover(2, 4, range(2)), traces([4, 4, 2, 2, 2], [0, 0, 3, 4, 4]))
+    assert (outcome.seconds, outcome.starts) == (1080, 3)
+    assert outcome.rentals == (
+        Rental(0, "spot", 2, 0, 720),
+        Rental(0, "spot", 2, 0, 900),
+        Rental(1, "spot", 4, 900, 1080),
+    )
 
 
 def test_on_demand_takes_boot_and_work_and_costs_its_list_price() -> None:

@@ -168,6 +168,7 @@ def test_without_overhead_more_freedom_is_never_slower(world: Traces, prices: Pr
     assert all(time(elastic(2, NODES, zone)) <= gangs[zone] for zone in zones)
     assert whole <= min(gangs)
     assert time(replace(NODES, zones)) == whole
+    assert time(elastic_failover(2, NODES, zones)) <= whole
 
 
 @given(WORLDS, PRICES, JOBS, st.integers(0, 4000))
