@@ -22,6 +22,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Run": {
         "launch": "Plan an experiment, ask, launch it and watch it to the end.",
         "plan": "Show what launching would do and cost; change nothing.",
+        "simulate": "Replay recovery policies on recorded traces: time and cost.",
         "stop": "Save a checkpoint, end the run, terminate everything.",
         "resume": "Go on with a run that ended early or lost its scheduler.",
     },

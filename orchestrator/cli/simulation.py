@@ -1,0 +1,153 @@
+"""From what the user typed to a checked simulation: experiment, traces, prices, assumptions. All faults at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.cli.simulated_prices import given_prices, make_prices, planned_prices, refused, short_prices
+
+if TYPE_CHECKING:
+    from orchestrator.core.experiment import Experiment
+    from orchestrator.core.policies import Job
+    from orchestrator.core.traces import Prices, Traces
+    from orchestrator.run.simulate import Simulation
+    from orchestrator.run.traces import TraceFile
+
+# A replay is watched for so many times what on-demand needs, and at least a day, where nothing else is said; never for
+# more than half of the traces, since starts are spread over what is left.
+PATIENCE = 4
+DAY = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What was asked for: `prices` says where they are from, `changes` what the cloud's profile changed."""
+
+    name: str
+    simulation: Simulation
+    files: tuple[TraceFile, ...]
+    prices: str
+    changes: tuple[str, ...]
+
+
+def prepare_simulation(text: str, cloud: str | None, given: dict[str, Any]) -> Wanted:
+    """Return what to replay.
+
+    Raises BadInput with every fault of options and files at once, and what planning raises where its prices are used.
+    """
+    from orchestrator.cli.context import open_home, wanted
+    from orchestrator.cli.experiment import load_experiment
+    from orchestrator.run.traces import read_traces, trace_files
+
+    loaded = load_experiment(text, wanted(open_home(), cloud), given)
+    experiment = loaded.experiment
+    faults: list[str] = []
+    files = trace_files(given["traces"], faults)
+    traces = read_traces(files, faults)
+    times = {
+        name: _seconds(f"--{name.replace('_', '-')}", given[name], faults, zero=name in {"boot", "restart", "notice"})
+        for name in ("boot", "restart", "checkpoint_every", "notice", "deadline", "horizon", "price_gap")
+    }
+    planned = not (given["prices"] or given["flat"] or given["on_demand_price"])
+    known = given_prices(files, given, faults)
+    if not planned and given["on_demand_price"] is None:
+        faults.append("--on-demand-price is missing: it is what spot is compared with")
+    gap = times["price_gap"] or (traces.gap if traces is not None else 0)
+    if traces is not None:
+        faults.extend(short_prices(given["prices"], known, gap, traces))
+    faults.extend(_misfits(experiment, traces, times, given))
+    if faults or traces is None:
+        raise refused(faults)
+    ratio = 1.0
+    if planned:
+        prices, source, ratio = planned_prices(text, cloud, given, traces)
+    else:
+        prices, source = make_prices(traces, known, given, gap)
+    job = _job(experiment, ratio, times, given)
+    simulation = _simulation(job, traces, prices, times, given)
+    return Wanted(experiment.name, simulation, files, source, loaded.changes)
+
+
+def _job(experiment: Experiment, ratio: float, times: dict[str, int | None], given: dict[str, Any]) -> Job:
+    """Return the job; `ratio` is how long the machines priced take for what the first type listed does in a second."""
+    from orchestrator.core.policies import Job
+
+    return Job(
+        work=max(1, round(_whole(experiment.expected_duration) * ratio)),
+        nodes=experiment.num_nodes,
+        boot=times["boot"] or 0,
+        restart=times["restart"] or 0,
+        checkpoint_every=times["checkpoint_every"] or 1,
+        notice=times["notice"] or 0,
+        unannounced=given["no_notice_share"],
+        efficiency=given["efficiency"],
+    )
+
+
+def _simulation(
+    job: Job, traces: Traces, prices: Prices, times: dict[str, int | None], given: dict[str, Any]
+) -> Simulation:
+    from orchestrator.core.policies import NAMES
+    from orchestrator.run.simulate import Simulation
+
+    usual = max(times["deadline"] or 0, min(traces.seconds // 2, max(DAY, PATIENCE * (job.boot + job.work))))
+    return Simulation(
+        job=job,
+        traces=traces,
+        prices=prices,
+        least=given["min_nodes"] or (job.nodes + 1) // 2,
+        deadline=times["deadline"],
+        horizon=times["horizon"] or usual,
+        replays=given["replays"],
+        seed=given["seed"],
+        policies=given["policies"] or NAMES,
+    )
+
+
+def _misfits(
+    experiment: Experiment, traces: Traces | None, times: dict[str, int | None], given: dict[str, Any]
+) -> list[str]:
+    """Return what does not fit together: experiment, traces and options."""
+    from orchestrator.core.units import format_duration
+
+    faults = []
+    nodes, deadline, horizon = experiment.num_nodes, times["deadline"], times["horizon"]
+    if experiment.expected_duration is None:
+        faults.append("the experiment has no expected_duration; give it there or with --set expected_duration=2h")
+    elif deadline is not None and deadline < (least := _whole(experiment.expected_duration) + (times["boot"] or 0)):
+        faults.append(f"--deadline is before on-demand could be done, {format_duration(least)} after the start")
+    if given["min_nodes"] is not None and given["min_nodes"] > nodes:
+        faults.append(f"--min-nodes {given['min_nodes']} is more than the {nodes} nodes of the experiment")
+    if math.isnan(given["efficiency"]) or math.isnan(given["no_notice_share"]):
+        faults.append("--efficiency and --no-notice-share must be numbers")
+    if deadline is not None and horizon is not None and horizon < deadline:
+        faults.append("--horizon ends before --deadline")
+    if "auto" in given["policies"] and deadline is None:
+        faults.append("--policy auto needs --deadline")
+    if traces is not None:
+        most = max(max(zone) for zone in traces.capacity)
+        if most < nodes:
+            fewer = f"--nodes {most} or " if most else ""
+            faults.append(f"no trace ever has {nodes} nodes, {most} at most; give {fewer}other traces")
+        if max(deadline or 0, horizon or 0) > traces.seconds:
+            faults.append(f"the traces last {format_duration(traces.seconds)}, less than --horizon or --deadline")
+    return faults
+
+
+def _seconds(option: str, text: str | None, faults: list[str], *, zero: bool) -> int | None:
+    """Return a duration in seconds; `zero` allows none at all."""
+    from orchestrator.core.units import parse_duration
+
+    if text is None or (zero and text in {"0", "0s"}):
+        return None if text is None else 0
+    try:
+        return _whole(parse_duration(text))
+    except ValueError as error:
+        faults.append(f"{option}: {error}")
+        return None
+
+
+def _whole(value: Any) -> int:
+    return int(value.total_seconds())
