@@ -94,7 +94,7 @@ class Scheduler:
             self._lease.renew(now)
             self._renewed = now
         state = self._ledger.read()
-        facts = self._actor.complete(self._with_cost(self._observer.observe()))
+        facts = self._actor.complete(self._with_cost(self._observer.observe()), state.generation)
         phase = find_phase(state, facts)
         if phase != self._phase:
             self._log(phase)
@@ -105,7 +105,9 @@ class Scheduler:
         for action in actions:
             self._actor.perform(action, facts)
         if not actions:
-            time.sleep(BUSY_TICK if phase in {"launching", "booting", "starting", "terminating"} else IDLE_TICK)
+            time.sleep(
+                BUSY_TICK if phase in {"launching", "booting", "starting", "recovering", "terminating"} else IDLE_TICK
+            )
         return False
 
     def _with_cost(self, facts: Facts) -> Facts:
