@@ -20,7 +20,7 @@ from pathlib import Path
 
 from orchestrator.agent.beacon import Heart
 from orchestrator.agent.config import NodeConfig
-from orchestrator.agent.converge import Finish, PowerOff, Report, Seen, converge
+from orchestrator.agent.converge import AskToStop, Finish, PowerOff, Report, Seen, converge
 from orchestrator.agent.imds import Metadata
 from orchestrator.agent.local import Local, observe
 from orchestrator.agent.notice import EVERY, read_notice
@@ -63,9 +63,13 @@ class Agent:
         if self.sync.metrics is not None and lines:
             self.sync.metrics.add(lines)
         synced = self.sync.done
-        seen = Seen(local, time.monotonic() - self._born, synced, self._quiet(local, synced))
+        noticed = self.notice is not None
+        seen = Seen(local, time.monotonic() - self._born, synced, self._quiet(local, synced), noticed)
         for action in converge(seen, self._config.linger_seconds):
             match action:
+                case AskToStop():
+                    (self._config.home / self._config.paths.stop).touch()
+                    say("the training was asked to save and stop")
                 case Report(stage):
                     self._report(stage, local, synced)
                 case Finish():

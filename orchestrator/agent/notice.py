@@ -1,4 +1,4 @@
-"""EC2's notice that it takes the instance back. It is only passed on, in the beacon; the scheduler acts on it."""
+"""EC2's notice that it takes the instance back, as the metadata service gives it. Reads only."""
 
 from __future__ import annotations
 

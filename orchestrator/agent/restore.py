@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from orchestrator.agent.checkpoints import digest_of, stored_steps
+from orchestrator.agent.checkpoints import digest_of, local_steps, stored_steps
 from orchestrator.agent.fetch import FILES_AT_ONCE
 from orchestrator.agent.store import Store
 from orchestrator.core.ids import Keys
@@ -36,6 +36,17 @@ def restore(store: Store, keys: Keys, folder: Path, newest: int, say: Callable[[
             return step
         say(f"checkpoint {step} cannot be used: {wrong}")
     return None
+
+
+def drop_newer(folder: Path, step: int | None, say: Callable[[str], None]) -> None:
+    """Remove the checkpoints after `step` (None: all of them): the other nodes do not have them, and start from `step`.
+
+    They are of a generation that was given up before they got into S3.
+    """
+    for newer in sorted(local_steps(folder)):
+        if step is None or newer > step:
+            shutil.rmtree(folder / str(newer))
+            say(f"checkpoint {newer} never got into S3 whole: it is gone, as on the nodes that were lost")
 
 
 def _fetch(store: Store, keys: Keys, manifest: Manifest, target: Path) -> str | None:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from orchestrator.agent.config import DataSource, NodeConfig
 from orchestrator.agent.fetch import Item, Meter, fetch_all
-from orchestrator.agent.restore import restore
+from orchestrator.agent.restore import drop_newer, restore
 from orchestrator.agent.store import Store, open_store
 from orchestrator.core.ids import Keys
 from orchestrator.core.units import format_size
@@ -27,7 +27,7 @@ def say(text: str) -> None:
 
 
 def stage(config: NodeConfig, opened: Opener) -> None:
-    """Bring all data sets to the data folder and, on a resumed run, the checkpoint to the checkpoint folder.
+    """Bring all data sets to the data folder and, after the first generation, the checkpoint to the checkpoint folder.
 
     Raises OrchError or OSError when something cannot be had whole.
     """
@@ -44,10 +44,14 @@ def stage(config: NodeConfig, opened: Opener) -> None:
     if items:
         fetch_all(items, Meter(config.staging_file, sum(item.size for item in items), say), say)
         say("all data is here and checked")
-    if config.restore_step is not None:
-        store = opened(config.bucket, config.region)
-        if restore(store, Keys(config.run), config.checkpoint_folder, config.restore_step, say) is None:
+    if config.generation > 1 or config.restore_step is not None:
+        restored = None
+        if config.restore_step is not None:
+            store = opened(config.bucket, config.region)
+            restored = restore(store, Keys(config.run), config.checkpoint_folder, config.restore_step, say)
+        if restored is None:
             say("no checkpoint can be restored: the training begins anew")
+        drop_newer(config.checkpoint_folder, restored, say)
 
 
 def find_items(store: Store, source: DataSource, folder: Path) -> Iterator[Item]:

@@ -231,6 +231,17 @@ def test_ec2s_notice_is_in_the_next_beacon(
     assert beacon_of(store).notice == "2026-01-01T00:02:00Z"
 
 
+def test_at_a_notice_the_stop_file_appears_even_while_s3_is_away(tmp_path: Path, store: FolderStore) -> None:
+    write(tmp_path, PATHS.stage_file, "running\n")
+    agent = Agent(node_config(tmp_path), Opener(lambda: store), lambda: None)
+    agent.tick()
+    assert not (tmp_path / PATHS.stop).exists()
+    agent.notice, store.failures = "2026-01-01T00:02:00Z", 1
+    with pytest.raises(Exception, match="S3 is away"):
+        agent.tick()
+    assert (tmp_path / PATHS.stop).exists()
+
+
 def test_metadata_is_asked_with_a_token_that_is_renewed(metadata: Metadata) -> None:
     client = Client(metadata.endpoint + "/")
     assert client.get("meta-data/instance-id") == "i-0abc"
