@@ -137,8 +137,8 @@ class Facts:
     to the state under which it is on record. `cost_so_far` and `cost_per_second` are micro-dollars, high bounds.
     `started` and `stop_sent` are what this scheduler itself did over SSH in this generation, `killed` (instance id,
     generation) whose training it ended; a successor does not know them and does them again, which nodes answer with
-    "already". `unanswered` counts, for nodes asked because they fell silent, the times in a row that SSH did not reach
-    them; `answering` are those being asked, and those that answered a moment ago.
+    "already". Of nodes asked because they fell silent, `unanswered` are those that SSH did not reach the last time,
+    `answering` those being asked, and those that answered a moment ago.
     """
 
     server_time: datetime
@@ -149,7 +149,7 @@ class Facts:
     started: frozenset[str] = frozenset()
     stop_sent: bool = False
     killed: frozenset[tuple[str, int]] = frozenset()
-    unanswered: Mapping[str, int] = field(default_factory=dict)
+    unanswered: frozenset[str] = frozenset()
     answering: frozenset[str] = frozenset()
     mistrusted: frozenset[str] = frozenset()
     cost_so_far: MicroUSD = 0

@@ -19,11 +19,11 @@ BOOT_LIMIT = timedelta(minutes=15)
 FIRST_BEACON_LIMIT = timedelta(minutes=20)
 # Whoever is silent for so long is lost, whatever SSH says.
 SILENCE_LIMIT = timedelta(minutes=2)
-# Agents speak every 3 s at least. Who is silent for longer than this is asked by SSH, and lost when two connections in
-# a row come to nothing while the others are heard.
-SUSPECT_AFTER = timedelta(seconds=5)
+# Agents speak every 3 s at least. Who is silent for longer than this is asked by SSH, and who does not answer either
+# while the others are heard is lost, once the training has found its pace: machines that boot or load answer slowly.
+SUSPECT_AFTER = timedelta(seconds=4.5)
 CONDEMNED_AFTER = timedelta(seconds=8)
-UNANSWERED = 2
+SETTLED_IN = timedelta(seconds=90)
 LAST_LINES = 20
 
 ENDED: frozenset[str] = frozenset({"exited", "lost"})
@@ -136,11 +136,11 @@ def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
     given the whole of the limit.
     """
     doubted = suspects(gang, facts)
-    many = 2 * len(doubted) > max(2, gang.size)
+    hurry = 2 * len(doubted) <= max(2, gang.size) and _has_pace(gang, facts)
     found = {}
     for instance_id in doubted:
         quiet = silence(gang.latest[instance_id], facts)
-        unanswered = facts.unanswered.get(instance_id, 0) >= UNANSWERED and quiet > CONDEMNED_AFTER and not many
+        unanswered = instance_id in facts.unanswered and quiet > CONDEMNED_AFTER and hurry
         if not unanswered and quiet <= SILENCE_LIMIT:
             continue
         rank = gang.ranks[instance_id]
@@ -148,6 +148,14 @@ def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
         message = f"node {rank} ({instance_id}) fell silent {how}"
         found[instance_id] = Lost("lost", Verdict("failed", message, RESUME, "", rank))
     return found
+
+
+def _has_pace(gang: Gang, facts: Facts) -> bool:
+    """Tell whether the training makes steps, or has run for so long that it would if it said so."""
+    first = next((b for b in gang.beacons.values() if b.rank == 0 and b.started is not None), None)
+    if first is None or first.started is None:
+        return False
+    return first.progress is not None or facts.server_time.timestamp() - first.started > SETTLED_IN.total_seconds()
 
 
 def _noticed(gang: Gang, instance_id: str) -> Lost | None:

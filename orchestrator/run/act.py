@@ -80,7 +80,7 @@ class Actor:
         self._reaching: dict[Errand, Future[None]] = {}
         self._reached: set[Errand] = set()
         self._mistrusted: set[str] = set()
-        self._unanswered: dict[str, int] = {}
+        self._unanswered: set[str] = set()
         self._answered: dict[str, float] = {}
 
     def close(self) -> None:
@@ -95,6 +95,7 @@ class Actor:
                 self._came_back(errand, future.exception())
         both = self._reached | self._reaching.keys()
         asked = {item.instance_id for item in self._reaching if item.what == "probe"}
+        self._unanswered &= {item.instance_id for item in facts.instances if item.usable}
         recent = {i for i, moment in self._answered.items() if time.monotonic() - moment < ASK_AGAIN}
         return replace(
             facts,
@@ -102,7 +103,7 @@ class Actor:
             stop_sent=any((e.what, e.generation) == ("stop", generation) for e in both),
             killed=frozenset((e.instance_id, e.generation) for e in both if e.what == "kill"),
             mistrusted=frozenset(self._mistrusted),
-            unanswered=dict(self._unanswered),
+            unanswered=frozenset(self._unanswered),
             answering=frozenset(asked | recent),
         )
 
@@ -113,10 +114,10 @@ class Actor:
         elif error is not None and (isinstance(error, StaleEpoch) or not isinstance(error, OrchError)):
             raise error
         elif what == "probe" and error is not None:
-            self._unanswered[instance_id] = self._unanswered.get(instance_id, 0) + 1
+            self._unanswered.add(instance_id)
             self._log(f"{instance_id} is silent and does not answer SSH: {error.message}")
         elif what == "probe":
-            self._unanswered.pop(instance_id, None)
+            self._unanswered.discard(instance_id)
             self._answered[instance_id] = time.monotonic()
             self._log(f"{instance_id} is silent, but answers SSH")
         elif error is not None:
@@ -163,6 +164,7 @@ class Actor:
                     kill = partial(self._nodes.kill, facts, item, action.generation, self._lease.epoch)
                     self._reach(Errand("kill", item, action.generation), kill)
             case do.Probe():
+                self._unanswered -= set(action.instance_ids)
                 for item in action.instance_ids:
                     self._reach(Errand("probe", item, 0), partial(self._nodes.probe, facts, item))
 

@@ -289,7 +289,7 @@ def test_while_a_node_is_silent_the_crash_of_the_others_is_not_judged() -> None:
     crashed = [beacon(i, "exited", 75, exit_code=1, exit_time="2026-11-20T12:01:01Z") for i in (0, 2, 3)]
     quiet = world(75, said=[*crashed, beacon(1, seconds=60)])
     assert decide(gang_of_four(), four().state, quiet) == (Probe(("i-1",)),)
-    gone = replace(quiet, unanswered={"i-1": 2})
+    gone = replace(quiet, unanswered=frozenset({"i-1"}))
     assert recovery_of(decide(gang_of_four(), four().state, gone)).kind == "lost"
     heard = world(75, said=[*crashed, beacon(1, seconds=74)])
     assert verdict_of(decide(gang_of_four(), four().state, heard)).rank == 0
@@ -299,22 +299,31 @@ def test_a_silent_node_is_asked_and_lost_only_when_it_does_not_answer() -> None:
     quiet = world(70, said=[beacon(1, seconds=61)])
     assert decide(gang_of_four(), four().state, quiet) == (Probe(("i-1",)),)
     assert decide(gang_of_four(), four().state, replace(quiet, answering=frozenset({"i-1"}))) == ()
-    once = replace(quiet, unanswered={"i-1": 1}, answering=frozenset({"i-1"}))
-    assert decide(gang_of_four(), four().state, once) == ()
-    found = recovery_of(decide(gang_of_four(), four().state, replace(once, unanswered={"i-1": 2})))
-    assert "fell silent and does not answer SSH" in found.cause
+    dead = replace(quiet, unanswered=frozenset({"i-1"}))
+    assert "fell silent and does not answer SSH" in recovery_of(decide(gang_of_four(), four().state, dead)).cause
+    soon = replace(world(66, said=[beacon(1, seconds=61)]), unanswered=frozenset({"i-1"}))
+    assert decide(gang_of_four(), four().state, soon) == (Probe(("i-1",)),), "it may only be slow"
     answers = world(190, said=[beacon(1, seconds=61)], answering=frozenset({"i-1"}))
     assert "fell silent for 2m" in recovery_of(decide(gang_of_four(), four().state, answers)).cause
 
 
+def test_before_a_training_found_its_pace_silence_is_given_more_time() -> None:
+    loading = [beacon(i, seconds=72, started=at(40).timestamp()) for i in (0, 2, 3)]
+    quiet = world(72, said=[*loading, beacon(1, seconds=60)], unanswered=frozenset({"i-1"}))
+    assert decide(gang_of_four(), four().state, quiet) == (Probe(("i-1",)),)
+    stepping = replace(loading[0], progress={"step": 1})
+    quick = world(72, said=[stepping, *loading[1:], beacon(1, seconds=60)], unanswered=frozenset({"i-1"}))
+    assert recovery_of(decide(gang_of_four(), four().state, quick)).kind == "lost"
+
+
 def test_when_most_of_a_gang_is_silent_at_once_nobody_is_replaced_in_a_hurry() -> None:
-    quiet = world(75, said=[beacon(i, seconds=60) for i in (0, 1, 2)], unanswered={"i-0": 5, "i-1": 5, "i-2": 5})
+    quiet = world(75, said=[beacon(i, seconds=60) for i in (0, 1, 2)], unanswered=frozenset(FOUR))
     assert decide(gang_of_four(), four().state, quiet) == (Probe(("i-0", "i-1", "i-2")),)
 
 
 def test_a_silent_node_that_was_replaced_is_terminated_at_once() -> None:
     book = four()
-    quiet = world(75, said=[beacon(1, seconds=60)], unanswered={"i-1": 2})
+    quiet = world(75, said=[beacon(1, seconds=60)], unanswered=frozenset({"i-1"}))
     recovered(book, quiet)
     assert Terminate(("i-1",), "replaced") in decide(gang_of_four(), book.state, quiet)
 
