@@ -11,7 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.agent.converge import START_LIMIT, AskToStop, Finish, PowerOff, Report, Seen, converge, find_stage
+from orchestrator.agent.converge import (
+    START_LIMIT,
+    AskToSave,
+    AskToStop,
+    Finish,
+    PowerOff,
+    Report,
+    Seen,
+    converge,
+    find_stage,
+)
 from orchestrator.agent.local import Local, observe
 from tests.agent.agent_world import PATHS, node_config
 
@@ -51,6 +61,13 @@ def test_at_a_notice_the_training_is_asked_to_stop_once_and_before_anything_that
     )
 
 
+def test_at_an_advice_a_training_that_runs_is_asked_to_save_but_a_notice_comes_first() -> None:
+    advised = Seen(RUNNING, age=1, synced=False, quiet=0, advised=True)
+    assert converge(advised, linger=1) == (AskToSave(), Report("running"))
+    assert converge(replace(advised, noticed=True), linger=1) == (AskToStop(), Report("running"))
+    assert converge(replace(advised, local=Local(word="setup", alive=True)), 1) == (Report("setup"),)
+
+
 @pytest.mark.parametrize("ended", [EXITED, LOST])
 def test_after_the_end_it_saves_first_then_waits_then_turns_off(ended: Local) -> None:
     stage = find_stage(ended, 1)
@@ -74,6 +91,7 @@ seen_ = st.builds(
     synced=st.booleans(),
     quiet=st.floats(0, 1e6),
     noticed=st.booleans(),
+    advised=st.booleans(),
 )
 
 
@@ -87,7 +105,7 @@ def test_a_machine_is_turned_off_only_when_its_work_ended_and_is_saved_and_nobod
     ended = find_stage(seen.local, seen.age) in {"exited", "lost"}
     assert (PowerOff() in actions) == (ended and seen.synced and seen.quiet >= linger)
     assert (Finish() in actions) == (ended and not seen.synced)
-    assert not (AskToStop() in actions and ended)
+    assert not ({AskToStop(), AskToSave()} & set(actions) and ended)
 
 
 def test_a_fresh_node_has_nothing_to_see(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ LAST, FAIL_AT, EVERY = (int(word) for word in sys.argv[1:4])
 MORE = 15  # steps of the last generation
 RANK, SIZE = int(os.environ["ORCH_NODE_RANK"]), int(os.environ["ORCH_NUM_NODES"])
 GENERATION = int(os.environ["ORCH_GENERATION"])
-CHECKPOINTS, STOP = Path(os.environ["ORCH_CHECKPOINT_DIR"]), Path(os.environ["ORCH_STOP_FILE"])
+CHECKPOINTS = Path(os.environ["ORCH_CHECKPOINT_DIR"])
+STOP_FILE, SAVE_FILE = Path(os.environ["ORCH_STOP_FILE"]), Path(os.environ["ORCH_SAVE_FILE"])
+STOP, SAVE = 1, 2
 ADDRESS = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
 
 
@@ -42,15 +44,23 @@ def receive(link: socket.socket) -> int:
     return word[0]
 
 
-def agree(links: list[socket.socket], mine: bool) -> bool:
-    """Return whether any rank says so; waits for all of them."""
+def agree(links: list[socket.socket], mine: int) -> int:
+    """Return what any rank asks for (STOP, SAVE, both or 0); waits for all of them."""
     if RANK == 0:
-        word = max([int(mine), *(receive(link) for link in links)])
         for link in links:
-            link.sendall(bytes([word]))
-        return bool(word)
+            mine |= receive(link)
+        for link in links:
+            link.sendall(bytes([mine]))
+        return mine
     links[0].sendall(bytes([mine]))
-    return bool(receive(links[0]))
+    return receive(links[0])
+
+
+def wish() -> int:
+    """Return what this node was asked for; the save file is taken away, since it was heard."""
+    saving = SAVE_FILE.exists()
+    SAVE_FILE.unlink(missing_ok=True)
+    return STOP * STOP_FILE.exists() | SAVE * saving
 
 
 def report(**line: object) -> None:
@@ -80,10 +90,10 @@ while GENERATION < LAST or step < found + MORE:
     weight = (weight * 31 + step) % 1_000_003
     if (GENERATION, RANK, step) == (1, 1, FAIL_AT):
         sys.exit("rank 1 found a bad sample")
-    stop = agree(links, STOP.exists())
+    word = agree(links, wish())
     report(step=step, weight=weight)
-    if stop or step % EVERY == 0:
+    if word or step % EVERY == 0:
         save(step, weight)
-    if stop:
+    if word & STOP:
         report(event="stopped", step=step)
         sys.exit(75)
