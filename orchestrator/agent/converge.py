@@ -1,8 +1,8 @@
 """What the agent does next, from what it saw. Pure: no clock, no files, no S3.
 
 Of the training the agent asks two things, which cannot wait for a scheduler: to save and stop when EC2 takes the
-machine back, to save when EC2 says that this has become likely. Else it reports, uploads, and turns the machine off when
-nobody needs it any more.
+machine back, to save when EC2 says that this has become likely. Else it reports, uploads, and turns the machine off
+when nobody needs it any more.
 """
 
 from __future__ import annotations
