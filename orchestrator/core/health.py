@@ -86,6 +86,9 @@ def _is_done(gang: Gang, instance_id: str) -> bool:
 def _gone(ledger: LedgerState, gang: Gang, facts: Facts, instance_id: str) -> Lost | None:
     instance = gang.instances.get(instance_id)
     if instance is None:
+        beacon = gang.latest.get(instance_id)
+        if beacon is not None and silence(beacon, facts) <= CONDEMNED_AFTER:
+            return None  # it speaks, so it is EC2's listing that lags
         launched = ledger.launched
         new = launched is not None and instance_id in launched.instance_ids
         if new and launched is not None and facts.server_time - launched.time <= INVISIBLE_GRACE:

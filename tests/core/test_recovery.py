@@ -328,6 +328,14 @@ def test_a_silent_node_that_was_replaced_is_terminated_at_once() -> None:
     assert Terminate(("i-1",), "replaced") in decide(gang_of_four(), book.state, quiet)
 
 
+def test_a_node_that_speaks_is_not_lost_because_a_listing_misses_it() -> None:
+    here = world(60)
+    missed = replace(here, instances=tuple(i for i in here.instances if i.instance_id != "i-1"))
+    assert decide(gang_of_four(), four().state, replace(missed, server_time=at(60))) == ()
+    mute = replace(missed, nodes={**missed.nodes, "i-1": Node(("key",))}, server_time=at(200))
+    assert "EC2 no longer knows i-1" in recovery_of(decide(gang_of_four(), four().state, mute)).cause
+
+
 def test_what_a_person_terminated_is_not_brought_back() -> None:
     by_hand = taken(1, 59, end_reason="Client.UserInitiatedShutdown")
     verdict = verdict_of(decide(gang_of_four(), four().state, world(60, [by_hand])))
