@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 import pytest
 
-from tests.e2e.sandbox_world import World, kill_scheduler, phase, wait_for
+from tests.e2e.sandbox_world import World, kill_scheduler, wait_for
+from tests.e2e.stepping import (
+    INTERVAL,
+    beacon,
+    has_ended,
+    kinds,
+    launch,
+    node_of,
+    processes,
+    recoveries,
+    row,
+    saved_steps,
+    seconds,
+    steps,
+    trains,
+)
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(400)]
-TRAINING = Path(__file__).with_name("steps.py").read_text()
-INTERVAL = 10
 
 
 @pytest.fixture(scope="module")
@@ -29,66 +39,6 @@ def world() -> Iterator[World]:
         yield made
     finally:
         made.close()
-
-
-def launch(world: World, name: str, *, last: int, fail_at: int = 0, **keys: Any) -> str:
-    """Launch the training of `steps.py` and return the run's id."""
-    command = f"python3 steps.py {last} {fail_at} {INTERVAL}"
-    file = world.experiment(name, command, workdir=".", checkpoint_grace="20s", **({"num_nodes": 4} | keys))
-    (Path(file).parent / "steps.py").write_text(TRAINING)
-    world.orch("launch", "--cloud", "sandbox", "-y", "--detach", file)
-    return world.run_id(name)
-
-
-def row(world: World, run_id: str) -> dict[str, Any]:
-    return next(item for item in world.json("status") if item["run_id"] == run_id)
-
-
-def trains(world: World, run_id: str, generation: int, after: int = 0) -> dict[str, Any]:
-    """Wait until a generation has made steps beyond `after`, and return the run's row."""
-
-    def look() -> dict[str, Any] | None:
-        seen = row(world, run_id)
-        far = (seen["metrics"].get("generation"), seen["metrics"].get("step", 0))
-        return seen if seen["phase"] == "running" and far[0] == generation and far[1] > after else None
-
-    found: dict[str, Any] = wait_for(f"generation {generation} trains", look, 120)
-    return found
-
-
-def ledger(world: World, run_id: str) -> list[dict[str, Any]]:
-    return [json.loads(world.body(key)) for key in sorted(world.keys(f"runs/{run_id}/ledger/"))]
-
-
-def recoveries(world: World, run_id: str) -> list[dict[str, Any]]:
-    return [entry for entry in ledger(world, run_id) if entry["action"] == "recover"]
-
-
-def steps(world: World, run_id: str) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in world.body(f"runs/{run_id}/metrics.jsonl").splitlines()]
-    return [line for line in lines if "weight" in line]
-
-
-def beacon(world: World, run_id: str, instance_id: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(world.body(f"runs/{run_id}/nodes/{instance_id}/beacon.json"))
-    return found
-
-
-def node_of(world: World, run_id: str, rank: int) -> str:
-    """Return the instance that has a rank in the newest generation."""
-    living = [item["InstanceId"] for item in world.instances(run_id) if item["State"]["Name"] == "running"]
-    said = [beacon(world, run_id, instance_id) for instance_id in living]
-    newest = max(item["generation"] for item in said)
-    return str(next(i["instance_id"] for i in said if (i["generation"], i["rank"]) == (newest, rank)))
-
-
-def processes(world: World, instance_id: str) -> list[int]:
-    hosts = world.json("sandbox", "status")["hosts"]
-    return next(host["pids"] for host in hosts if host["instance_id"] == instance_id)
-
-
-def seconds(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
 
 
 @dataclass
@@ -104,28 +54,41 @@ class Told:
     story: str = ""
     unseen: str = ""
     buggy: str = ""
+    mover: str = ""
+    early: list[int] = field(default_factory=list)
 
 
 @pytest.fixture(scope="module")
 def told(world: World) -> Told:
-    """Three runs side by side, since most of their time is waiting. `story` meets a notice, then a kill."""
+    """Four runs side by side, since most of their time is waiting. `story` meets a notice, then a kill."""
     made = Told(story=launch(world, "story", last=3))
+    made.mover = launch(world, "mover", last=2, num_nodes=3)
     made.unseen = launch(world, "unseen", last=3)
     made.buggy = launch(world, "buggy", last=2, fail_at=25, num_nodes=2)
     trains(world, made.story, 1, after=12)
     made.noticed = node_of(world, made.story, 2)
     world.orch("sandbox", "interrupt", made.noticed, "--after", "45")
+    _move(world, made)
     _unseen(world, made)
     trains(world, made.story, 2, after=60)
     made.killed, made.killed_at = node_of(world, made.story, 0), time.time()
     world.orch("sandbox", "kill", made.killed)
-    for run_id in (made.story, made.unseen, made.buggy):
+    for run_id in (made.story, made.unseen, made.buggy, made.mover):
         has_ended(world, run_id)
     return made
 
 
-def has_ended(world: World, run_id: str) -> None:
-    wait_for(f"{run_id} has ended", lambda: phase(world, run_id) in {"finished", "failed", "no-capacity"}, 120)
+def _move(world: World, made: Told) -> None:
+    """Give a node advice; then take one where EC2 has no more room. No other run launches anything meanwhile."""
+    trains(world, made.mover, 1, after=12)
+    world.orch("sandbox", "rebalance", node_of(world, made.mover, 2))
+    wait_for("an early checkpoint", lambda: any(step % INTERVAL for step in saved_steps(world, made.mover)), 30)
+    made.early = saved_steps(world, made.mover)
+    trains(world, made.mover, 1, after=max(made.early) + 1)
+    trains(world, made.story, 2)
+    zone = world.instances(made.mover)[0]["Placement"]["AvailabilityZone"]
+    world.orch("sandbox", "fault", "RunInstances", "InsufficientInstanceCapacity", "--zone", zone)
+    world.orch("sandbox", "kill", node_of(world, made.mover, 1))
 
 
 def _unseen(world: World, made: Told) -> None:
@@ -139,10 +102,6 @@ def _unseen(world: World, made: Told) -> None:
     made.taken = node_of(world, made.unseen, 3)
     world.orch("sandbox", "kill", made.taken)
     world.orch("resume", "--detach", made.unseen)
-
-
-def kinds(world: World, run_id: str) -> list[tuple[str, int]]:
-    return [(entry["detail"]["kind"], entry["detail"]["missing"]) for entry in recoveries(world, run_id)]
 
 
 def test_what_was_lost_was_replaced_and_nothing_else_and_all_is_gone_in_the_end(world: World, told: Told) -> None:
@@ -200,24 +159,17 @@ def test_a_failure_is_tried_again_on_the_same_machines_from_the_last_checkpoint(
     assert "rank 1 found a bad sample" in world.orch("logs", told.buggy, "--node", "1").stdout
 
 
-def test_an_advice_costs_nothing_and_without_room_beside_the_survivors_the_gang_moves(world: World) -> None:
-    run_id = launch(world, "mover", last=2, num_nodes=3)
-    trains(world, run_id, 1, after=12)
-    instances = world.instances(run_id)
-    zone = instances[0]["Placement"]["AvailabilityZone"]
-    world.orch("sandbox", "rebalance", node_of(world, run_id, 2))
-    wait_for("an early checkpoint", lambda: any(step % INTERVAL for step in saved_steps(world, run_id)), 30)
-    assert row(world, run_id)["phase"] == "running", "and training goes on"
-    world.orch("sandbox", "fault", "RunInstances", "InsufficientInstanceCapacity", "--zone", zone)
-    world.orch("sandbox", "kill", node_of(world, run_id, 1))
-    has_ended(world, run_id)
-    assert row(world, run_id)["phase"] == "finished"
-    zones = [item["Placement"]["AvailabilityZone"] for item in world.instances(run_id)]
-    assert (len(zones), zones.count(zone)) == (6, 3)
-    lines = steps(world, run_id)
-    assert min(line["step"] for line in lines if line["generation"] == 2) > 10, "it went on from a checkpoint"
+def test_an_advice_is_an_early_checkpoint_and_training_goes_on(world: World, told: Told) -> None:
+    early = [step for step in told.early if step % INTERVAL]
+    assert len(early) == 1
+    first = [line["step"] for line in steps(world, told.mover) if line["generation"] == 1]
+    assert first[-1] > early[0]
+    assert first == list(range(1, len(first) + 1))
 
 
-def saved_steps(world: World, run_id: str) -> list[int]:
-    keys = world.keys(f"runs/{run_id}/checkpoints/")
-    return [int(key.split("/")[3]) for key in keys if key.endswith("/MANIFEST.json")]
+def test_without_room_beside_the_survivors_the_whole_gang_trains_in_another_zone(world: World, told: Told) -> None:
+    assert row(world, told.mover)["phase"] == "finished"
+    assert kinds(world, told.mover) == [("interrupted", 1)]
+    zones = Counter(item["Placement"]["AvailabilityZone"] for item in world.instances(told.mover))
+    assert sorted(zones.values()) == [3, 3]
+    assert min(line["step"] for line in steps(world, told.mover) if line["generation"] == 2) > 10, "from a checkpoint"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.e2e.sandbox_world import World, phase, wait_for
-from tests.e2e.test_recovery import has_ended, kinds, node_of, row
+from tests.e2e.stepping import has_ended, kinds, node_of, row
 from tests.trainer.test_trainer_runs import assert_same
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.long, pytest.mark.timeout(900)]
