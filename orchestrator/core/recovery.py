@@ -58,7 +58,7 @@ def judge(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Recovery | Verdic
 def _came_to_its_end(spec: RunSpec, ledger: LedgerState, facts: Facts) -> bool:
     """Tell whether the training that a notice was to stop was done before it heard of that: no other need begin."""
     recovery = ledger.recovery
-    if recovery is None or not recovery.graceful:
+    if recovery is None:
         return False
     nodes = (facts.nodes.get(i) for i in {*recovery.kept, *recovery.going})
     said = [node.beacon for node in nodes if node is not None and node.beacon is not None]
