@@ -13,7 +13,7 @@ def limit(recipe: Recipe, phase: DataPhase, gib: float | None) -> int:
 
     The recipe's batches were seen to fit into `recipe.memory_gib`, and what fits at one image size fits at smaller
     ones. Memory goes with the number of images; a GPU that reports a little less than its name says is that GPU.
-    On a CPU (`gib` None) it is half of what its GPU held, whatever memory there is, so that results are the same anywhere.
+    On a CPU (`gib` None) it is half of what its GPU held, whatever memory there is: results are the same anywhere.
     """
     if gib is None and recipe.scale != "full":
         return 0

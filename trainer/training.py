@@ -62,6 +62,7 @@ class Training:
         if meta is not None:
             self._refuse_another(meta)
         self._requests = signals.StopRequests(node.stop)
+        self._saves = signals.SaveRequests(node.save, listens=node.local_rank == 0)
         self._writer = checkpoint.Writer(node.checkpoints, self._report.saved)
         numbers = precision.choose(job.numbers, world.device)
         self._settings = Settings(
@@ -129,7 +130,7 @@ class Training:
     def _train(self, batch: order.GlobalBatch, images: Tensor, labels: Tensor) -> signals.Word:
         point = schedule.at(self._recipe, self._progress(batch.epoch, batch.seen))
         count = len(batch.indices)
-        wish = signals.Word(self._requests.asked(), self._save_is_due())
+        wish = signals.Word(self._requests.asked(), self._saves.take() or self._save_is_due())
         at_once = self._at_once[schedule.data_phase(self._recipe, batch.epoch)]
         word = self._engine.step(images, labels, count, point, wish, at_once=at_once)
         self._at = Position(self._at.step + 1, batch.epoch, batch.seen + count)

@@ -126,7 +126,7 @@ def _check(view: RunView, author: Author, wanted: str | None, *, ignore_eval: bo
 
 
 def _write(entry: Entry, out: Path) -> list[Path]:
-    """Write both files and return their paths. Raises BadInput when the folder has another run's, or cannot be written."""
+    """Write both files and return their paths. Raises BadInput when it has another run's, or cannot be written."""
     from orchestrator.core.ids import Keys
     from orchestrator.report.dawnbench_files import file_stem, make_record, render_tsv
     from orchestrator.report.json import dumps
