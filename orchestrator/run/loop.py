@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -55,11 +56,12 @@ class Scheduler:
 
     def run(self) -> None:
         """Take the lease and work until the run's generation is closed. Raises StaleEpoch when replaced."""
-        self._acquire()
         failures = 0
         try:
             while True:
                 try:
+                    if not self._lease.epoch:
+                        self._acquire()
                     if self._tick():
                         break
                     failures = 0
@@ -74,7 +76,9 @@ class Scheduler:
                     time.sleep(pause)
         finally:
             self._actor.close()
-        self._lease.release(self._bucket.server_time())
+        # The run is at its end; a lease that stays expires by itself.
+        with suppress(OrchError):
+            self._lease.release(self._bucket.server_time())
 
     def _acquire(self) -> None:
         waited = False
