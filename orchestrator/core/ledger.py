@@ -69,7 +69,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One RunInstances request and what came of it (`status` None: not known, it will be repeated as it is)."""
+    """One RunInstances request and what came of it (`status` None: not known, it will be repeated as it is).
+
+    `time` is when its outcome was known, that of the intent until then: a scheduler that died in between may have left
+    the request unsent for as long as its successor took to come.
+    """
 
     generation: int
     attempt: int
@@ -153,7 +157,7 @@ def _outcome(launch: Launch, entry: Entry) -> Launch:
         launch.attempt,
         launch.offer,
         launch.request,
-        launch.time,
+        entry.time,
         str(detail["status"]),
         str(detail.get("code", "")),
         str(detail.get("message", "")),

@@ -112,10 +112,10 @@ class Actor:
                     kill = partial(self._nodes.kill, facts, item, action.generation, self._lease.epoch)
                     self._reach("kill", item, kill)
             case do.Wish():
-                self._append("wish", action.action, {"reason": action.reason, "cap": True}, facts)
+                self._append("wish", action.action, {"reason": action.reason, "cap": True})
             case do.End():
                 self._log(f"ending: {action.verdict.message}")
-                self._append("intent", "end", {"verdict": action.verdict.to_json()}, facts)
+                self._append("intent", "end", {"verdict": action.verdict.to_json()})
             case do.Terminate():
                 self._terminate(action, facts)
             case do.Record():
@@ -125,14 +125,14 @@ class Actor:
             case do.Close():
                 self._close(action, facts)
 
-    def _append(self, kind: Any, what: str, detail: Mapping[str, Any], facts: Facts) -> None:
-        self._ledger.append(kind, what, detail, epoch=self._lease.epoch, now=facts.server_time)
+    def _append(self, kind: Any, what: str, detail: Mapping[str, Any]) -> None:
+        # The time of now, not of the facts: they may be old, and what is waited for counts from here.
+        self._ledger.append(kind, what, detail, epoch=self._lease.epoch, now=self._bucket.server_time())
 
     def _create(self, action: do.Create) -> None:
         spec = self._spec
         name = resource_name(spec.run_id)
-        now = self._bucket.server_time()
-        self._ledger.append("intent", "create", {"kind": action.kind, "name": name}, epoch=self._lease.epoch, now=now)
+        self._append("intent", "create", {"kind": action.kind, "name": name})
         try:
             if action.kind == "key-pair":
                 self._compute.import_key_pair(name, spec.public_key, tags(spec))
@@ -145,8 +145,7 @@ class Actor:
             if error.__cause__ is not None and kind_of(error.__cause__) == "expired":
                 raise
             verdict = Verdict("failed", error.message, error.hint, Exit.NO_PERMISSION.name)
-            detail = {"verdict": verdict.to_json()}
-            self._ledger.append("outcome", "refused", detail, epoch=self._lease.epoch, now=now)
+            self._append("outcome", "refused", {"verdict": verdict.to_json()})
 
     def _launch(self, action: do.Launch, facts: Facts) -> None:
         spec = self._spec
@@ -164,7 +163,7 @@ class Actor:
                 root_device=self._images.root_device(spec.image),
                 user_data=user_data_of(spec),
             )
-            self._append("intent", "launch", where | {"request": request, "token": token}, facts)
+            self._append("intent", "launch", where | {"request": request, "token": token})
         self._log(f"asking for {spec.num_nodes} x {offer.instance_type} ({offer.lifecycle}) in {offer.zone}")
         try:
             made = self._compute.run_instances(request)
@@ -173,12 +172,12 @@ class Actor:
                 raise
             self._log(f"refused: {error.code}")
             refusal = {"status": error.kind, "code": error.code, "message": error.message}
-            self._append("outcome", "launch", where | refusal, facts)
+            self._append("outcome", "launch", where | refusal)
             return
         ids = sorted(item.instance_id for item in made)
         # `replied` is this machine's clock: what `scripts/bench_launch` counts from.
         launched = {"status": "launched", "instance_ids": ids, "replied": time.time()}
-        self._append("outcome", "launch", where | launched, facts)
+        self._append("outcome", "launch", where | launched)
         self._log(f"{len(ids)} instances in {offer.zone}, launched {iso(made[0].launch_time)}")
 
     def _start(self, action: do.Start, facts: Facts) -> None:
@@ -202,7 +201,7 @@ class Actor:
         if late:
             self._log(f"nodes {sorted(late)} have not put everything into S3; their time for it is over")
         detail = {"instance_ids": list(action.instance_ids), "reason": action.reason}
-        self._append("intent", "terminate", detail, facts)
+        self._append("intent", "terminate", detail)
         self._compute.terminate(action.instance_ids)
 
     def _record(self, action: do.Record) -> None:
@@ -215,5 +214,5 @@ class Actor:
         # The report first: whoever finds the generation closed also finds its report.
         write_report(self._spec, self._bucket, self._home, replace(state, closed=True), facts)
         detail = {"generation": state.generation, "verdict": action.verdict.to_json()}
-        self._append("outcome", "close", detail, facts)
+        self._append("outcome", "close", detail)
         self._home.forget_secrets(self._spec.run_id)

@@ -104,6 +104,12 @@ def test_a_new_instance_that_ec2_does_not_show_yet_is_not_dead() -> None:
     assert verdict_of(launched(), facts(200, [instance(0)])).kind == "failed"
 
 
+def test_a_launch_that_a_successor_sent_late_counts_from_then() -> None:
+    book = Book().add("intent", "launch", 0, generation=1, attempt=1, offer=0, request={})
+    book.add("outcome", "launch", 1500, generation=1, attempt=1, status="launched", instance_ids=list(PAIR))
+    assert decide(spec(), book.state, facts(1530, [instance(0)])) == (), "neither unknown, nor not ready in time"
+
+
 def test_all_nodes_done_is_finished() -> None:
     done = [beacon(i, "exited", 60, exit_code=0, exit_stage="run") for i in range(2)]
     assert verdict_of(launched(), facts(60, [instance(0), instance(1)], done)).kind == "finished"
