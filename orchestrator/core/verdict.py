@@ -202,7 +202,9 @@ def _stopped(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Ve
         return Verdict(kind, f"{why}: stopped before training began", "`orch resume` starts it")
     if all_exited and (gang.synced or facts.server_time - stop.time > 2 * spec.experiment.checkpoint_grace):
         return Verdict(kind, f"{why}: {_saved(gang, steps)}", hint)
-    if facts.server_time - stop.time > spec.experiment.checkpoint_grace and not all_exited:
+    # Nobody may have passed a user's wish on until now; a cap is not to be passed, whoever was away.
+    waited = facts.server_time - stop.time if kind == "capped" else facts.waited_since(stop.time)
+    if waited > spec.experiment.checkpoint_grace and not all_exited:
         limit = format_duration(spec.experiment.checkpoint_grace)
         newest = gang.checkpoint_step
         last = "no checkpoint" if newest is None else f"last checkpoint: step {newest}"
@@ -221,9 +223,9 @@ def _silent(gang: Gang, facts: Facts, launched: Launch) -> Verdict | None:
     for instance_id, rank in gang.ranks.items():
         beacon = gang.beacons.get(instance_id)
         if beacon is None:
-            if facts.server_time - launched.time > FIRST_BEACON_LIMIT:
+            if facts.waited_since(launched.time) > FIRST_BEACON_LIMIT:
                 return Verdict("failed", f"node {rank} ({instance_id}) never reported", "see `orch ssh`", "", rank)
-        elif facts.server_time - parse_time(beacon.time) > SILENCE_LIMIT:
+        elif facts.waited_since(parse_time(beacon.time)) > SILENCE_LIMIT:
             limit = format_duration(SILENCE_LIMIT)
             return Verdict("failed", f"node {rank} ({instance_id}) fell silent for {limit}", "`orch resume`", "", rank)
     return None

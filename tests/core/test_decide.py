@@ -176,6 +176,23 @@ def test_a_script_that_simply_exits_on_the_stop_file_was_stopped_not_failed() ->
     assert (verdict.kind, verdict.message) == ("stopped", "stopped by the user: no checkpoint was saved")
 
 
+def test_what_nobody_could_hear_is_not_silence() -> None:
+    quiet = facts(400, [instance(0), instance(1)], [beacon(0, seconds=400), beacon(1, seconds=200)])
+    assert "fell silent" in verdict_of(launched(), quiet).message
+    assert decide(spec(), launched().state, replace(quiet, watched_since=at(390))) == ()
+    fresh = facts(1500, [instance(0), instance(1)])
+    assert "never reported" in verdict_of(launched(), fresh).message
+    successor = replace(fresh, watched_since=at(1499))
+    assert decide(spec(), launched().state, successor) == (Start(PAIR, {"i-0": 0, "i-1": 1}, 1),)
+
+
+def test_a_stop_that_nobody_passed_on_is_passed_on_by_whoever_comes() -> None:
+    beacons = [beacon(0, seconds=400), beacon(1, seconds=400)]
+    late = facts(400, [instance(0), instance(1)], beacons, watched_since=at(399))
+    assert decide(spec(), launched().add("wish", "stop", 60, reason="r").state, late) == (Stop("i-0", 1),)
+    assert verdict_of(launched().add("wish", "stop", 60, reason="r", cap=True), late).kind == "capped"
+
+
 def test_a_script_that_does_not_look_is_ended_after_the_grace() -> None:
     book = launched().add("wish", "stop", 60, reason="r")
     late = facts(200, [instance(0), instance(1)], [beacon(0, seconds=200), beacon(1, seconds=200)], stop_sent=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.core.facts import Instance, PriceRow
 from orchestrator.core.spec import RunSpec
-from orchestrator.run.observe import merge
+from orchestrator.run.observe import Watch, merge
 from orchestrator.run.prices import from_lines, to_lines
 from orchestrator.run.progress import newest_figures, parse_progress
 from orchestrator.run.request import run_instances_request
@@ -60,6 +60,11 @@ def test_each_attempt_has_a_token_of_its_own_and_repeating_it_the_same() -> None
         spec(16), offer(), generation=1, attempt=3, resources=RESOURCES, root_device="/dev/sda1", user_data=""
     )
     assert other["ClientToken"] != request()["ClientToken"]
+
+
+def test_what_was_missed_during_a_gap_is_known_to_have_been_missed() -> None:
+    watch = Watch()
+    assert [watch.look(at(s)) for s in (0, 30, 74, 120, 121)] == [at(0), at(0), at(0), at(120), at(120)]
 
 
 def test_user_data_arms_the_timer_before_anything_else() -> None:
