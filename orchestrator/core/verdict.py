@@ -19,6 +19,10 @@ FIRST_BEACON_LIMIT = timedelta(minutes=20)
 SILENCE_LIMIT = timedelta(minutes=2)
 # When one rank fails the others follow within seconds; waiting for them names the first one.
 FAILURE_SETTLES = timedelta(seconds=8)
+# A node that is taken away takes its peers' training with it before EC2 shows it as going. Until it is known whether a
+# node that went quiet (beacons come every 5 s) is gone, its peers' exit codes say nothing.
+QUIET = timedelta(seconds=8)
+LOSS_SHOWS = timedelta(seconds=60)
 RETRIED_OFFERS = frozenset({"no-capacity", "not-offered", "quota", "price-cap"})
 
 
@@ -163,10 +167,10 @@ def _failed(gang: Gang, facts: Facts) -> Verdict | None:
     if not broken or any(b.stopped_step is not None for b in gang.beacons.values()):
         return None
     first = min(broken, key=lambda b: (_exit_time(b), b.rank))
-    others_pending = (
-        any(b.stage not in {"exited", "lost"} for b in gang.beacons.values()) or len(gang.beacons) < gang.size
-    )
-    if others_pending and facts.server_time - _exit_time(first) < FAILURE_SETTLES:
+    pending = [b for b in gang.beacons.values() if b.stage not in {"exited", "lost"}]
+    quiet = any(facts.server_time - parse_time(b.time) > QUIET for b in pending)
+    settles = LOSS_SHOWS if quiet else FAILURE_SETTLES
+    if (pending or len(gang.beacons) < gang.size) and facts.waited_since(_exit_time(first)) < settles:
         return None
     what = (
         "the training vanished without an exit code (killed?)"

@@ -127,9 +127,17 @@ def test_the_first_rank_that_failed_is_named_with_its_last_words() -> None:
 
 
 def test_the_others_get_a_moment_to_say_what_happened() -> None:
-    half = [beacon(0, "exited", 60, exit_code=1, exit_time="2026-11-20T12:01:00Z"), beacon(1, "running", 60)]
+    half = [beacon(0, "exited", 60, exit_code=1, exit_time="2026-11-20T12:01:00Z"), beacon(1, "running", 65)]
     assert decide(spec(), launched().state, facts(61, [instance(0), instance(1)], half)) == ()
     assert verdict_of(launched(), facts(70, [instance(0), instance(1)], half)).rank == 0
+
+
+def test_a_training_is_not_blamed_while_the_node_that_tore_it_down_may_be_gone() -> None:
+    torn = [beacon(0, "exited", 62, exit_code=1, exit_time="2026-11-20T12:01:02Z"), beacon(1, "running", 58)]
+    assert decide(spec(), launched().state, facts(90, [instance(0), instance(1)], torn)) == ()
+    taken = instance(1, "shutting-down", end_time=at(60), end_reason="Server.SpotInstanceTermination")
+    assert verdict_of(launched(), facts(91, [instance(0), taken], torn)).kind == "interrupted"
+    assert verdict_of(launched(), facts(125, [instance(0), instance(1)], torn)).rank == 0
 
 
 def test_a_node_with_another_host_key_ends_the_run_loudly_and_is_not_spoken_to() -> None:
