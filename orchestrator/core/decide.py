@@ -6,6 +6,7 @@ by another that calls this with the same facts. Deciding twice on equal facts gi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from orchestrator.core.actions import (
@@ -57,11 +58,7 @@ def decide(spec: RunSpec, ledger: LedgerState, facts: Facts) -> tuple[Action, ..
 def _go_on(spec: RunSpec, ledger: LedgerState, facts: Facts) -> tuple[Action, ...]:
     launched = ledger.launched
     if launched is None:
-        missing = _missing_resources(spec, facts)
-        if missing:
-            return missing
-        offer = next_offer(spec, ledger)
-        return () if offer is None else (Launch(ledger.generation, len(ledger.current) + 1, offer),)
+        return _launch(spec, ledger, facts)
     gang = Gang.of(launched, facts)
     if ledger.stop is None:
         cap = _cap_reached(spec, ledger, facts)
@@ -69,6 +66,18 @@ def _go_on(spec: RunSpec, ledger: LedgerState, facts: Facts) -> tuple[Action, ..
             return (Wish("stop", cap),)
         return _start(gang, facts, ledger.generation)
     return _ask_to_stop(gang, facts, ledger.generation)
+
+
+def _launch(spec: RunSpec, ledger: LedgerState, facts: Facts) -> tuple[Action, ...]:
+    offer = next_offer(spec, ledger)
+    if offer is None:
+        return ()
+    # What is launched costs at once: a gang that would be stopped at its first step is not launched at all.
+    per_second = -(-spec.offers[offer].price * spec.num_nodes // 3600)
+    cap = _cap_reached(spec, ledger, replace(facts, cost_per_second=per_second))
+    if cap is not None:
+        return (Wish("stop", cap),)
+    return _missing_resources(spec, facts) or (Launch(ledger.generation, len(ledger.current) + 1, offer),)
 
 
 def _missing_resources(spec: RunSpec, facts: Facts) -> tuple[Action, ...]:

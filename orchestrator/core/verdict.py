@@ -32,7 +32,9 @@ def find_verdict(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Verdict | 
         return ledger.verdict
     launched = ledger.launched
     if launched is None:
-        if ledger.stop is not None:
+        if (stop := ledger.stop) is not None and stop.detail.get("cap"):
+            return Verdict("capped", f"{stop.detail.get('reason')}: nothing was launched", "raise the limit")
+        if stop is not None:
             return Verdict("stopped", "stopped before anything was launched")
         return ledger.refused or _launch_failed(spec, ledger)
     gang = Gang.of(launched, facts)

@@ -22,6 +22,7 @@ from orchestrator.core import actions as do
 from orchestrator.core.facts import Facts
 from orchestrator.core.ids import Keys, client_token, resource_name
 from orchestrator.core.ledger import Verdict
+from orchestrator.core.plan import node_timer
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import iso
 from orchestrator.errors import Exit, NoPermission, OrchError, StaleEpoch
@@ -161,7 +162,9 @@ class Actor:
                 attempt=action.attempt,
                 resources=facts.resources,
                 root_device=self._images.root_device(spec.image),
-                user_data=user_data_of(spec),
+                user_data=user_data_of(
+                    spec, node_timer(spec.experiment, spec.num_nodes, spec.offers, facts.cost_so_far)
+                ),
             )
             self._append("intent", "launch", where | {"request": request, "token": token})
         self._log(f"asking for {spec.num_nodes} x {offer.instance_type} ({offer.lifecycle}) in {offer.zone}")

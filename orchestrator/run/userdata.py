@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from orchestrator.core.spec import RunSpec
 from orchestrator.node.bootstrap import BootConfig, user_data
 
 
-def user_data_of(spec: RunSpec) -> str:
-    """Return the script every node of the run gets; the same for all of them and all generations."""
+def user_data_of(spec: RunSpec, timer: timedelta) -> str:
+    """Return the script that every node of a launch gets; `timer` is how long it lives without a scheduler."""
     return user_data(
         BootConfig(
             run=spec.run_id,
@@ -15,7 +17,7 @@ def user_data_of(spec: RunSpec) -> str:
             region=spec.region,
             bundle=spec.bundle,
             ssh_user=spec.ssh_user,
-            timer=spec.timer,
+            timer=timer,
             stages_data=bool(spec.experiment.data),
         )
     )

@@ -220,6 +220,18 @@ def test_deadline_and_dollar_cap_stop_the_run_while_there_is_time_to_save() -> N
     assert near == (Wish("stop", "max_cost of $60.00 is near"),)
 
 
+def test_nothing_is_launched_that_a_cap_would_stop_at_once() -> None:
+    book = launched().add("intent", "end", 60, verdict=Verdict("interrupted", "m").to_json())
+    book.add("outcome", "close", 70, generation=1).add("wish", "resume", 100)
+    capped, spent = spec(max_cost="60"), facts(101, cost_so_far=59_900_000)
+    assert decide(capped, book.state, spent) == (Wish("stop", "max_cost of $60.00 is near"),)
+    book.add("wish", "stop", 101, reason="max_cost of $60.00 is near", cap=True)
+    assert verdict_of(book, spent, max_cost="60").kind == "capped"
+    assert decide(spec(), Book().add("wish", "note", 0).state, facts(3550))[0] == Wish(
+        "stop", "max_duration of 1h00m is near"
+    )
+
+
 def test_after_the_verdict_nodes_upload_then_go_then_everything_else_then_the_report() -> None:
     book = launched().add("intent", "end", 60, verdict=Verdict("finished", "m").to_json())
     state = book.state

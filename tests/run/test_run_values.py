@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -68,7 +69,9 @@ def test_what_was_missed_during_a_gap_is_known_to_have_been_missed() -> None:
 
 
 def test_user_data_arms_the_timer_before_anything_else() -> None:
-    lines = [line for line in user_data_of(spec()).splitlines() if line and not line.startswith("#")]
+    lines = [
+        line for line in user_data_of(spec(), timedelta(minutes=60)).splitlines() if line and not line.startswith("#")
+    ]
     assert lines[0].startswith("shutdown -P +60 ")
 
 
