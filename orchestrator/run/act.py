@@ -203,8 +203,10 @@ class Actor:
         late = [beacon.rank for beacon in beacons if beacon is not None and not beacon.synced]
         if late:
             self._log(f"nodes {sorted(late)} have not put everything into S3; their time for it is over")
-        detail = {"instance_ids": list(action.instance_ids), "reason": action.reason}
-        self._append("intent", "terminate", detail)
+        # EC2 may show them as running for a while yet: then the same is asked again, and one intent is enough.
+        if not set(action.instance_ids) <= self._ledger.terminating:
+            detail = {"instance_ids": list(action.instance_ids), "reason": action.reason}
+            self._append("intent", "terminate", detail)
         self._compute.terminate(action.instance_ids)
 
     def _record(self, action: do.Record) -> None:

@@ -44,6 +44,12 @@ class Ledger:
         """The entries read so far, in order."""
         return tuple(self._entries[seq] for seq in sorted(self._entries))
 
+    @property
+    def terminating(self) -> frozenset[str]:
+        """The instances that some entry read so far means to terminate."""
+        meant = (entry.detail for entry in self._entries.values() if entry.action == "terminate")
+        return frozenset(instance_id for detail in meant for instance_id in detail["instance_ids"])
+
     def append(self, kind: Kind, action: str, detail: Mapping[str, Any], *, epoch: int, now: datetime) -> Entry:
         """Write the next entry, reading what others wrote in between. Raises PreconditionFailed after many races."""
         for _ in range(ATTEMPTS):
