@@ -122,6 +122,7 @@ class Actor:
             case do.Record():
                 self._record(action)
             case do.Delete():
+                self._fence()
                 self._compute.delete(action.resource)
             case do.Close():
                 self._close(action, facts)
@@ -130,10 +131,18 @@ class Actor:
         # The time of now, not of the facts: they may be old, and what is waited for counts from here.
         self._ledger.append(kind, what, detail, epoch=self._lease.epoch, now=self._bucket.server_time())
 
+    def _fence(self) -> None:
+        """Right before EC2 is told anything: a scheduler that slept since its intent may have been replaced.
+
+        Raises StaleEpoch.
+        """
+        self._lease.hold(self._bucket.server_time())
+
     def _create(self, action: do.Create) -> None:
         spec = self._spec
         name = resource_name(spec.run_id)
         self._append("intent", "create", {"kind": action.kind, "name": name})
+        self._fence()
         try:
             if action.kind == "key-pair":
                 self._compute.import_key_pair(name, spec.public_key, tags(spec))
@@ -167,6 +176,7 @@ class Actor:
                 ),
             )
             self._append("intent", "launch", where | {"request": request, "token": token})
+        self._fence()
         self._log(f"asking for {spec.num_nodes} x {offer.instance_type} ({offer.lifecycle}) in {offer.zone}")
         try:
             made = self._compute.run_instances(request)
@@ -207,6 +217,7 @@ class Actor:
         if not set(action.instance_ids) <= self._ledger.terminating:
             detail = {"instance_ids": list(action.instance_ids), "reason": action.reason}
             self._append("intent", "terminate", detail)
+        self._fence()
         self._compute.terminate(action.instance_ids)
 
     def _record(self, action: do.Record) -> None:

@@ -86,6 +86,11 @@ class Lease:
             return False
         return self._swap(held.epoch + 1 if held else 1, now, held.etag if held else None)
 
+    def hold(self, now: datetime) -> None:
+        """Renew it when a third of its lifetime is over. Raises StaleEpoch when somebody else took it."""
+        if self._held is None or self._held.expires - now < LIFETIME * 2 / 3:
+            self.renew(now)
+
     def renew(self, now: datetime) -> None:
         """Extend the lease. Raises StaleEpoch when somebody else took it.
 

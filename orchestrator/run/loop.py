@@ -23,14 +23,13 @@ from orchestrator.errors import OrchError, StaleEpoch
 from orchestrator.run import prices
 from orchestrator.run.act import Actor
 from orchestrator.run.home import Home
-from orchestrator.run.lease import LIFETIME, Lease, Owner
+from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.observe import Observer
 from orchestrator.run.spec import load_spec
 
 BUSY_TICK = 0.25
 IDLE_TICK = 1.5
-RENEW_AFTER = LIFETIME / 3
 PRICE_INTERVAL = timedelta(seconds=60)
 LONGEST_BACKOFF = 20.0
 
@@ -51,7 +50,7 @@ class Scheduler:
         self._observer = Observer(self._compute, bucket, run_id)
         self._actor = Actor(self._spec, session, bucket, home, self._ledger, self._lease, log, self.final_prices)
         self._rows: tuple[PriceRow, ...] = prices.load(bucket, run_id)
-        self._renewed = self._priced = datetime.fromtimestamp(0, UTC)
+        self._priced = datetime.fromtimestamp(0, UTC)
         self._phase = ""
 
     def run(self) -> None:
@@ -93,10 +92,7 @@ class Scheduler:
 
     def _tick(self) -> bool:
         """Do what is to be done now; tell whether the generation is closed."""
-        now = self._bucket.server_time()
-        if now - self._renewed > RENEW_AFTER:
-            self._lease.renew(now)
-            self._renewed = now
+        self._lease.hold(self._bucket.server_time())
         state = self._ledger.read()
         facts = self._actor.complete(self._with_cost(self._observer.observe()))
         phase = find_phase(state, facts)

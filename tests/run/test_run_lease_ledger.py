@@ -44,6 +44,17 @@ def test_an_owner_that_lost_the_lease_learns_it_at_once(bucket: Bucket) -> None:
         first.renew(NOW)
 
 
+def test_holding_a_lease_renews_it_in_time_and_notices_its_loss(bucket: Bucket) -> None:
+    first, second = (Lease(bucket, "lease-7", owner(name)) for name in "ab")
+    first.try_acquire(NOW)
+    for part in range(1, 7):
+        first.hold(NOW + part * LIFETIME / 2)
+    assert not second.try_acquire(NOW + LIFETIME * 3.5)
+    second.try_acquire(NOW + LIFETIME * 5)
+    with pytest.raises(StaleEpoch):
+        first.hold(NOW + LIFETIME * 5)
+
+
 def test_an_owner_whose_renewal_was_taken_but_not_answered_keeps_the_lease(bucket: Bucket, cloud: SandboxCloud) -> None:
     mine, other = (Lease(bucket, "lease-6", owner(name)) for name in "ab")
     mine.try_acquire(NOW)
