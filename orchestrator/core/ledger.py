@@ -112,19 +112,24 @@ class LedgerState:
 
 
 def replay(entries: Sequence[Entry]) -> LedgerState:
-    """Return the state after `entries` (any order; sorted by `seq` here). Unknown actions are ignored."""
+    """Return the state after `entries` (any order; sorted by `seq` here). Unknown actions are ignored.
+
+    What a scheduler concludes counts for nothing once a later one has written: it slept over its conclusion, and the
+    run may have gone on, or been resumed, meanwhile. Launches always count: EC2 may have got the request.
+    """
     generation, closed = 1, False
     began = verdict_time = stop = refused = verdict = None
     launches: dict[tuple[int, int], Launch] = {}
-    last = 0
+    last = epoch = 0
     for entry in sorted(entries, key=lambda e: e.seq):
         last = entry.seq
+        stale, epoch = 0 < entry.epoch < epoch, max(epoch, entry.epoch)
         began = began or entry.time
         match (entry.kind, entry.action):
             case ("wish", "resume") if closed:
                 generation, began, closed = generation + 1, entry.time, False
                 verdict_time = stop = refused = verdict = None
-            case ("wish", "stop") if not closed and stop is None:
+            case ("wish", "stop") if not closed and stop is None and not stale:
                 stop = entry
             case ("intent", "launch"):
                 made = _launch(entry)
@@ -133,11 +138,11 @@ def replay(entries: Sequence[Entry]) -> LedgerState:
                 key = (int(entry.detail["generation"]), int(entry.detail["attempt"]))
                 if key in launches and launches[key].status is None:
                     launches[key] = _outcome(launches[key], entry)
-            case ("outcome", "refused") if refused is None:
+            case ("outcome", "refused") if refused is None and not stale:
                 refused = Verdict.from_json(entry.detail["verdict"])
-            case ("intent", "end") if verdict is None:
+            case ("intent", "end") if verdict is None and not stale:
                 verdict, verdict_time = Verdict.from_json(entry.detail["verdict"]), entry.time
-            case ("outcome", "close") if entry.detail.get("generation") == generation:
+            case ("outcome", "close") if entry.detail.get("generation") == generation and not stale:
                 closed = True
     ordered = tuple(launches[key] for key in sorted(launches))
     return LedgerState(generation, began, ordered, stop, refused, verdict, verdict_time, closed, last)

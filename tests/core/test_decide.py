@@ -10,7 +10,7 @@ import pytest
 from orchestrator.core.actions import Close, Create, Delete, End, Kill, Launch, Record, Start, Stop, Terminate, Wish
 from orchestrator.core.decide import decide
 from orchestrator.core.facts import Facts, Node
-from orchestrator.core.ledger import Verdict
+from orchestrator.core.ledger import Verdict, replay
 from orchestrator.core.phase import find_phase
 from tests.core.worlds import RESOURCES, Book, at, beacon, facts, instance, offer, spec
 
@@ -271,6 +271,17 @@ def test_a_run_that_ended_can_be_resumed_as_a_new_generation() -> None:
     seen = facts(101, gone, recorded=recorded)
     assert decide(spec(), book.state, seen) == (Launch(2, 1, 0),)
     assert find_phase(book.state, seen) == "launching"
+
+
+def test_a_conclusion_that_a_scheduler_slept_over_is_not_that_of_the_run() -> None:
+    end = launched().add("intent", "end", 60, verdict=Verdict("failed", "fell silent").to_json()).entries[-1]
+    stop = Book().add("wish", "stop", 60, reason="max_cost is near", cap=True).entries[-1]
+    later = launched().add("intent", "create", 61).entries
+    later[-1] = replace(later[-1], epoch=2)
+    for late in (end, stop):
+        state = replay([*later, replace(late, seq=len(later) + 1)])
+        assert (state.verdict, state.stop) == (None, None)
+    assert replay([*later, replace(stop, seq=len(later) + 1, epoch=0)]).stop is not None, "a user has no epoch"
 
 
 def test_deciding_twice_on_equal_facts_gives_equal_actions() -> None:
