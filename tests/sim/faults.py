@@ -240,7 +240,12 @@ def stop(world: World) -> bool:
 
 
 def damage(world: World) -> bool:
-    """Let the data of the newest checkpoint be lost: its manifest no longer fits, so it counts for nothing."""
+    """Let the data of the newest checkpoint be lost: its manifest no longer fits, so it counts for nothing.
+
+    Not while nodes restore: what some of them have already brought the others would never find.
+    """
+    if any(rank.started is None for node in world.nodes.values() for rank in node.trainers):
+        return False
     keys = Keys(world.spec.run_id)
     steps = [int(key.split("/")[-2]) for key in world.store.keys(keys.checkpoints) if key.endswith(NAME)]
     if not steps:

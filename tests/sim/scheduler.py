@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 # Slower than production's, so that a seed takes milliseconds; a tick decides from facts, not from how often it comes.
-QUICK_TICK = 2.0
-CALM_TICK = 8.0
+QUICK_TICK = 3.0
+CALM_TICK = 10.0
 AFTER_ACTING = 0.5
-POLL = 3.0
+POLL = 5.0
+BILL_EVERY = 8.0
 PRICES_EVERY = 60.0
 JUDGED_EVERY = 45.0
 QUICK = frozenset({"launching", "booting", "starting", "terminating", "saving", "stopping"})
@@ -87,7 +88,8 @@ class Scheduler:
         self._stale = False
         self.held_until = 0.0
         self._rows: tuple[PriceRow, ...] = ()
-        self._priced = self._judged = -PRICES_EVERY
+        self._priced = self._judged = self._billed = -PRICES_EVERY
+        self._cost = (0, 0)
         self._ends: dict[str, datetime] = {}
         self.ended = ""
 
@@ -181,14 +183,18 @@ class Scheduler:
             self._priced = now
         # Production computes the bill on every tick; here, for speed, only where it matters or is to be judged.
         judged = now - self._judged >= JUDGED_EVERY
-        if self._spec.experiment.max_cost is None and not judged:
-            return facts
+        capped = self._spec.experiment.max_cost is not None
+        if not judged and (not capped or now - self._billed < BILL_EVERY):
+            cost, rate = self._cost
+            return replace(facts, cost_so_far=cost, cost_per_second=rate) if capped else facts
+        self._billed = now
         bill = make_bill(self._spec.run_id, facts.instances, self._rows, world.market.on_demand(), facts.server_time)
         if judged:
             self._judged = now
             world.billed(facts, self._rows, bill)
         hourly = sum(line.hours[-1].price for line in bill.instances if line.instance_id in alive)
-        return replace(facts, cost_so_far=bill.high, cost_per_second=-(-hourly // 3600))
+        self._cost = bill.high, -(-hourly // 3600)
+        return replace(facts, cost_so_far=self._cost[0], cost_per_second=self._cost[1])
 
     def _fetch_prices(self) -> None:
         self.world.api("prices")
