@@ -107,6 +107,16 @@ def interrupt(instance: str, after: float) -> None:
 
 @command.command()
 @click.argument("instance")
+def rebalance(instance: str) -> None:
+    """Give an INSTANCE the advice EC2 gives when an interruption has become likely."""
+    from orchestrator.sandbox import control
+
+    control.rebalance(open_home().path, instance)
+    click.echo(f"{instance} has the advice")
+
+
+@command.command()
+@click.argument("instance")
 def kill(instance: str) -> None:
     """Take an INSTANCE at once, without notice."""
     from orchestrator.sandbox import control

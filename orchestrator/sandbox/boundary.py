@@ -34,6 +34,9 @@ class Hosts(Protocol):
     def announce_interruption(self, instance_id: str, iso_time: str) -> None:
         """From now on the host's IMDS serves `spot/instance-action` with that time."""
 
+    def announce_rebalance(self, instance_id: str, iso_time: str) -> None:
+        """From now on the host's IMDS serves `events/recommendations/rebalance` with that time."""
+
 
 class Cloud(Protocol):
     """What hosts ask of EC2; `sandbox.cloud` implements it, the hosts' supervisor and IMDS call it."""

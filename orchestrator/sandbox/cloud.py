@@ -157,6 +157,16 @@ class SandboxCloud:
         self._lifecycle.after(notice_seconds, partial(self._take, machine))
         return end
 
+    def rebalance(self, instance_id: str) -> str:
+        """Advise that a spot instance is likely to be interrupted, and return the time of the advice (ISO-8601).
+
+        Nothing follows from it. Raises NotFound, and OrchError for an instance that is not running.
+        """
+        self._takeable(instance_id, frozenset({"running"}))
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._hosts.announce_rebalance(instance_id, now)
+        return now
+
     def kill(self, instance_id: str) -> None:
         """Take an instance without notice, as EC2 takes it. Raises NotFound, and OrchError for one that has ended."""
         self._take(self._takeable(instance_id, _TAKEABLE))

@@ -142,6 +142,11 @@ def interrupt(home: Path, instance_id: str, notice_seconds: float = 120.0) -> No
     _call(_up(home), "POST", "interrupt", {"instance_id": instance_id, "notice_seconds": notice_seconds})
 
 
+def rebalance(home: Path, instance_id: str) -> None:
+    """Advise an instance that it is likely to be interrupted. Raises NotFound, OrchError (gone)."""
+    _call(_up(home), "POST", "rebalance", {"instance_id": instance_id})
+
+
 def kill(home: Path, instance_id: str) -> None:
     """Take an instance without notice. Raises NotFound, OrchError (gone already)."""
     _call(_up(home), "POST", "kill", {"instance_id": instance_id})

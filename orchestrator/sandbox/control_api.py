@@ -7,6 +7,7 @@ Bodies and answers are JSON. A failure answers `{"error": "<one line>"}` with 40
                                "quotas": {code: vcpus}, "instances": [{"instance_id", "state", "address",
                                "instance_type", "zone", "lifecycle", "launch_time"}]}
     POST /_orch/interrupt  {"instance_id", "notice_seconds": 120.0}                     -> {"time": "<ISO-8601>"}
+    POST /_orch/rebalance  {"instance_id"}                                              -> {"time": "<ISO-8601>"}
     POST /_orch/kill       {"instance_id"}                                              -> {}
     POST /_orch/fault      {"action", "code", "count": 1, "zone": null}                 -> {}
     POST /_orch/clear-faults  {}                                                        -> {}
@@ -38,6 +39,9 @@ class Controlled(Protocol):
 
     def interrupt(self, instance_id: str, notice_seconds: float = 120.0) -> str:
         """Announce the end of an instance and take it after the notice; return the announced time."""
+
+    def rebalance(self, instance_id: str) -> str:
+        """Advise that an instance is likely to be interrupted; return the time of the advice."""
 
     def kill(self, instance_id: str) -> None:
         """Take an instance without notice."""
@@ -86,6 +90,8 @@ def _do(cloud: Controlled, method: str, verb: str, asked: dict[str, Any]) -> dic
             return cloud.status()
         case ("POST", "interrupt"):
             return {"time": cloud.interrupt(asked["instance_id"], float(asked.get("notice_seconds", 120.0)))}
+        case ("POST", "rebalance"):
+            return {"time": cloud.rebalance(asked["instance_id"])}
         case ("POST", "kill"):
             cloud.kill(asked["instance_id"])
         case ("POST", "fault"):

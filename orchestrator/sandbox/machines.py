@@ -100,6 +100,10 @@ class Machines:
         """From now on serve `spot/instance-action` with that time from the host's metadata service."""
         self._imds.announce(instance_id, iso_time)
 
+    def announce_rebalance(self, instance_id: str, iso_time: str) -> None:
+        """From now on serve `events/recommendations/rebalance` with that time from the host's metadata service."""
+        self._imds.advise(instance_id, iso_time)
+
     def _credentials(self, role_name: str) -> dict[str, str]:
         if self._cloud is None:
             raise RuntimeError("no cloud is attached")

@@ -27,6 +27,9 @@ class NoHosts:
     def announce_interruption(self, instance_id: str, iso_time: str) -> None:
         pass
 
+    def announce_rebalance(self, instance_id: str, iso_time: str) -> None:
+        pass
+
 
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[SandboxCloud]:

@@ -31,6 +31,7 @@ class NotingHosts:
         self.boot_times: dict[str, float] = {}
         self.halted: list[str] = []
         self.notices: dict[str, str] = {}
+        self.advice: dict[str, str] = {}
         self.stuck = self.broken = False
 
     def boot(self, spec: HostSpec) -> None:
@@ -46,6 +47,9 @@ class NotingHosts:
 
     def announce_interruption(self, instance_id: str, iso_time: str) -> None:
         self.notices[instance_id] = iso_time
+
+    def announce_rebalance(self, instance_id: str, iso_time: str) -> None:
+        self.advice[instance_id] = iso_time
 
 
 class World:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.agent.converge import Finish, PowerOff, Report, Seen, converge
+from orchestrator.agent.converge import AskToSave, AskToStop, Finish, PowerOff, Report, Seen, converge
 from orchestrator.agent.local import Local
 from orchestrator.core.beacon import Beacon, Stage
 from orchestrator.core.ids import Keys
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.sim.node import Node
 
 LINGER = 600.0
-HEARTBEAT = 5.0
+HEARTBEAT = 3.0
 RETRY = 4.0
 
 
@@ -37,6 +37,7 @@ class Agent:
         self._uploading = False
         self._retrying = False
         self.synced = False
+        self.advised = False
         self.silent_until = node.clock.now + 1
         node.clock.after(1.0, node.beat_now)
 
@@ -59,6 +60,7 @@ class Agent:
             started=rank.started,
             epoch=node.epoch,
             contact=node.contact,
+            asked=rank.stop,
         )
         watched = (rank.exit, self.synced, node.epoch, node.contact)
         if watched != self._watched:
@@ -66,8 +68,15 @@ class Agent:
             if self.synced:
                 node.clock.after(LINGER + 1, node.beat_now)
         self._upload()
-        for action in converge(Seen(local, now - self._born, self.synced, now - self._quiet_since), LINGER):
+        noticed = node.machine.notice is not None
+        seen = Seen(local, now - self._born, self.synced, now - self._quiet_since, noticed, self.advised)
+        for action in converge(seen, LINGER):
             match action:
+                case AskToStop():
+                    node.ask_to_stop(rank)
+                case AskToSave():
+                    self.advised = False
+                    node.ask_to_save(rank)
                 case Report(stage):
                     self._report(stage)
                 case Finish():
@@ -94,6 +103,7 @@ class Agent:
             synced=self.synced,
             started=rank.started,
             notice=node.machine.notice,
+            progress=self._progress(),
         )
         try:
             node.say(beacon)
@@ -101,6 +111,11 @@ class Agent:
             self._retry()
         else:
             self._beat_at = now
+
+    def _progress(self) -> dict[str, int] | None:
+        """Return the last progress line of the script, which the node of rank 0 writes."""
+        step = self._node.step_of(self._rank)
+        return None if step is None else {"step": step}
 
     def _retry(self) -> None:
         """Say it again soon; one such promise is enough."""

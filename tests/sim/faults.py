@@ -40,6 +40,7 @@ CALLS = {
 # Faults that happen at a moment, by the most of them in a seed.
 EVENTS = {
     "interruption": 2,
+    "advice": 2,
     "host dies": 1,
     "reboot": 1,
     "boot fails": 1,
@@ -127,8 +128,17 @@ def interrupt(world: World, notice: bool | None = None) -> bool:
             world.ec2.end(machine, TAKEN_BY_EC2)
 
     if told:
+        world.hurt(machine, "interruption")
         machine.notice = iso(moment(world.clock.now + 120))
     world.clock.after(120 if told else 0, take)
+    return True
+
+
+def advise(world: World) -> bool:
+    """Let EC2 say that it may soon want an instance back."""
+    if (node := pick(world)) is None or node.agent is None:
+        return False
+    node.agent.advised = True
     return True
 
 
@@ -257,6 +267,7 @@ def damage(world: World) -> bool:
 
 HAPPENINGS: dict[str, Callable[[World], bool]] = {
     "interruption": interrupt,
+    "advice": advise,
     "host dies": kill_host,
     "reboot": reboot,
     "boot fails": spoil_boot,

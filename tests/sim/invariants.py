@@ -234,7 +234,8 @@ def honesty(world: World) -> str | None:
     verdict = state.verdict
     if verdict is None or state.launched is None:
         return None
-    hurts = world.truth.hurts.get(state.generation, set())
+    first = state.generation - len(state.recoveries)
+    hurts = set().union(*(found for generation, found in world.truth.hurts.items() if generation >= first))
     gangs = [gang for gang in world.gangs.values() if gang.generation == state.generation]
     ended_well = any(
         len(gang.ranks) == gang.size and all(rank.exit and rank.exit[0] == 0 for rank in gang.ranks.values())

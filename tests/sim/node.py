@@ -148,6 +148,26 @@ class Node:
         self._gang_of(generation, rank.ips).asked_to_stop()
         return "stopping"
 
+    def answer(self) -> str:
+        """Say that it is there. Raises Unreachable."""
+        if not self.reachable or not self.ready:
+            raise Unreachable(f"{self.machine.id} does not answer")
+        return "here"
+
+    def ask_to_stop(self, rank: Rank) -> None:
+        """Make the stop file appear, as the agent does by itself."""
+        rank.stop = True
+        self._gang_of(rank.generation, rank.ips).asked_to_stop()
+
+    def ask_to_save(self, rank: Rank) -> None:
+        """Make the save file appear."""
+        self._gang_of(rank.generation, rank.ips).asked_to_save()
+
+    def step_of(self, rank: Rank) -> int | None:
+        """Return the step that a rank last wrote down, None before the first and on all but the first rank."""
+        gang = self._gang_of(rank.generation, rank.ips)
+        return gang.step if rank.rank == 0 and gang.began else None
+
     def kill(self, generation: int, epoch: int) -> str:
         """End the training. Raises StaleEpoch, Unreachable."""
         self._guard(epoch)
@@ -217,7 +237,9 @@ class Node:
         def fetch() -> None:
             if not rank.alive:
                 return
-            if restore_step is not None:
+            if restore_step is None:
+                self._drop_newer(None)
+            else:
                 if not (self.reachable and self.store.up):
                     if self.clock.now < give_up:
                         self.clock.after(RETRY, fetch)
@@ -244,6 +266,13 @@ class Node:
         names = [key.removeprefix(keys.checkpoints).split("/") for key in self.store.keys(keys.checkpoints)]
         steps = {int(step) for step, name in names if name == "MANIFEST.json" and int(step) <= newest_allowed}
         corrupt = {step for step in steps if not self.store.has(keys.checkpoint(step, "state.pt"))}
-        found = newest(steps, corrupt)
-        if found is not None and self.rules.restores:
+        found = newest(steps, corrupt) if self.rules.restores else None
+        self._drop_newer(found)
+        if found is not None:
             self.local_steps.add(found)
+
+    def _drop_newer(self, step: int | None) -> None:
+        """Forget the checkpoints after `step`: the other nodes do not have them."""
+        self.local_steps = {known for known in self.local_steps if step is not None and known <= step}
+        for rank in self.made:
+            rank.checkpoints = [known for known in rank.checkpoints if known in self.local_steps]

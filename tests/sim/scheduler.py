@@ -19,16 +19,16 @@ from orchestrator.core.bill import make_bill
 from orchestrator.core.facts import Facts, Instance, PriceRow, Resource
 from orchestrator.core.ids import client_token, resource_name
 from orchestrator.core.phase import find_phase
-from orchestrator.core.plan import node_timer
 from orchestrator.core.spec import RunSpec
 from orchestrator.errors import OrchError, StaleEpoch, Unreachable
-from orchestrator.run.act import TRY_AGAIN
+from orchestrator.run.act import ASK_AGAIN, TRY_AGAIN, Errand
 from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.loop import LONGEST_BACKOFF
 from orchestrator.run.nodes import newest_step
 from orchestrator.run.observe import Watch, merge
 from orchestrator.run.request import run_instances_request
+from orchestrator.run.userdata import timer_left
 from tests.sim.clock import Body, Crashed
 from tests.sim.store import Listed
 
@@ -43,7 +43,7 @@ POLL = 5.0
 BILL_EVERY = 8.0
 PRICES_EVERY = 60.0
 JUDGED_EVERY = 45.0
-QUICK = frozenset({"launching", "booting", "starting", "terminating", "saving", "stopping"})
+QUICK = frozenset({"launching", "booting", "starting", "recovering", "terminating", "saving", "stopping"})
 
 
 class Client:
@@ -82,8 +82,10 @@ class Scheduler:
         self._client = client
         self._lease = Lease(client, self._spec.run_id, Owner(name, 1, name))
         self._ledger = Ledger(client, self._spec.run_id, name)
-        self._reaching: set[tuple[str, str]] = set()
-        self._reached: set[tuple[str, str]] = set()
+        self._reaching: set[Errand] = set()
+        self._reached: set[Errand] = set()
+        self._unanswered: set[str] = set()
+        self._answered: dict[str, float] = {}
         self._watch = Watch()
         self._stale = False
         self.held_until = 0.0
@@ -132,7 +134,7 @@ class Scheduler:
         """Do what is to be done now; tell whether the generation is closed."""
         self._fence()
         state = self._ledger.read()
-        facts = self._complete(self._with_cost(self._observe()))
+        facts = self._complete(self._with_cost(self._observe()), state.generation)
         phase = find_phase(state, facts)
         if state.closed:
             return True
@@ -200,15 +202,20 @@ class Scheduler:
         self.world.api("prices")
         self._rows = self.world.market.history(self.world.clock.now)
 
-    def _complete(self, facts: Facts) -> Facts:
+    def _complete(self, facts: Facts, generation: int) -> Facts:
         if self._stale:
             raise StaleEpoch("a node obeys a newer scheduler")
         both = self._reached | self._reaching
+        asked = {item.instance_id for item in self._reaching if item.what == "probe"}
+        self._unanswered &= {item.instance_id for item in facts.instances if item.usable}
+        recent = {i for i, moment in self._answered.items() if self.world.clock.now - moment < ASK_AGAIN}
         return replace(
             facts,
-            started=frozenset(i for what, i in both if what == "start"),
-            stop_sent=any(what == "stop" for what, _ in both),
-            killed=frozenset(i for what, i in both if what == "kill"),
+            started=frozenset(e.instance_id for e in both if (e.what, e.generation) == ("start", generation)),
+            stop_sent=any((e.what, e.generation) == ("stop", generation) for e in both),
+            killed=frozenset((e.instance_id, e.generation) for e in both if e.what == "kill"),
+            unanswered=frozenset(self._unanswered),
+            answering=frozenset(asked | recent),
         )
 
     def _append(self, kind: Any, what: str, detail: Mapping[str, Any]) -> None:
@@ -220,8 +227,10 @@ class Scheduler:
                 yield from self._create(action)
             case do.Launch():
                 yield from self._launch(action, facts)
-            case do.Start() | do.Stop() | do.Kill():
+            case do.Start() | do.Stop() | do.Kill() | do.Probe():
                 self._send(action, facts)
+            case do.Recover():
+                self._append("intent", "recover", action.recovery.to_json())
             case do.Wish():
                 self._append("wish", action.action, {"reason": action.reason, "cap": True})
             case do.End():
@@ -260,14 +269,17 @@ class Scheduler:
     def _launch(self, action: do.Launch, facts: Facts) -> Body:
         spec, world = self._spec, self.world
         where: dict[str, Any] = {"generation": action.generation, "attempt": action.attempt, "offer": action.offer}
+        where |= {} if action.count is None else {"count": action.count}
         request = action.request
         if request is None:
-            timer = node_timer(spec.experiment, spec.num_nodes, spec.offers, facts.cost_so_far)
+            began = self._ledger.state.generation_began or facts.server_time
+            timer = timer_left(spec, facts.server_time - began, facts.cost_so_far)
             request = run_instances_request(
                 spec,
                 spec.offers[action.offer],
                 generation=action.generation,
                 attempt=action.attempt,
+                count=action.count or spec.num_nodes,
                 resources=facts.resources,
                 root_device="/dev/sda1",
                 user_data=str(timer.total_seconds()),
@@ -292,33 +304,41 @@ class Scheduler:
     def _fence(self) -> None:
         self._lease.hold(self.world.store.server_time())
 
-    def _send(self, action: do.Start | do.Stop | do.Kill, facts: Facts) -> None:
-        node, epoch, generation = self.world.node, self.epoch, action.generation
+    def _send(self, action: do.Start | do.Stop | do.Kill | do.Probe, facts: Facts) -> None:
+        node, epoch = self.world.node, self.epoch
         match action:
             case do.Start():
-                for i in action.instance_ids:
-                    self._reach("start", i, self._start_command(action, i, facts))
-            case do.Stop(first):
-                self._reach("stop", first, lambda: node(first).stop(generation, epoch))
-            case do.Kill():
-                for i in action.instance_ids:
-                    self._reach("kill", i, partial(lambda i: node(i).kill(generation, epoch), i))
+                self._start(action, facts)
+            case do.Stop(first, generation):
+                self._reach(Errand("stop", first, generation), lambda: node(first).stop(generation, epoch))
+            case do.Kill(ids, generation):
+                for i in ids:
+                    kill = partial(lambda i: node(i).kill(generation, epoch), i)
+                    self._reach(Errand("kill", i, generation), kill)
+            case do.Probe(ids):
+                self._unanswered -= set(ids)
+                for i in ids:
+                    self._reach(Errand("probe", i, 0), partial(lambda i: node(i).answer(), i))
+
+    def _start(self, action: do.Start, facts: Facts) -> None:
+        if action.generation > 1 and not self._ledger.state.restore_known:
+            step = newest_step(self._client, self._spec.run_id)
+            self._append("intent", "start", {"generation": action.generation, "restore_step": step})
+        self._fence()
+        for i in action.instance_ids:
+            self._reach(Errand("start", i, action.generation), self._start_command(action, i, facts))
 
     def _start_command(self, action: do.Start, instance_id: str, facts: Facts) -> Callable[[], str]:
         by_id = {item.instance_id: item for item in facts.instances}
         ips = tuple(str(by_id[i].private_ip) for i in sorted(action.ranks, key=lambda i: action.ranks[i]))
         rank, generation, epoch, world = action.ranks[instance_id], action.generation, self.epoch, self.world
+        step = self._ledger.state.restore_step
+        return lambda: world.node(instance_id).start(generation, epoch, rank, ips, step, world.script.upload)
 
-        def start() -> str:
-            step = newest_step(self._client, self._spec.run_id) if generation > 1 else None
-            return world.node(instance_id).start(generation, epoch, rank, ips, step, world.script.upload)
-
-        return start
-
-    def _reach(self, what: str, instance_id: str, command: Callable[[], str]) -> None:
+    def _reach(self, errand: Errand, command: Callable[[], str]) -> None:
         """Send a command by SSH, beside the loop."""
-        key, world = (what, instance_id), self.world
-        self._reaching.add(key)
+        world, (what, instance_id, _) = self.world, errand
+        self._reaching.add(errand)
 
         def arrive() -> None:
             if world.is_dead(self):
@@ -334,8 +354,18 @@ class Scheduler:
                 self._stale = True
             except OrchError as error:
                 world.note("trouble", f"{what} {instance_id}: {error.message}")
+                if what == "probe":
+                    self._unanswered.add(instance_id)
             else:
-                self._reached.add(key)
-            self._reaching.discard(key)
+                self._came_back(errand)
+            self._reaching.discard(errand)
 
         world.clock.after(world.rng.uniform(0.3, 2), arrive)
+
+    def _came_back(self, errand: Errand) -> None:
+        """Take in that a node answered."""
+        if errand.what != "probe":
+            self._reached.add(errand)
+            return
+        self._unanswered.discard(errand.instance_id)
+        self._answered[errand.instance_id] = self.world.clock.now

@@ -133,7 +133,7 @@ def tags_another_run(patch: Patch) -> None:
 
 
 def no_timers_known(patch: Patch) -> None:
-    patch.setattr(scheduler, "node_timer", lambda *_: timedelta(hours=3))
+    patch.setattr(scheduler, "timer_left", lambda *_: timedelta(hours=3))
 
 
 MUTANTS: Mapping[str, Mutant] = {

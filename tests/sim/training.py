@@ -103,6 +103,16 @@ class Gang:
             for peer in self.ranks.values():
                 self.end(peer, 1, self._rng.uniform(0.5, 4))
 
+    @property
+    def began(self) -> bool:
+        """Whether its first step was made."""
+        return self._began is not None
+
+    def asked_to_save(self) -> None:
+        """Take in that the save file is there: a checkpoint at the next step, and training goes on."""
+        if self.script.looks and self.stepping and not self._stopping:
+            self._keep(self.step)
+
     def asked_to_stop(self) -> None:
         """Take in that the stop file is there: at the next step all agree, save and exit."""
         if self.script.looks and self.stepping and not self._stopping:
@@ -119,7 +129,10 @@ class Gang:
                 if code != 0 and not self._stopping:
                     self.gone(rank)
 
-        self._clock.after(delay, exit_now)
+        if delay:
+            self._clock.after(delay, exit_now)
+        else:
+            exit_now()
 
     def _begin(self) -> None:
         if self._began is not None or not all(item.alive for item in self.ranks.values()):

@@ -283,7 +283,8 @@ class World:
 
     def hurt(self, machine: Machine, what: str) -> None:
         """Write down that something was done to a machine."""
-        self.truth.hurts.setdefault(machine.generation, set()).add(what)
+        for generation in {machine.generation, self.state.generation}:
+            self.truth.hurts.setdefault(generation, set()).add(what)
 
     def looked(self) -> None:
         """Take in that some scheduler saw everything now."""
