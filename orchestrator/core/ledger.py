@@ -192,8 +192,9 @@ class LedgerState:
 def replay(entries: Sequence[Entry]) -> LedgerState:
     """Return the state after `entries` (any order; sorted by `seq` here). Unknown actions are ignored.
 
-    What a scheduler concludes counts for nothing once a later one has written: it slept over its conclusion, and the
-    run may have gone on, or been resumed, meanwhile. Launches always count: EC2 may have got the request.
+    What a scheduler concludes, or means to launch, counts for nothing once a later one has written: it slept over it,
+    and the run may have gone on, or been resumed, meanwhile; before it tells EC2 anything it finds its lease lost. What
+    came of a launch always counts.
     """
     state = LedgerState()
     launches: dict[tuple[int, int], Launch] = {}
@@ -202,7 +203,7 @@ def replay(entries: Sequence[Entry]) -> LedgerState:
         state = replace(state, last_seq=entry.seq, generation_began=state.generation_began or entry.time)
         stale, epoch = 0 < entry.epoch < epoch, max(epoch, entry.epoch)
         match (entry.kind, entry.action):
-            case ("intent", "launch"):
+            case ("intent", "launch") if not stale:
                 made = _launch(entry)
                 launches.setdefault((made.generation, made.attempt), made)
             case ("outcome", "launch"):

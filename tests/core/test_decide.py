@@ -305,6 +305,8 @@ def test_a_conclusion_that_a_scheduler_slept_over_is_not_that_of_the_run() -> No
         state = replay([*later, replace(late, seq=len(later) + 1)])
         assert (state.verdict, state.stop) == (None, None)
     assert replay([*later, replace(stop, seq=len(later) + 1, epoch=0)]).stop is not None, "a user has no epoch"
+    again = Book().tried(2, 1, None).entries[-1]
+    assert decide(spec(), replay([*later, replace(again, seq=len(later) + 1)]), running()) == (), "not repeated"
 
 
 def test_deciding_twice_on_equal_facts_gives_equal_actions() -> None:
