@@ -260,7 +260,7 @@ def damage(world: World) -> bool:
     steps = [int(key.split("/")[-2]) for key in world.store.keys(keys.checkpoints) if key.endswith(NAME)]
     if not steps:
         return False
-    world.truth.damaged += 1
+    world.truth.damaged.add(max(steps))
     world.store.lose(keys.checkpoint(max(steps), "state.pt"))
     return True
 

@@ -133,9 +133,14 @@ def lost_work(world: World, gang: Gang, reached: int) -> str | None:
     upload in flight (S3 and the node of rank 0 permitting); one interval more for each checkpoint that was damaged."""
     script, keys = gang.script, Keys(world.spec.run_id)
     first = gang.first_step
-    if first and not (world.store.has(keys.manifest(first)) and world.store.has(keys.checkpoint(first, "state.pt"))):
+    # One that was damaged after it was restored was whole when it was.
+    if (
+        first
+        and first not in world.truth.damaged
+        and not (world.store.has(keys.manifest(first)) and world.store.has(keys.checkpoint(first, "state.pt")))
+    ):
         return f"generation {gang.generation} went on from step {first}, which is no verified checkpoint"
-    waiting = (script.every + script.save + 1.5 * script.upload + 30) * (1 + world.truth.damaged)
+    waiting = (script.every + script.save + 1.5 * script.upload + 30) * (1 + len(world.truth.damaged))
     waiting += world.truth.unreachable
     if reached - first > waiting / script.step:
         return f"generation {gang.generation} went on from step {first}, {reached} was reached before"

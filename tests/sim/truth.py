@@ -31,4 +31,4 @@ class Truth:
     trouble: list[tuple[float, str, str]] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     unreachable: float = 0.0
-    damaged: int = 0
+    damaged: set[int] = field(default_factory=set)
