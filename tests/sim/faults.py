@@ -254,7 +254,8 @@ def damage(world: World) -> bool:
 
     Not while nodes restore: what some of them have already brought the others would never find.
     """
-    if any(rank.started is None for node in world.nodes.values() for rank in node.trainers):
+    trainers = (rank for node in world.nodes.values() for rank in node.trainers)
+    if any(not world.gang(rank.generation, rank.ips).began for rank in trainers):
         return False
     keys = Keys(world.spec.run_id)
     steps = [int(key.split("/")[-2]) for key in world.store.keys(keys.checkpoints) if key.endswith(NAME)]
