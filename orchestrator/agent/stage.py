@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -18,9 +19,13 @@ from orchestrator.agent.restore import drop_newer, restore, restore_step
 from orchestrator.agent.store import Reader, Store, open_store
 from orchestrator.core.ids import Keys
 from orchestrator.core.units import format_size
-from orchestrator.errors import BadInput, NotFound, OrchError
+from orchestrator.errors import BadInput, NotFound, OrchError, Unreachable
 
 Opener = Callable[[str, str], Store]
+
+# For so long S3 may be away, as at the boot; after that the training fails and says so.
+PATIENCE = 150.0
+PAUSE = 3.0
 
 
 def say(text: str) -> None:
@@ -66,6 +71,19 @@ def _restore(config: NodeConfig, opened: Opener, quick: Reader | None) -> int | 
     return restore(opened(config.bucket, config.region), keys, folder, step, say)
 
 
+def stage_patiently(config: NodeConfig, opened: Opener, quick: Reader | None = None) -> None:
+    """Stage, and again while S3 does not answer; what has arrived is not fetched again. Raises as `stage` does."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return stage(config, opened, quick)
+        except Unreachable as error:
+            if time.monotonic() + PAUSE > deadline:
+                raise
+            say(f"{error.message}; trying again")
+        time.sleep(PAUSE)
+
+
 def find_items(store: Store, source: DataSource, folder: Path) -> Iterator[Item]:
     """Yield the objects of a data set and where they go. Raises BadInput for keys that would leave the folder."""
     target = folder / source.mount
@@ -82,7 +100,7 @@ def main(arguments: list[str]) -> int:
     """Stage for the `node.json` named and return the exit code."""
     config = NodeConfig.load(Path(arguments[0]), Path(os.environ["HOME"]))
     try:
-        stage(config, open_store, QuickStore(config.run, config.bucket, config.region))
+        stage_patiently(config, open_store, QuickStore(config.run, config.bucket, config.region))
     except OrchError as error:
         say(f"staging failed: {error.message}" + (f" ({error.hint})" if error.hint else ""))
         return 1

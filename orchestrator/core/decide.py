@@ -6,6 +6,7 @@ by another that calls this with the same facts. Deciding twice on equal facts gi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from orchestrator.core.actions import (
@@ -63,8 +64,8 @@ def decide(spec: RunSpec, ledger: LedgerState, facts: Facts) -> tuple[Action, ..
 def _go_on(spec: RunSpec, ledger: LedgerState, facts: Facts) -> tuple[Action, ...]:
     old = settle(spec, ledger, facts)
     first = (*old.actions, *release(ledger, facts, old.done), *probe(ledger, facts))
-    if ledger.stop is None and (ledger.manned or ledger.recovery is not None):
-        cap = _cap_reached(spec, ledger, facts)
+    if ledger.stop is None:
+        cap = _cap_reached(spec, ledger, _as_if_launched(spec, ledger, facts))
         if cap is not None:
             return (Wish("stop", cap),)
     if not ledger.manned:
@@ -81,6 +82,14 @@ def _launch(spec: RunSpec, ledger: LedgerState, facts: Facts) -> tuple[Action, .
         return missing
     launch = next_launch(spec, ledger)
     return () if launch is None or (ledger.recovery and must_wait(spec, launch, facts)) else (launch,)
+
+
+def _as_if_launched(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Facts:
+    """Return the facts with what a first launch will cost: a gang that would be stopped at once is not launched."""
+    launch = None if ledger.manned or ledger.recovery is not None else next_launch(spec, ledger)
+    if launch is None:
+        return facts
+    return replace(facts, cost_per_second=-(-spec.offers[launch.offer].price * spec.num_nodes // 3600))
 
 
 def _missing_resources(spec: RunSpec, facts: Facts) -> tuple[Action, ...]:

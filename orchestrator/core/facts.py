@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from orchestrator.core.beacon import Beacon
@@ -132,6 +132,8 @@ class Node:
 class Facts:
     """Everything observed in one tick. `server_time` is S3's clock, never the local one.
 
+    `watched_since` is since when this scheduler has looked without a gap; what was not heard before that, S3 or the
+    scheduler itself may have missed (None: since ever).
     `mistrusted` are instances at whose address another host key answered than the node published.
     `instances` holds those EC2 shows and those it has forgotten but S3 has on record; `recorded` maps an instance id
     to the state under which it is on record. `cost_so_far` and `cost_per_second` are micro-dollars, high bounds.
@@ -154,3 +156,8 @@ class Facts:
     mistrusted: frozenset[str] = frozenset()
     cost_so_far: MicroUSD = 0
     cost_per_second: MicroUSD = 0
+    watched_since: datetime | None = None
+
+    def waited_since(self, moment: datetime) -> timedelta:
+        """Return for how long somebody who saw everything has waited since `moment`."""
+        return self.server_time - max(moment, self.watched_since or moment)

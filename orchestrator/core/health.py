@@ -61,8 +61,8 @@ def find_lost(ledger: LedgerState, gang: Gang, facts: Facts) -> dict[str, Lost]:
 
 
 def silence(beacon: Beacon, facts: Facts) -> timedelta:
-    """Return how long a node has not been heard of."""
-    return facts.server_time - parse_time(beacon.time)
+    """Return how long a node has not been heard of, as far as somebody listened."""
+    return facts.waited_since(parse_time(beacon.time))
 
 
 def suspects(gang: Gang, facts: Facts) -> tuple[str, ...]:
@@ -125,7 +125,7 @@ def _unfit(ledger: LedgerState, gang: Gang, facts: Facts, instance_id: str) -> L
     elif (node is None or not node.host_keys) and age > BOOT_LIMIT:
         limit = format_duration(BOOT_LIMIT)
         verdict = Verdict("failed", f"{who} was not ready within {limit}", "check image and network", "", rank)
-    elif instance_id not in gang.latest and age > FIRST_BEACON_LIMIT:
+    elif instance_id not in gang.latest and facts.waited_since(launched.time) > FIRST_BEACON_LIMIT:
         verdict = Verdict("failed", f"{who} never reported", "see `orch ssh`", "", rank)
     else:
         return None

@@ -71,7 +71,8 @@ class Verdict:
 class Launch:
     """One RunInstances request and what came of it (`status` None: not known, it will be repeated as it is).
 
-    `count` is how many instances it asks for, None for the whole gang.
+    `count` is how many instances it asks for, None for the whole gang. `time` is when its outcome was known, that of
+    the intent until then: a scheduler that died in between may have left the request unsent for long.
     """
 
     generation: int
@@ -189,20 +190,27 @@ class LedgerState:
 
 
 def replay(entries: Sequence[Entry]) -> LedgerState:
-    """Return the state after `entries` (any order; sorted by `seq` here). Unknown actions are ignored."""
+    """Return the state after `entries` (any order; sorted by `seq` here). Unknown actions are ignored.
+
+    What a scheduler concludes, or means to launch, counts for nothing once a later one has written: it slept over it,
+    and the run may have gone on, or been resumed, meanwhile; before it tells EC2 anything it finds its lease lost. What
+    came of a launch always counts.
+    """
     state = LedgerState()
     launches: dict[tuple[int, int], Launch] = {}
+    epoch = 0
     for entry in sorted(entries, key=lambda e: e.seq):
         state = replace(state, last_seq=entry.seq, generation_began=state.generation_began or entry.time)
+        stale, epoch = 0 < entry.epoch < epoch, max(epoch, entry.epoch)
         match (entry.kind, entry.action):
-            case ("intent", "launch"):
+            case ("intent", "launch") if not stale:
                 made = _launch(entry)
                 launches.setdefault((made.generation, made.attempt), made)
             case ("outcome", "launch"):
                 key = (int(entry.detail["generation"]), int(entry.detail["attempt"]))
                 if key in launches and launches[key].status is None:
                     launches[key] = _outcome(launches[key], entry)
-            case _:
+            case _ if not stale:
                 state = _apply(state, entry)
     return replace(state, launches=tuple(launches[key] for key in sorted(launches)))
 
@@ -250,6 +258,7 @@ def _outcome(launch: Launch, entry: Entry) -> Launch:
     detail = entry.detail
     return replace(
         launch,
+        time=entry.time,
         status=str(detail["status"]),
         code=str(detail.get("code", "")),
         message=str(detail.get("message", "")),

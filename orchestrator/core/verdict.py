@@ -53,7 +53,7 @@ def _failed(gang: Gang, facts: Facts) -> Verdict | None:
         return None
     first = min(broken, key=lambda b: (_exit_time(b), b.rank))
     pending = [b for b in gang.beacons.values() if b.stage not in ENDED]
-    if (pending or len(gang.beacons) < gang.size) and facts.server_time - _exit_time(first) < FAILURE_SETTLES:
+    if (pending or len(gang.beacons) < gang.size) and facts.waited_since(_exit_time(first)) < FAILURE_SETTLES:
         return None
     if any(silence(b, facts) > SUSPECT_AFTER for b in pending):
         return None
@@ -111,7 +111,9 @@ def _stopped(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Ve
         return Verdict(kind, f"{why}: stopped before training began", "`orch resume` starts it")
     if all_exited and (gang.synced or facts.server_time - stop.time > 2 * spec.experiment.checkpoint_grace):
         return Verdict(kind, f"{why}: {_saved(gang, steps)}", hint)
-    if facts.server_time - stop.time > spec.experiment.checkpoint_grace and not all_exited:
+    # Nobody may have passed a user's wish on until now; a cap is not to be passed, whoever was away.
+    waited = facts.server_time - stop.time if kind == "capped" else facts.waited_since(stop.time)
+    if waited > spec.experiment.checkpoint_grace and not all_exited:
         limit = format_duration(spec.experiment.checkpoint_grace)
         newest = gang.checkpoint_step
         last = "no checkpoint" if newest is None else f"last checkpoint: step {newest}"

@@ -33,7 +33,7 @@ from orchestrator.run.ledger import Ledger
 from orchestrator.run.nodes import NodeCommands, newest_step
 from orchestrator.run.report import write_report
 from orchestrator.run.request import run_instances_request, tags
-from orchestrator.run.userdata import user_data_of
+from orchestrator.run.userdata import timer_left, user_data_of
 
 # Launches whose refusal says nothing about the request itself: the same one is sent again.
 TRY_AGAIN = frozenset({"throttled", "expired", "unreachable"})
@@ -136,17 +136,18 @@ class Actor:
                 self._command(action, facts)
             case do.Recover():
                 self._log(f"recovering: {action.recovery.cause}")
-                self._append("intent", "recover", action.recovery.to_json(), facts)
+                self._append("intent", "recover", action.recovery.to_json())
             case do.Wish():
-                self._append("wish", action.action, {"reason": action.reason, "cap": True}, facts)
+                self._append("wish", action.action, {"reason": action.reason, "cap": True})
             case do.End():
                 self._log(f"ending: {action.verdict.message}")
-                self._append("intent", "end", {"verdict": action.verdict.to_json()}, facts)
+                self._append("intent", "end", {"verdict": action.verdict.to_json()})
             case do.Terminate():
                 self._terminate(action, facts)
             case do.Record():
                 self._record(action)
             case do.Delete():
+                self._fence()
                 self._compute.delete(action.resource)
             case do.Close():
                 self._close(action, facts)
@@ -168,14 +169,22 @@ class Actor:
                 for item in action.instance_ids:
                     self._reach(Errand("probe", item, 0), partial(self._nodes.probe, facts, item))
 
-    def _append(self, kind: Any, what: str, detail: Mapping[str, Any], facts: Facts) -> None:
-        self._ledger.append(kind, what, detail, epoch=self._lease.epoch, now=facts.server_time)
+    def _append(self, kind: Any, what: str, detail: Mapping[str, Any]) -> None:
+        # The time of now, not of the facts: they may be old, and what is waited for counts from here.
+        self._ledger.append(kind, what, detail, epoch=self._lease.epoch, now=self._bucket.server_time())
+
+    def _fence(self) -> None:
+        """Right before EC2 or a node is told anything: who slept since its intent may have been replaced.
+
+        Raises StaleEpoch.
+        """
+        self._lease.hold(self._bucket.server_time())
 
     def _create(self, action: do.Create) -> None:
         spec = self._spec
         name = resource_name(spec.run_id)
-        now = self._bucket.server_time()
-        self._ledger.append("intent", "create", {"kind": action.kind, "name": name}, epoch=self._lease.epoch, now=now)
+        self._append("intent", "create", {"kind": action.kind, "name": name})
+        self._fence()
         try:
             if action.kind == "key-pair":
                 self._compute.import_key_pair(name, spec.public_key, tags(spec))
@@ -188,8 +197,7 @@ class Actor:
             if error.__cause__ is not None and kind_of(error.__cause__) == "expired":
                 raise
             verdict = Verdict("failed", error.message, error.hint, Exit.NO_PERMISSION.name)
-            detail = {"verdict": verdict.to_json()}
-            self._ledger.append("outcome", "refused", detail, epoch=self._lease.epoch, now=now)
+            self._append("outcome", "refused", {"verdict": verdict.to_json()})
 
     def _launch(self, action: do.Launch, facts: Facts) -> None:
         spec = self._spec
@@ -208,9 +216,10 @@ class Actor:
                 count=count,
                 resources=facts.resources,
                 root_device=self._images.root_device(spec.image),
-                user_data=user_data_of(spec, self._age(facts)),
+                user_data=user_data_of(spec, self._timer(facts)),
             )
-            self._append("intent", "launch", where | {"request": request, "token": token}, facts)
+            self._append("intent", "launch", where | {"request": request, "token": token})
+        self._fence()
         self._log(f"asking for {count} x {offer.instance_type} ({offer.lifecycle}) in {offer.zone}")
         try:
             made = self._compute.run_instances(request)
@@ -219,23 +228,24 @@ class Actor:
                 raise
             self._log(f"refused: {error.code}")
             refusal = {"status": error.kind, "code": error.code, "message": error.message}
-            self._append("outcome", "launch", where | refusal, facts)
+            self._append("outcome", "launch", where | refusal)
             return
         ids = sorted(item.instance_id for item in made)
         # `replied` is this machine's clock: what `scripts/bench_launch` counts from.
         launched = {"status": "launched", "instance_ids": ids, "replied": time.time()}
-        self._append("outcome", "launch", where | launched, facts)
+        self._append("outcome", "launch", where | launched)
         self._log(f"{len(ids)} instances in {offer.zone}, launched {iso(made[0].launch_time)}")
 
-    def _age(self, facts: Facts) -> timedelta:
-        """Return how much of the run's time is spent: who comes late must not live longer than the others."""
-        return facts.server_time - (self._ledger.state.generation_began or facts.server_time)
+    def _timer(self, facts: Facts) -> timedelta:
+        began = self._ledger.state.generation_began or facts.server_time
+        return timer_left(self._spec, facts.server_time - began, facts.cost_so_far)
 
     def _start(self, action: do.Start, facts: Facts) -> None:
         if action.generation > 1 and not self._ledger.state.restore_known:
             # Once for all of them: a checkpoint that gets into S3 between two starts must not part the gang.
             step = newest_step(self._bucket, self._spec.run_id)
-            self._append("intent", "start", {"generation": action.generation, "restore_step": step}, facts)
+            self._append("intent", "start", {"generation": action.generation, "restore_step": step})
+        self._fence()
         for instance_id in action.instance_ids:
             start = partial(
                 self._nodes.start,
@@ -256,8 +266,11 @@ class Actor:
         late = [beacon.rank for beacon in beacons if beacon is not None and not beacon.synced]
         if late:
             self._log(f"nodes {sorted(late)} have not put everything into S3; their time for it is over")
-        detail = {"instance_ids": list(action.instance_ids), "reason": action.reason}
-        self._append("intent", "terminate", detail, facts)
+        # EC2 may show them as running for a while yet: then the same is asked again, and one intent is enough.
+        if not set(action.instance_ids) <= self._ledger.terminating:
+            detail = {"instance_ids": list(action.instance_ids), "reason": action.reason}
+            self._append("intent", "terminate", detail)
+        self._fence()
         self._compute.terminate(action.instance_ids)
 
     def _record(self, action: do.Record) -> None:
@@ -270,5 +283,5 @@ class Actor:
         # The report first: whoever finds the generation closed also finds its report.
         write_report(self._spec, self._bucket, self._home, replace(state, closed=True), facts)
         detail = {"generation": state.generation, "verdict": action.verdict.to_json()}
-        self._append("outcome", "close", detail, facts)
+        self._append("outcome", "close", detail)
         self._home.forget_secrets(self._spec.run_id)

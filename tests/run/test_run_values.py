@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from orchestrator.core.facts import Instance, PriceRow
 from orchestrator.core.spec import RunSpec
-from orchestrator.run.observe import merge
+from orchestrator.run.observe import Watch, merge
 from orchestrator.run.prices import from_lines, to_lines
 from orchestrator.run.progress import newest_figures, parse_progress
 from orchestrator.run.request import run_instances_request
-from orchestrator.run.userdata import user_data_of
+from orchestrator.run.userdata import timer_left, user_data_of
 from tests.core.worlds import RESOURCES, at, instance, offer, spec
 
 
@@ -64,14 +64,21 @@ def test_each_attempt_has_a_token_of_its_own_and_repeating_it_the_same() -> None
     assert other["ClientToken"] != request()["ClientToken"]
 
 
-def test_user_data_arms_the_timer_before_anything_else() -> None:
-    def first_line(age: int) -> str:
-        script = user_data_of(spec(), timedelta(minutes=age))
-        return next(line for line in script.splitlines() if line and not line.startswith("#"))
+def test_what_was_missed_during_a_gap_is_known_to_have_been_missed() -> None:
+    watch = Watch()
+    assert [watch.look(at(s)) for s in (0, 30, 74, 120, 121)] == [at(0), at(0), at(0), at(120), at(120)]
 
-    assert first_line(0).startswith("shutdown -P +60 ")
-    assert first_line(25).startswith("shutdown -P +35 "), "who comes late does not stay longer"
-    assert first_line(90).startswith("shutdown -P +1 ")
+
+def test_user_data_arms_the_timer_before_anything_else() -> None:
+    lines = user_data_of(spec(), timedelta(minutes=60)).splitlines()
+    assert next(line for line in lines if line and not line.startswith("#")).startswith("shutdown -P +60 ")
+
+
+def test_who_comes_late_does_not_stay_longer_and_money_that_is_spent_is_not_spent_again() -> None:
+    minutes = [timer_left(spec(), timedelta(minutes=age), 0) / timedelta(minutes=1) for age in (0, 25, 90)]
+    assert minutes == [60, 35, 1]
+    capped = spec(max_cost="6")
+    assert timer_left(capped, timedelta(), 4_000_000) < timer_left(capped, timedelta(), 0) < timedelta(hours=1)
 
 
 def test_a_spec_survives_its_file() -> None:
