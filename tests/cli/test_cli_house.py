@@ -159,12 +159,17 @@ def control(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, 
         "up": True,
         "endpoint": "http://127.0.0.1:1",
         "hosts": [{"instance_id": "i-1", "address": "127.16.0.4", "state": "running", "pids": [4, 5]}],
+        "instances": [{"instance_id": "i-1", "disturbances": ["hang", "partition"]}],
     }
 
     def up(home: Path, *, on_progress: Any) -> Any:
         on_progress("starting")
         asked.append(("up",))
         return SETTINGS["sandbox"]
+
+    def rebalance(home: Path, instance: str) -> str:
+        asked.append(("rebalance", instance))
+        return "2026-11-20T12:00:00Z"
 
     fake = SimpleNamespace(
         up=up,
@@ -173,6 +178,9 @@ def control(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, 
         env=lambda home: {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_SECRET_ACCESS_KEY": "a b"},
         interrupt=lambda home, instance, notice_seconds: asked.append(("interrupt", instance, notice_seconds)),
         kill=lambda home, instance: asked.append(("kill", instance)),
+        rebalance=rebalance,
+        disturb=lambda home, instance, kind, seconds: asked.append(("disturb", instance, kind, seconds)),
+        heal=lambda home, instance, kind: asked.append(("heal", instance, kind)),
         fault=lambda home, action, code, count, zone: asked.append(("fault", action, code, count, zone)),
     )
     monkeypatch.setitem(sys.modules, "orchestrator.sandbox.control", fake)
@@ -186,6 +194,11 @@ def test_the_sandbox_is_started_ended_and_disturbed(run_orch: Orch, control: lis
         "interrupt i-1 --after 5",
         "interrupt i-1",
         "kill i-1",
+        "partition i-1 --seconds 5",
+        "partition i-1 --heal",
+        "disturb i-1 hang",
+        "disturb i-1 reboot --json",
+        "rebalance i-1",
         "fault RunInstances InsufficientInstanceCapacity --count 2 --zone us-east-1a",
         "down",
     ):
@@ -196,6 +209,11 @@ def test_the_sandbox_is_started_ended_and_disturbed(run_orch: Orch, control: lis
         ("interrupt", "i-1", 5.0),
         ("interrupt", "i-1", 120.0),
         ("kill", "i-1"),
+        ("disturb", "i-1", "partition", 5.0),
+        ("heal", "i-1", "partition"),
+        ("disturb", "i-1", "hang", None),
+        ("disturb", "i-1", "reboot", None),
+        ("rebalance", "i-1"),
         ("fault", "RunInstances", "InsufficientInstanceCapacity", 2, "us-east-1a"),
         ("down",),
     ]
@@ -206,7 +224,21 @@ def test_the_state_of_the_sandbox_has_the_documented_shape(run_orch: Orch) -> No
     value = json.loads(run_orch("sandbox", "status", "--json").stdout)
     assert value["endpoint"] == "http://127.0.0.1:1"
     assert set(value["hosts"][0]) >= {"instance_id", "address", "pids"}
-    assert "127.16.0.4" in run_orch("sandbox", "status").stdout
+    said = run_orch("sandbox", "status").stdout
+    assert "127.16.0.4" in said
+    assert "2 processes  hang  partition" in said
+
+
+def test_disturbances_answer_in_json_and_what_does_not_last_cannot_be_healed(
+    run_orch: Orch, control: list[tuple[Any, ...]]
+) -> None:
+    done = run_orch("sandbox", "partition", "i-1", "--seconds", "2", "--json")
+    assert json.loads(done.stdout) == {"instance_id": "i-1", "kind": "partition", "healed": False, "seconds": 2.0}
+    assert json.loads(run_orch("sandbox", "rebalance", "i-1", "--json").stdout)["time"] == "2026-11-20T12:00:00Z"
+    refused = run_orch("sandbox", "disturb", "i-1", "reboot", "--heal")
+    assert refused.exit_code == 2
+    assert "reboot cannot be undone" in refused.stderr
+    assert len(control) == 2
 
 
 @pytest.mark.usefixtures("control")
