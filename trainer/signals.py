@@ -2,7 +2,7 @@
 
 A parameter of three numbers rides beside the network's in the gradient bucket. Its gradient is whatever a rank puts
 in, so the sum that comes back with the step's gradients tells all ranks the same: the loss over all images, whether
-any rank was asked to stop, whether rank 0 wants a checkpoint.
+any rank was asked to stop, whether any wants a checkpoint.
 """
 
 from __future__ import annotations
@@ -106,6 +106,21 @@ class StopRequests:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True
+
+
+class SaveRequests:
+    """The wish for a checkpoint at once: a file on any node, which is taken away when it is heard."""
+
+    def __init__(self, file: Path, *, listens: bool) -> None:
+        self._file = file
+        self._listens = listens
+
+    def take(self) -> bool:
+        """Return whether a request came since the last call. One rank of a node listens."""
+        if not (self._listens and self._file.exists()):
+            return False
+        self._file.unlink(missing_ok=True)
+        return True
 
 
 def _word(values: Tensor) -> Word:

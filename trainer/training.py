@@ -62,6 +62,7 @@ class Training:
         self._samples = len(self._images.split(schedule.at(job.recipe, 0).folder, pack.TRAIN))
         self._report = Reporter(job.recipe, node, world, job.log_every)
         self._requests = signals.StopRequests(node.stop)
+        self._saves = signals.SaveRequests(node.save, listens=node.local_rank == 0)
         self._folder = node.checkpoints
         self._writer = checkpoint.Writer(node.checkpoints, self._report.saved)
         classes = int(pack.describe(job.root)["classes"])
@@ -120,7 +121,8 @@ class Training:
         point = schedule.at(self._recipe, before)
         count = len(batch.indices)
         due = self._world.leads and time.monotonic() - self._saved_at >= self._job.checkpoint_seconds
-        word = self._engine.step(images, labels, count, point, signals.Word(self._requests.asked(), due))
+        wish = signals.Word(self._requests.asked(), self._saves.take() or due)
+        word = self._engine.step(images, labels, count, point, wish)
         self._at = Position(self._at.step + 1, batch.epoch, batch.seen + count)
         self._report.count(count)
         if self._report.due(self._at.step):

@@ -314,6 +314,7 @@ class Experiment(_Model):
         default_factory=_default_grace,
         description="Time to save and exit when stopped; default 2m, or two thirds of max_duration where that is less.",
     )
+    retries: Annotated[int, Strict(), Field(ge=0, le=9)] = Field(2, description="Restarts after failures with steps.")
     profiles: Mapping[Name, Annotated[Mapping[str, Any], BeforeValidator(_overlay)]] = Field(
         {}, description="Overlays by name, such as the one `--cloud sandbox` applies; null removes a key."
     )

@@ -135,8 +135,10 @@ class Facts:
     `mistrusted` are instances at whose address another host key answered than the node published.
     `instances` holds those EC2 shows and those it has forgotten but S3 has on record; `recorded` maps an instance id
     to the state under which it is on record. `cost_so_far` and `cost_per_second` are micro-dollars, high bounds.
-    `started`, `stop_sent` and `killed` are what this scheduler itself did over SSH in this generation; a successor
-    does not know them and does them again, which nodes answer with "already".
+    `started` and `stop_sent` are what this scheduler itself did over SSH in this generation, `killed` (instance id,
+    generation) whose training it ended; a successor does not know them and does them again, which nodes answer with
+    "already". Of nodes asked because they fell silent, `unanswered` are those that SSH did not reach the last time,
+    `answering` those being asked, and those that answered a moment ago.
     """
 
     server_time: datetime
@@ -146,7 +148,9 @@ class Facts:
     recorded: Mapping[str, str] = field(default_factory=dict)
     started: frozenset[str] = frozenset()
     stop_sent: bool = False
-    killed: frozenset[str] = frozenset()
+    killed: frozenset[tuple[str, int]] = frozenset()
+    unanswered: frozenset[str] = frozenset()
+    answering: frozenset[str] = frozenset()
     mistrusted: frozenset[str] = frozenset()
     cost_so_far: MicroUSD = 0
     cost_per_second: MicroUSD = 0

@@ -29,6 +29,7 @@ from orchestrator.run.spec import load_spec
 
 BUSY_TICK = 0.25
 IDLE_TICK = 1.5
+BUSY = frozenset({"launching", "booting", "starting", "recovering", "terminating"})
 RENEW_AFTER = LIFETIME / 3
 PRICE_INTERVAL = timedelta(seconds=60)
 LONGEST_BACKOFF = 20.0
@@ -94,7 +95,7 @@ class Scheduler:
             self._lease.renew(now)
             self._renewed = now
         state = self._ledger.read()
-        facts = self._actor.complete(self._with_cost(self._observer.observe()))
+        facts = self._actor.complete(self._with_cost(self._observer.observe()), state.generation)
         phase = find_phase(state, facts)
         if phase != self._phase:
             self._log(phase)
@@ -105,7 +106,8 @@ class Scheduler:
         for action in actions:
             self._actor.perform(action, facts)
         if not actions:
-            time.sleep(BUSY_TICK if phase in {"launching", "booting", "starting", "terminating"} else IDLE_TICK)
+            busy = phase in BUSY or facts.answering or facts.unanswered
+            time.sleep(BUSY_TICK if busy else IDLE_TICK)
         return False
 
     def _with_cost(self, facts: Facts) -> Facts:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from orchestrator.core.spec import RunSpec
 from orchestrator.node.bootstrap import BootConfig, user_data
 
+SHORTEST_TIMER = timedelta(minutes=1)
 
-def user_data_of(spec: RunSpec) -> str:
-    """Return the script every node of the run gets; the same for all of them and all generations."""
+
+def user_data_of(spec: RunSpec, age: timedelta) -> str:
+    """Return the script of nodes launched when the run is `age` old: their timer is what is left of its time."""
     return user_data(
         BootConfig(
             run=spec.run_id,
@@ -15,7 +19,7 @@ def user_data_of(spec: RunSpec) -> str:
             region=spec.region,
             bundle=spec.bundle,
             ssh_user=spec.ssh_user,
-            timer=spec.timer,
+            timer=max(SHORTEST_TIMER, spec.timer - age),
             stages_data=bool(spec.experiment.data),
         )
     )

@@ -36,15 +36,12 @@ Reply = tuple[int, str, bytes]
 
 @dataclass(slots=True)
 class Metadata:
-    """What the service knows of one host.
-
-    `interruption` is the time EC2 announced, `rebalance` the one at which it advised to go (ISO-8601), None before.
-    """
+    """What the service knows of one host. `interruption` and `advice`: times EC2 announced (ISO-8601), None before."""
 
     spec: HostSpec
     booted: datetime
     interruption: str | None = None
-    rebalance: str | None = None
+    advice: str | None = None
     tokens: dict[str, float] = field(default_factory=dict)
 
     def answer(self, path: str, credentials: Credentials) -> Reply:
@@ -87,8 +84,8 @@ class Metadata:
         if self.interruption is not None:
             plain["spot/instance-action"] = json.dumps({"action": "terminate", "time": self.interruption})
             plain["spot/termination-time"] = self.interruption
-        if self.rebalance is not None:
-            plain["events/recommendations/rebalance"] = json.dumps({"noticeTime": self.rebalance})
+        if self.advice is not None:
+            plain["events/recommendations/rebalance"] = json.dumps({"noticeTime": self.advice})
         leaves: dict[str, Callable[[], bytes]] = {
             f"/latest/meta-data/{path}": value.encode for path, value in plain.items()
         }
@@ -162,11 +159,11 @@ class Imds:
             if instance_id in self._hosts:
                 self._hosts[instance_id][1].interruption = iso_time
 
-    def recommend(self, instance_id: str, iso_time: str) -> None:
-        """Show a host the advice to go somewhere else; unknown ones are ignored."""
+    def advise(self, instance_id: str, iso_time: str) -> None:
+        """Show a host the advice to rebalance; unknown ones are ignored."""
         with self._lock:
             if instance_id in self._hosts:
-                self._hosts[instance_id][1].rebalance = iso_time
+                self._hosts[instance_id][1].advice = iso_time
 
     def _serve(self) -> None:
         while True:

@@ -109,7 +109,7 @@ class Machines:
 
     def announce_rebalance(self, instance_id: str, iso_time: str) -> None:
         """From now on serve `events/recommendations/rebalance` with that time from the host's metadata service."""
-        self._imds.recommend(instance_id, iso_time)
+        self._imds.advise(instance_id, iso_time)
 
     def disturb(self, instance_id: str, kind: str) -> None:
         """Do to a host what `kind` says. Raises BadInput for no such kind, NotFound and OrchError for no such host."""

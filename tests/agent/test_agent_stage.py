@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -227,6 +228,20 @@ def test_a_checkpoint_that_is_here_and_right_is_not_fetched(saved: Path, store: 
     restored(store, saved)
     store.download_file = lambda *_: pytest.fail("fetched")  # type: ignore[method-assign]
     assert restored(store, saved) == 100
+
+
+def test_no_node_keeps_a_checkpoint_that_the_others_do_not_start_from(
+    saved: Path, store: FolderStore, tmp_path: Path
+) -> None:
+    config = node_config(tmp_path, generation=2, restore_step=20)
+    for step in (9, 20, 150):
+        (config.checkpoint_folder / str(step)).mkdir(parents=True, exist_ok=True)
+        (config.checkpoint_folder / str(step) / "model").write_bytes(b"mine alone")
+    stage(config, lambda *_: store)
+    assert sorted(path.name for path in config.checkpoint_folder.iterdir()) == ["20", "9"]
+    assert (config.checkpoint_folder / "20" / "model").read_bytes() == b"weights 20"
+    stage(replace(config, restore_step=None), lambda *_: pytest.fail("nothing to fetch"))
+    assert list(config.checkpoint_folder.iterdir()) == [], "nobody has a checkpoint, so all begin anew"
 
 
 def test_an_absence_of_s3_is_not_taken_for_damage(saved: Path, store: FolderStore) -> None:

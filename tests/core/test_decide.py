@@ -7,7 +7,20 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.actions import Close, Create, Delete, End, Kill, Launch, Record, Start, Stop, Terminate, Wish
+from orchestrator.core.actions import (
+    Close,
+    Create,
+    Delete,
+    End,
+    Kill,
+    Launch,
+    Record,
+    Recover,
+    Start,
+    Stop,
+    Terminate,
+    Wish,
+)
 from orchestrator.core.decide import decide
 from orchestrator.core.facts import Facts, Node
 from orchestrator.core.ledger import Verdict
@@ -101,7 +114,9 @@ def test_nothing_is_started_before_every_address_is_known() -> None:
 
 def test_a_new_instance_that_ec2_does_not_show_yet_is_not_dead() -> None:
     assert decide(spec(), launched().state, facts(30, [instance(0)])) == ()
-    assert verdict_of(launched(), facts(200, [instance(0)])).kind == "failed"
+    (missed,) = decide(spec(), launched().state, facts(200, [instance(0)]))
+    assert isinstance(missed, Recover)
+    assert missed.recovery.cause == "EC2 no longer knows i-1"
 
 
 def test_all_nodes_done_is_finished() -> None:
@@ -123,6 +138,7 @@ def test_the_first_rank_that_failed_is_named_with_its_last_words() -> None:
 def test_the_others_get_a_moment_to_say_what_happened() -> None:
     half = [beacon(0, "exited", 60, exit_code=1, exit_time="2026-11-20T12:01:00Z"), beacon(1, "running", 60)]
     assert decide(spec(), launched().state, facts(61, [instance(0), instance(1)], half)) == ()
+    half[1] = beacon(1, "running", 69)
     assert verdict_of(launched(), facts(70, [instance(0), instance(1)], half)).rank == 0
 
 
@@ -137,8 +153,10 @@ def test_a_node_with_another_host_key_ends_the_run_loudly_and_is_not_spoken_to()
 def test_an_interruption_by_ec2_is_told_apart_from_a_failure() -> None:
     taken = instance(1, "shutting-down", end_time=at(50), end_reason="Server.SpotInstanceTermination")
     seen = facts(60, [instance(0), taken], [beacon(0, seconds=60), beacon(1, seconds=50)])
-    verdict = verdict_of(launched(), seen)
-    assert (verdict.kind, verdict.rank) == ("interrupted", 1)
+    *_, answer = decide(spec(), launched().state, seen)
+    assert isinstance(answer, Recover)
+    assert answer.recovery.kind == "interrupted"
+    assert verdict_of(launched(), seen, max_duration="3m").kind == "interrupted", "no time is left to go on"
     by_hand = replace(taken, end_reason="Client.UserInitiatedShutdown")
     assert verdict_of(launched(), facts(60, [instance(0), by_hand])).kind == "failed"
 
@@ -211,7 +229,7 @@ def test_after_the_verdict_nodes_upload_then_go_then_everything_else_then_the_re
 def test_nodes_that_never_upload_do_not_hold_up_the_end() -> None:
     book = launched().add("intent", "end", 60, verdict=Verdict("failed", "m").to_json())
     both = [instance(0), instance(1)]
-    stuck = facts(155, both, [beacon(0, seconds=60), beacon(1, seconds=60)], killed=frozenset(PAIR))
+    stuck = facts(155, both, [beacon(0, seconds=60), beacon(1, seconds=60)], killed=frozenset((i, 1) for i in PAIR))
     assert decide(spec(), book.state, stuck) == (Terminate(PAIR, "failed"),)
 
 

@@ -26,6 +26,8 @@ class World:
 
     home: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="orch-", dir="/tmp")))
 
+    clients: dict[str, Any] = field(default_factory=dict)
+
     @property
     def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "ORCH_CLOUD"))}
@@ -61,14 +63,16 @@ class World:
         return json.loads(self.orch(*arguments, "--json").stdout)
 
     def client(self, service: str) -> Any:
-        env = self.json("sandbox", "env")
-        return boto3.client(
-            service,
-            endpoint_url=env["AWS_ENDPOINT_URL"],
-            region_name=env["AWS_DEFAULT_REGION"],
-            aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
-        )
+        if service not in self.clients:
+            env = self.json("sandbox", "env")
+            self.clients[service] = boto3.client(
+                service,
+                endpoint_url=env["AWS_ENDPOINT_URL"],
+                region_name=env["AWS_DEFAULT_REGION"],
+                aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+                aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+            )
+        return self.clients[service]
 
     def experiment(self, name: str, run: str, **keys: Any) -> str:
         """Write an experiment file whose `run` is a shell command, and return its path."""

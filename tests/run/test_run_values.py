@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -24,6 +25,7 @@ def request(**changes: object) -> dict[str, object]:
         replace(offer(), **changes),  # type: ignore[arg-type]
         generation=1,
         attempt=2,
+        count=16,
         resources=RESOURCES,
         root_device="/dev/sda1",
         user_data="#!/bin/bash\n",
@@ -57,14 +59,19 @@ def test_spot_requests_are_one_time_and_without_a_price_ceiling() -> None:
 def test_each_attempt_has_a_token_of_its_own_and_repeating_it_the_same() -> None:
     assert request() == request()
     other = run_instances_request(
-        spec(16), offer(), generation=1, attempt=3, resources=RESOURCES, root_device="/dev/sda1", user_data=""
+        spec(16), offer(), generation=1, attempt=3, count=16, resources=RESOURCES, root_device="/dev/sda1", user_data=""
     )
     assert other["ClientToken"] != request()["ClientToken"]
 
 
 def test_user_data_arms_the_timer_before_anything_else() -> None:
-    lines = [line for line in user_data_of(spec()).splitlines() if line and not line.startswith("#")]
-    assert lines[0].startswith("shutdown -P +60 ")
+    def first_line(age: int) -> str:
+        script = user_data_of(spec(), timedelta(minutes=age))
+        return next(line for line in script.splitlines() if line and not line.startswith("#"))
+
+    assert first_line(0).startswith("shutdown -P +60 ")
+    assert first_line(25).startswith("shutdown -P +35 "), "who comes late does not stay longer"
+    assert first_line(90).startswith("shutdown -P +1 ")
 
 
 def test_a_spec_survives_its_file() -> None:

@@ -122,6 +122,14 @@ def test_an_announced_interruption_is_served_in_both_forms(metadata: Metadata) -
     assert get(metadata, "/latest/meta-data/spot/termination-time") == (200, b"2026-01-02T03:06:05Z")
 
 
+def test_an_advice_to_rebalance_is_served_once_it_is_given(metadata: Metadata) -> None:
+    path = "/latest/meta-data/events/recommendations/rebalance"
+    assert get(metadata, path)[0] == 404
+    metadata.advice = "2026-01-02T03:04:05Z"
+    status, body = get(metadata, path)
+    assert (status, json.loads(body)) == (200, {"noticeTime": "2026-01-02T03:04:05Z"})
+
+
 def test_role_credentials_that_cannot_be_had_are_an_error_of_the_service(metadata: Metadata) -> None:
     metadata.spec = replace(SPEC, role_name="gone")
     assert get(metadata, "/latest/meta-data/iam/security-credentials/gone")[0] == 500

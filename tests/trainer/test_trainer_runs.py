@@ -164,6 +164,16 @@ def test_checkpoints_are_also_taken_by_the_clock(zygote: Zygote, stripes: Path, 
     assert [line["checkpoint_step"] for line in progress(tmp_path, "checkpoint")] == [1, 2, 3, 3]
 
 
+def test_a_checkpoint_is_taken_when_any_node_is_asked_for_it_and_the_training_goes_on(
+    zygote: Zygote, stripes: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "save").touch()
+    assert zygote.train(tmp_path, 2, *command(stripes, "--epochs", "1")) == [0, 0]
+    assert [line["checkpoint_step"] for line in progress(tmp_path, "checkpoint")] == [1, 3]
+    assert not (tmp_path / "1" / "save").exists(), "it was heard"
+
+
 def test_a_checkpoint_of_another_training_is_refused_in_one_line(
     zygote: Zygote, stripes: Path, whole: Path, tmp_path: Path
 ) -> None:
