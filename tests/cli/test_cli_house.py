@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.config import aws_settings
+from orchestrator.cli.context import Place
 from orchestrator.core.ledger import Verdict
-from orchestrator.errors import BadInput, OrchError
+from orchestrator.core.settings import Settings
+from orchestrator.errors import BadInput, OrchError, Unreachable
 from orchestrator.run.gc import Orphan
 from tests.cli.fake_clouds import SETTINGS, Handle, Orch
 from tests.report.views import ended
@@ -28,7 +31,7 @@ def lost(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> list[Orphan]:
     """What the cloud still holds; `remove` takes all but security groups."""
     there = [LOST]
 
-    def remove(session: object, orphans: list[Orphan], on_progress: Any) -> list[Orphan]:
+    def remove(session: object, bucket: object, orphans: list[Orphan], on_progress: Any) -> list[Orphan]:
         on_progress(f"removing {len(orphans)}")
         there[:] = [item for item in orphans if item.kind == "security-group"]
         return list(there)
@@ -65,13 +68,51 @@ def test_gc_json_lists_and_removes_only_with_a_yes(run_orch: Orch, lost: list[Or
     value = json.loads(result.stdout)
     assert result.exit_code == 9
     assert [item["id"] for item in value["orphans"]] == ["i-1", "sg-1"]
-    assert set(value["orphans"][0]) == {"kind", "id", "run", "why", "cloud"}
+    assert set(value["orphans"][0]) == {"kind", "id", "run", "why", "cloud", "region"}
     value = json.loads(run_orch("gc", "--json", "-y").stdout)
     assert [item["id"] for item in value["orphans"]] == ["sg-1"]
     assert [item["id"] for item in value["removed"]] == ["i-1"]
     lost.clear()
     result = run_orch("gc", "--json")
     assert (result.exit_code, json.loads(result.stdout)["orphans"]) == (0, [])
+
+
+def test_gc_looks_in_the_regions_asked_for_and_says_where_it_could_not(
+    run_orch: Orch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+
+    def find(session: Any, bucket: object) -> list[Orphan]:
+        looked.append(session.region)
+        if session.region == "eu-west-1":
+            raise Unreachable("no answer to ec2:DescribeInstances", "try again")
+        return [replace(LOST, region=session.region)] if session.region == "us-west-2" else []
+
+    def place(settings: Settings) -> Place:
+        return Place(settings, SimpleNamespace(region=settings.region), SimpleNamespace())  # type: ignore[arg-type]
+
+    class Regions:
+        def __init__(self, session: object) -> None:
+            pass
+
+        def regions(self) -> tuple[str, ...]:
+            return ("us-east-1", "us-west-2")
+
+    monkeypatch.setattr("orchestrator.run.gc.find_orphans", find)
+    monkeypatch.setattr("orchestrator.cli.context._open", place)
+    monkeypatch.setattr("orchestrator.aws.ec2.Compute", Regions)
+    two = run_orch("gc", "--json", "--region", "us-west-2", "--region", "eu-west-1")
+    value = json.loads(two.stdout)
+    assert [(item["id"], item["region"]) for item in value["orphans"]] == [("i-1", "us-west-2")]
+    assert value["left_out"] == ["sandbox, eu-west-1: no answer to ec2:DescribeInstances"]
+    assert two.exit_code == 9
+    looked.clear()
+    assert run_orch("gc", "--all-regions", "--dry-run").exit_code == 9
+    assert looked == ["us-east-1", "us-west-2"]
+    blind = run_orch("gc", "--region", "eu-west-1")
+    assert blind.exit_code == 8, "nobody can say that nothing was left there"
+    assert "left out: sandbox, eu-west-1" in blind.stderr
+    assert run_orch("gc", "--region", "eu-west-1", "--all-regions").exit_code == 2
 
 
 def test_gc_without_any_cloud_says_so(run_orch: Orch, lost: list[Orphan]) -> None:
