@@ -49,7 +49,7 @@ def judge(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Recovery | Verdic
     if not ledger.manned:
         return ledger.refused or launch_failed(spec, ledger)
     ending = find_ending(spec, ledger, gang, facts)
-    failure = find_failure(ledger, gang, facts) if ending is None else None
+    failure = find_failure(spec, ledger, gang, facts) if ending is None else None
     return ending if failure is None else _try_again(spec, ledger, gang, facts, failure)
 
 

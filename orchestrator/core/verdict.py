@@ -24,14 +24,32 @@ def find_ending(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) ->
     return _mistrusted(gang, facts) or _all_done(gang) or _stopped(spec, ledger, gang, facts)
 
 
-def find_failure(ledger: LedgerState, gang: Gang, facts: Facts) -> Verdict | None:
-    """Return the verdict of a training that failed by itself, naming the rank that failed first.
+def find_failure(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Verdict | None:
+    """Return the verdict of a training that failed by itself: a rank ended with an error, or none makes steps."""
+    return None if ledger.stop is not None else _failed(gang, facts) or _stalled(spec, gang, facts)
+
+
+def _stalled(spec: RunSpec, gang: Gang, facts: Facts) -> Verdict | None:
+    """Return the verdict of a gang whose ranks wait for one another, where the experiment says how long is too long."""
+    limit = spec.experiment.stall_timeout
+    first = next((b for b in gang.beacons.values() if b.rank == 0 and b.stage == "running"), None)
+    last = (first.progress or {}).get("time") if first is not None else None
+    if limit is None or first is None or not isinstance(last, int | float):
+        return None
+    if facts.server_time.timestamp() - last <= limit.total_seconds():
+        return None
+    message = f"no step for {format_duration(limit)}: a rank hangs, and the others wait for it"
+    return Verdict("failed", message, "`orch logs` shows who said nothing any more", "", None, first.tail)
+
+
+def _failed(gang: Gang, facts: Facts) -> Verdict | None:
+    """Return the verdict of a gang of which a rank ended with an error, naming the one that failed first.
 
     A rank that was not asked to stop and fails while another node is silent is not judged: it may be what the others
     say of a peer that went away.
     """
     broken = [b for b in gang.beacons.values() if b.stage == "lost" or (b.stage == "exited" and b.exit_code != 0)]
-    if ledger.stop is not None or not broken or any(b.stopped_step is not None for b in gang.beacons.values()):
+    if not broken or any(b.stopped_step is not None for b in gang.beacons.values()):
         return None
     first = min(broken, key=lambda b: (_exit_time(b), b.rank))
     pending = [b for b in gang.beacons.values() if b.stage not in ENDED]

@@ -280,6 +280,21 @@ def test_a_failure_is_tried_again_only_after_new_steps_and_only_so_often() -> No
     assert verdict_of(decide(gang_of_four(retries=0), four().state, failing(60, 40))).kind == "failed"
 
 
+def test_a_training_that_makes_no_steps_any_more_is_a_failure_where_that_is_asked_for() -> None:
+    hangs = [
+        beacon(i, seconds=160, progress={"step": 40, "time": at(60).timestamp()} if i == 0 else None) for i in range(4)
+    ]
+    seen = world(160, said=hangs)
+    assert decide(gang_of_four(), four().state, seen) == ()
+    assert decide(gang_of_four(stall_timeout="2m"), four().state, seen) == ()
+    found = recovery_of(decide(gang_of_four(stall_timeout="90s"), four().state, seen))
+    assert (found.kind, found.missing, found.cause.partition(":")[0]) == ("failed", 0, "no step for 1m30s")
+    begins = [replace(b, progress=None) for b in hangs]
+    assert decide(gang_of_four(stall_timeout="90s"), four().state, world(160, said=begins)) == (), (
+        "before the first step"
+    )
+
+
 def test_ranks_that_crash_because_a_peer_was_taken_are_no_error_of_the_user() -> None:
     crashed = [beacon(i, "exited", 61, exit_code=1, tail=("connection reset",)) for i in (0, 2, 3)]
     assert recovery_of(decide(gang_of_four(), four().state, world(61, [taken(1, 60)], crashed))).kind == "interrupted"

@@ -81,6 +81,12 @@ def kinds(world: World, run_id: str) -> list[tuple[str, int]]:
     return [(entry["detail"]["kind"], entry["detail"]["missing"]) for entry in recoveries(world, run_id)]
 
 
+def early(world: World, run_id: str) -> list[int]:
+    """Return the steps at which a checkpoint was asked for by the save file."""
+    lines = [json.loads(line) for line in world.body(f"runs/{run_id}/metrics.jsonl").splitlines()]
+    return [line["step"] for line in lines if line.get("event") == "early"]
+
+
 def saved_steps(world: World, run_id: str) -> list[int]:
     keys = world.keys(f"runs/{run_id}/checkpoints/")
     return [int(key.split("/")[3]) for key in keys if key.endswith("/MANIFEST.json")]

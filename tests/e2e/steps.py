@@ -67,7 +67,7 @@ def report(**line: object) -> None:
     """Append a line to the progress file."""
     if RANK == 0:
         with Path(os.environ["ORCH_PROGRESS_FILE"]).open("a") as file:
-            file.write(json.dumps({"time": time.time(), "generation": GENERATION} | line) + "\n")
+            file.write(json.dumps({"time": time.time()} | line) + "\n")
 
 
 def save(step: int, weight: int) -> None:
@@ -94,6 +94,8 @@ while GENERATION < LAST or step < found + MORE:
     report(step=step, weight=weight)
     if word or step % EVERY == 0:
         save(step, weight)
+    if word & SAVE:
+        report(event="early", step=step)
     if word & STOP:
         report(event="stopped", step=step)
         sys.exit(75)

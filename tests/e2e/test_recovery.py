@@ -7,7 +7,8 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.e2e.sandbox_world import World, kill_scheduler, wait_for
 from tests.e2e.stepping import (
     INTERVAL,
     beacon,
+    early,
     has_ended,
     kinds,
     launch,
@@ -55,7 +57,6 @@ class Told:
     unseen: str = ""
     buggy: str = ""
     mover: str = ""
-    early: list[int] = field(default_factory=list)
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +65,12 @@ def told(world: World) -> Told:
     made = Told(story=launch(world, "story", last=3))
     made.mover = launch(world, "mover", last=2, num_nodes=3)
     made.unseen = launch(world, "unseen", last=3)
-    made.buggy = launch(world, "buggy", last=2, fail_at=25, num_nodes=2)
+    made.buggy = launch(world, "buggy", last=3, fail_at=25, num_nodes=2, stall_timeout="12s")
     trains(world, made.story, 1, after=12)
     made.noticed = node_of(world, made.story, 2)
     world.orch("sandbox", "interrupt", made.noticed, "--after", "45")
+    trains(world, made.buggy, 2)
+    os.kill(trainer(world, node_of(world, made.buggy, 1)), signal.SIGSTOP)
     _move(world, made)
     _unseen(world, made)
     trains(world, made.story, 2, after=60)
@@ -82,9 +85,8 @@ def _move(world: World, made: Told) -> None:
     """Give a node advice; then take one where EC2 has no more room. No other run launches anything meanwhile."""
     trains(world, made.mover, 1, after=12)
     world.orch("sandbox", "rebalance", node_of(world, made.mover, 2))
-    wait_for("an early checkpoint", lambda: any(step % INTERVAL for step in saved_steps(world, made.mover)), 30)
-    made.early = saved_steps(world, made.mover)
-    trains(world, made.mover, 1, after=max(made.early) + 1)
+    wait_for("it was asked for", lambda: early(world, made.mover))
+    trains(world, made.mover, 1, after=early(world, made.mover)[0])
     trains(world, made.story, 2)
     zone = world.instances(made.mover)[0]["Placement"]["AvailabilityZone"]
     world.orch("sandbox", "fault", "RunInstances", "InsufficientInstanceCapacity", "--zone", zone)
@@ -104,10 +106,16 @@ def _unseen(world: World, made: Told) -> None:
     world.orch("resume", "--detach", made.unseen)
 
 
+def trainer(world: World, instance_id: str) -> int:
+    """Return the process of the training on a host."""
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in processes(world, instance_id)}
+    return next(pid for pid, words in commands.items() if b"steps.py" in words)
+
+
 def test_what_was_lost_was_replaced_and_nothing_else_and_all_is_gone_in_the_end(world: World, told: Told) -> None:
     assert kinds(world, told.story) == [("interrupted", 1), ("interrupted", 1)]
     assert kinds(world, told.unseen) == [("lost", 1), ("interrupted", 1)]
-    assert kinds(world, told.buggy) == [("failed", 0)]
+    assert kinds(world, told.buggy) == [("failed", 0), ("failed", 0)]
     for run_id, launched in ((told.story, 6), (told.unseen, 6), (told.buggy, 2)):
         assert row(world, run_id)["phase"] == "finished"
         instances = world.instances(run_id)
@@ -152,18 +160,24 @@ def test_a_hung_host_is_found_by_its_silence_and_one_taken_unseen_by_the_next_sc
 
 
 def test_a_failure_is_tried_again_on_the_same_machines_from_the_last_checkpoint(world: World, told: Told) -> None:
-    (found,) = recoveries(world, told.buggy)
+    found = recoveries(world, told.buggy)[0]
     assert "node 1" in found["detail"]["cause"]
     lines = steps(world, told.buggy)
     assert min(line["step"] for line in lines if line["generation"] == 2) == 21
     assert "rank 1 found a bad sample" in world.orch("logs", told.buggy, "--node", "1").stdout
 
 
+def test_a_rank_that_hangs_is_found_by_the_steps_that_do_not_come(world: World, told: Told) -> None:
+    found = recoveries(world, told.buggy)[1]
+    assert "no step for 12s" in found["detail"]["cause"]
+    assert set(found["detail"]["kept"].values()) == {0, 1}
+
+
 def test_an_advice_is_an_early_checkpoint_and_training_goes_on(world: World, told: Told) -> None:
-    early = [step for step in told.early if step % INTERVAL]
-    assert len(early) == 1
+    (asked,) = early(world, told.mover)
+    assert asked in saved_steps(world, told.mover)
     first = [line["step"] for line in steps(world, told.mover) if line["generation"] == 1]
-    assert first[-1] > early[0]
+    assert first[-1] > asked
     assert first == list(range(1, len(first) + 1))
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.e2e.sandbox_world import World, phase, wait_for
-from tests.e2e.stepping import has_ended, kinds, node_of, row
+from tests.e2e.stepping import has_ended, kinds, node_of, row, trains
 from tests.trainer.test_trainer_runs import assert_same
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.long, pytest.mark.timeout(900)]
@@ -38,14 +38,6 @@ def launch(world: World, name: str) -> str:
     return world.run_id(name)
 
 
-def reaches(world: World, run_id: str, step: int) -> None:
-    def look() -> bool:
-        seen = row(world, run_id)
-        return seen["phase"] == "running" and (seen["metrics"].get("step") or 0) >= step
-
-    wait_for(f"{run_id} is at step {step}", look, 300)
-
-
 def final(world: World, run_id: str) -> tuple[int, dict[str, Any]]:
     """Return the step and the state of a run's last checkpoint."""
     found = [key.split("/") for key in world.keys(f"runs/{run_id}/checkpoints/") if key.endswith("/MANIFEST.json")]
@@ -59,8 +51,8 @@ def test_the_weights_of_a_run_interrupted_three_times_are_those_of_one_left_alon
     wait_for("it has ended", lambda: phase(world, alone) in {"finished", "failed"}, 300)
     assert row(world, alone)["phase"] == "finished"
     broken = launch(world, "broken")
-    for step, rank, how in ((20, 1, "interrupt"), (50, 0, "kill"), (90, 2, "interrupt")):
-        reaches(world, broken, step)
+    for generation, step, rank, how in ((1, 20, 1, "interrupt"), (2, 40, 0, "kill"), (3, 60, 2, "interrupt")):
+        trains(world, broken, generation, after=step)
         world.orch("sandbox", how, node_of(world, broken, rank), *(["--after", "60"] if how == "interrupt" else []))
         wait_for("it recovers", lambda: phase(world, broken) == "recovering", 30)
     has_ended(world, broken)
