@@ -202,7 +202,10 @@ class SandboxCloud:
     def status(self) -> dict[str, Any]:
         """Return the cloud's state as plain JSON values (`control_api` gives the form)."""
         with self._ec2.lock:
-            machines = [_summary(machine) for machine in self._ec2.machines.values()]
+            machines = [
+                _summary(machine) | {"end_time": _iso(self._lifecycle.ended(machine.instance))}
+                for machine in self._ec2.machines.values()
+            ]
         for item in machines:
             item["disturbances"] = list(self._hosts.disturbances(item["instance_id"]))
         return {
@@ -252,13 +255,17 @@ def _summary(machine: Machine) -> dict[str, Any]:
         "instance_type": item.instance_type,
         "zone": item.placement.zone,
         "lifecycle": "spot" if machine.spot_request else "on-demand",
-        "launch_time": item.launch_time.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "launch_time": _iso(item.launch_time),
     }
 
 
 def _stamp(seconds: float = 0.0) -> str:
     """Return the time in so many seconds, as EC2 writes it."""
-    return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return str(_iso(datetime.now(UTC) + timedelta(seconds=seconds)))
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _with_service(call: Call) -> Call:

@@ -5,7 +5,8 @@ Bodies and answers are JSON. A failure answers `{"error": "<one line>"}` with 40
 
     GET  /_orch/status     -> {"region", "account", "seed", "faults": [{"action", "code", "count", "zone"}],
                                "quotas": {code: vcpus}, "instances": [{"instance_id", "state", "address",
-                               "instance_type", "zone", "lifecycle", "launch_time", "disturbances": [kind]}]}
+                               "instance_type", "zone", "lifecycle", "launch_time", "end_time",
+                               "disturbances": [kind]}]}
     POST /_orch/interrupt  {"instance_id", "notice_seconds": 120.0}                     -> {"time": "<ISO-8601>"}
     POST /_orch/kill       {"instance_id"}                                              -> {}
     POST /_orch/rebalance  {"instance_id"}                                              -> {"time": "<ISO-8601>"}
