@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from orchestrator.sandbox import control
+from tests.e2e.sandbox_world import scheduler
 
 NO_ROOM = "InsufficientInstanceCapacity"
 
@@ -73,19 +74,6 @@ def _refuse(target: Target, strike: Strike, *, actions: Sequence[str], code: str
         control.fault(target.home, action, code, count)
 
 
-def kill_scheduler(run_id: str) -> bool:
-    """SIGKILL the one process that schedules this run; tell whether there was one."""
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = entry.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"schedule" in words and run_id.encode() in words:
-            os.kill(int(entry.parent.name), signal.SIGKILL)
-            return True
-    return False
-
-
 def _interrupt(home: Path, instance: str, strike: Strike, *, share: float) -> None:
     control.interrupt(home, instance, 20.0 + share * strike.seconds)
 
@@ -121,7 +109,8 @@ _HOW_MANY = {"kill two": 2, "kill three": 3}
 
 
 def _scheduler(target: Target) -> None:
-    kill_scheduler(target.run_id)
+    if (pid := scheduler(target.run_id)) is not None:
+        os.kill(pid, signal.SIGKILL)
 
 
 def strikes(seed: int, nodes: int, only: Sequence[str] = ()) -> Iterator[Strike]:
