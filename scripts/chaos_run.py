@@ -123,6 +123,10 @@ class Chaos:
     def strike(self, strike: Strike) -> Seen | None:
         """Strike once, watch until the training goes on, and return what was seen; None where nobody was struck."""
         time.sleep(strike.pause)
+        everybody = tuple(range(self.nodes))
+        end = time.monotonic() + PATIENCE
+        while len(self.instances(everybody)) < self.nodes and time.monotonic() < end:
+            time.sleep(0.5)  # a replacement has yet to say who it is
         before, victims, resumed = self.generation(), self.instances(strike.ranks), self.resumed
         if len(victims) < len(strike.ranks):
             return None
