@@ -38,6 +38,8 @@ def judge(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Recovery | Verdic
     if ledger.verdict is not None:
         return ledger.verdict
     gang = Gang.of(ledger, facts)
+    if _came_to_its_end(spec, ledger, facts):
+        return Verdict("finished", f"all {spec.num_nodes} nodes finished")
     lost = find_lost(ledger, gang, facts)
     if ledger.stop is not None and not ledger.manned:
         return _stopped_while_unmanned(ledger, facts)
@@ -51,6 +53,17 @@ def judge(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Recovery | Verdic
     ending = find_ending(spec, ledger, gang, facts)
     failure = find_failure(spec, ledger, gang, facts) if ending is None else None
     return ending if failure is None else _try_again(spec, ledger, gang, facts, failure)
+
+
+def _came_to_its_end(spec: RunSpec, ledger: LedgerState, facts: Facts) -> bool:
+    """Tell whether the training that a notice was to stop was done before it heard of that: no other need begin."""
+    recovery = ledger.recovery
+    if recovery is None:
+        return False
+    nodes = (facts.nodes.get(i) for i in {*recovery.kept, *recovery.going})
+    said = [node.beacon for node in nodes if node is not None and node.beacon is not None]
+    done = [b for b in said if b.generation == recovery.generation and b.exit_code == 0 and b.synced]
+    return len(done) == spec.num_nodes and all(b.stopped_step is None for b in done)
 
 
 def _stopped_while_unmanned(ledger: LedgerState, facts: Facts) -> Verdict:

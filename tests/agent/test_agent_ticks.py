@@ -249,7 +249,7 @@ def test_ec2s_advice_is_passed_on_to_the_training_once(
     write(tmp_path, PATHS.stage_file, "running\n")
     agent, closed = Agent(node_config(tmp_path), Opener(lambda: store), lambda: None), threading.Event()
     metadata.pages[ADVICE] = '{"noticeTime": "2026-01-01T00:01:00Z"}'
-    watching = threading.Thread(target=agent.watch_for_notice, args=(Client(metadata.endpoint), closed))
+    watching = threading.Thread(target=agent.watch_for_notice, args=(Client(metadata.endpoint), closed), daemon=True)
     watching.start()
     for _ in range(1000):
         if agent.advice is not None:

@@ -126,6 +126,21 @@ def test_a_notice_launches_the_replacement_at_once_and_waits_for_the_checkpoint(
     assert set(start.instance_ids) == {"i-0", "i-1", "i-3", "i-9"}, "the one that is going is left to EC2"
 
 
+def test_a_training_that_was_done_before_it_heard_of_the_notice_is_done() -> None:
+    book = four()
+    recovered(book, world(60, said=[beacon(2, seconds=60, notice="soon")]))
+    book.tried(1, 0, "launched", ids=["i-9"], generation=2, count=1, seconds=61)
+
+    def later(**changes: Any) -> tuple[Action, ...]:
+        said = [replace(ended(i, 66, exit_code=0), **(changes if i == 2 else {})) for i in range(4)]
+        now = world(66, said=said)
+        return decide(gang_of_four(), book.state, replace(now, instances=(*now.instances, instance(9))))
+
+    assert verdict_of(later()).kind == "finished"
+    for changes in ({"synced": False}, {"exit_code": 75}, {"stopped_step": 40}, {"generation": 0}):
+        assert not [action for action in later(**changes) if isinstance(action, End)], changes
+
+
 def test_an_announced_end_that_does_not_come_is_not_paid_for_for_ever() -> None:
     book = four()
     recovered(book, world(60, said=[beacon(2, seconds=60, notice="soon")]))
@@ -344,10 +359,12 @@ def test_a_silent_node_that_was_replaced_is_terminated_at_once() -> None:
 
 
 def test_a_node_that_speaks_is_not_lost_because_a_listing_misses_it() -> None:
-    here = world(60)
-    missed = replace(here, instances=tuple(i for i in here.instances if i.instance_id != "i-1"))
-    assert decide(gang_of_four(), four().state, replace(missed, server_time=at(60))) == ()
-    mute = replace(missed, nodes={**missed.nodes, "i-1": Node(("key",))}, server_time=at(200))
+    def missed(*said: Beacon) -> Facts:
+        here = world(200, said=said)
+        return replace(here, instances=tuple(i for i in here.instances if i.instance_id != "i-1"))
+
+    assert decide(gang_of_four(), four().state, missed()) == ()
+    mute = missed(beacon(1, seconds=180))
     assert "EC2 no longer knows i-1" in recovery_of(decide(gang_of_four(), four().state, mute)).cause
 
 

@@ -51,7 +51,7 @@ def test_the_weights_of_a_run_interrupted_three_times_are_those_of_one_left_alon
     wait_for("it has ended", lambda: phase(world, alone) in {"finished", "failed"}, 300)
     assert row(world, alone)["phase"] == "finished"
     broken = launch(world, "broken")
-    for generation, step, rank, how in ((1, 20, 1, "interrupt"), (2, 40, 0, "kill"), (3, 60, 2, "interrupt")):
+    for generation, step, rank, how in ((1, 8, 0, "kill"), (2, 20, 1, "kill"), (3, 30, 2, "interrupt")):
         trains(world, broken, generation, after=step)
         world.orch("sandbox", how, node_of(world, broken, rank), *(["--after", "60"] if how == "interrupt" else []))
         wait_for("it recovers", lambda: phase(world, broken) == "recovering", 30)

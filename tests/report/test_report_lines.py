@@ -33,8 +33,9 @@ def test_zones_that_refused_are_told_each_once() -> None:
 
 
 def test_a_recovery_is_told_once_with_its_cause_and_refusals_after_it_too() -> None:
-    narrator, book = Narrator(), launched(2).tried(2, 1, "no-capacity")
+    narrator, late, book = Narrator(), Narrator(), launched(2).tried(2, 1, "no-capacity")
     narrator.tell(view(book, facts(1)))
+    late.tell(view(book, facts(1)))
     lost = Recovery(1, "interrupted", "EC2 took node 1 back", {"i-0": 0}, (), 1, 0, graceful=False, trained=True)
     book.add("intent", "recover", 2, **lost.to_json())
     told = narrator.tell(view(book, facts(2)))
@@ -43,6 +44,7 @@ def test_a_recovery_is_told_once_with_its_cause_and_refusals_after_it_too() -> N
     book.tried(1, 0, "no-capacity", "InsufficientInstanceCapacity", generation=2, count=1)
     (refused,) = narrator.tell(view(book, facts(3)))
     assert "us-east-1a: no capacity" in refused
+    assert refused in late.tell(view(book, facts(3))), "also when both came between two looks"
 
 
 def test_an_attempt_whose_outcome_is_open_is_not_told() -> None:
