@@ -50,7 +50,7 @@ def audit(chaos: Chaos) -> dict[str, Any]:
 
 def rows(seen: list[Seen]) -> Iterator[str]:
     """Yield the table: for each kind of fault how often, and medians (worst) of what was seen."""
-    yield f"{'FAULT':<18} {'TIMES':>5} {'DETECTED s':>16} {'TRAINS AGAIN s':>16} {'PAUSE s':>16} {'STEPS LOST':>12}"
+    yield f"{'FAULT':<22} {'TIMES':>5} {'DETECTED s':>16} {'TRAINS AGAIN s':>16} {'PAUSE s':>16} {'STEPS LOST':>12}"
     for name in sorted({item.fault for item in seen}):
         mine = [item for item in seen if item.fault == name]
         figures = [
@@ -60,7 +60,7 @@ def rows(seen: list[Seen]) -> Iterator[str]:
         ]
         lost = [item.lost for item in mine]
         yield (
-            f"{name:<18} {len(mine):>5} "
+            f"{name:<22} {len(mine):>5} "
             + " ".join(f"{text:>16}" for text in figures)
             + (f" {statistics.median(lost):>6.0f} ({max(lost)})")
         )

@@ -5,14 +5,17 @@ What is expected of a fault says how long to watch, never how a run is judged: t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from orchestrator.errors import OrchError
 from orchestrator.sandbox import control
 from tests.e2e.sandbox_world import scheduler
 
@@ -78,6 +81,26 @@ def _interrupt(home: Path, instance: str, strike: Strike, *, share: float) -> No
     control.interrupt(home, instance, 20.0 + share * strike.seconds)
 
 
+def _one_by_one(target: Target, strike: Strike) -> None:
+    """Take one, and another while the first is being replaced; one that is let go by then is as good as taken."""
+    for instance in target.instances:
+        with contextlib.suppress(OrchError):
+            control.kill(target.home, instance)
+        time.sleep(strike.seconds / 3)
+
+
+def _kill_and_scheduler(target: Target, strike: Strike) -> None:
+    """Take one, and the scheduler somewhere on the way to its replacement."""
+    _each(_kill)(target, strike)
+    time.sleep(strike.seconds / 3)
+    _scheduler(target, strike)
+
+
+def _scheduler(target: Target, strike: Strike) -> None:
+    if (pid := scheduler(target.run_id)) is not None:
+        os.kill(pid, signal.SIGKILL)
+
+
 FAULTS: dict[str, Fault] = {
     "notice": Fault(_each(partial(_interrupt, share=2.0))),
     "late notice": Fault(_each(lambda home, instance, strike: control.interrupt(home, instance, 1.0))),
@@ -94,9 +117,11 @@ FAULTS: dict[str, Fault] = {
     "no sshd a while": Fault(_disturb("stop-sshd", heals=True), restarts=False),
     "tmux killed": Fault(_disturb("kill-tmux"), restarts=False),
     "rebalance": Fault(_each(lambda home, instance, strike: control.rebalance(home, instance)), restarts=False),
-    "scheduler killed": Fault(lambda target, strike: _scheduler(target), restarts=False),
+    "scheduler killed": Fault(_scheduler, restarts=False),
     "launch reply lost": Fault(partial(_kill_with, action="RunInstances", code="ReplyLost", count=1)),
     "no room there": Fault(partial(_kill_with, action="RunInstances", code=NO_ROOM, count=1)),
+    "kill in recovery": Fault(_one_by_one),
+    "scheduler in recovery": Fault(_kill_and_scheduler),
     "EC2 throttles": Fault(
         partial(_refuse, actions=("DescribeInstances",), code="RequestLimitExceeded", count=6), restarts=False
     ),
@@ -105,12 +130,7 @@ FAULTS: dict[str, Fault] = {
         restarts=False,
     ),
 }
-_HOW_MANY = {"kill two": 2, "kill three": 3}
-
-
-def _scheduler(target: Target) -> None:
-    if (pid := scheduler(target.run_id)) is not None:
-        os.kill(pid, signal.SIGKILL)
+_HOW_MANY = {"kill two": 2, "kill three": 3, "kill in recovery": 2}
 
 
 def strikes(seed: int, nodes: int, only: Sequence[str] = ()) -> Iterator[Strike]:
