@@ -127,6 +127,8 @@ class Chaos:
         end = time.monotonic() + PATIENCE
         while len(self.instances(everybody)) < self.nodes and time.monotonic() < end:
             time.sleep(0.5)  # a replacement has yet to say who it is
+        if scheduler(self.run_id) is None:
+            self.look_after()
         before, victims, resumed = self.generation(), self.instances(strike.ranks), self.resumed
         if len(victims) < len(strike.ranks):
             return None
