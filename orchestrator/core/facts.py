@@ -12,6 +12,16 @@ from orchestrator.core.units import MicroUSD, iso, parse_time
 
 Lifecycle = Literal["spot", "on-demand"]
 State = Literal["pending", "running", "shutting-down", "stopping", "stopped", "terminated"]
+ResourceKind = Literal[
+    "security-group",
+    "placement-group",
+    "key-pair",
+    "volume",
+    "network-interface",
+    "spot-request",
+    "image",
+    "snapshot",
+]
 ALIVE: frozenset[str] = frozenset({"pending", "running", "stopping", "stopped", "shutting-down"})
 USABLE: frozenset[str] = frozenset({"pending", "running"})
 EC2_INTERRUPTED: frozenset[str] = frozenset(
@@ -114,7 +124,7 @@ class OnDemandPrice:
 class Resource:
     """Something beside instances that carries the run's tag and must be gone at the end."""
 
-    kind: Literal["security-group", "placement-group", "key-pair", "volume", "network-interface"]
+    kind: ResourceKind
     id: str
     run: str = ""
 

@@ -43,6 +43,7 @@ class _Host:
     instance: Instance
     spec: HostSpec
     turn: threading.Lock = field(default_factory=threading.Lock)
+    ended: datetime | None = None
 
 
 class Lifecycle:
@@ -90,8 +91,12 @@ class Lifecycle:
         """Begin to terminate an instance; one that is going or gone stays as it is."""
         with self._lock:
             if instance.state not in ENDED:
-                _give_reason(instance, cause)
+                self._known[instance.id].ended = _give_reason(instance, cause)
                 self._wind_down(instance, "shutting-down", "terminated")
+
+    def ended(self, instance: Instance) -> datetime | None:
+        """Return when an instance began to end, also where EC2 does not say so; None before."""
+        return self._known[instance.id].ended
 
     def stop(self, instance: Instance, cause: Cause) -> None:
         """Begin to stop an instance that is pending or running."""
@@ -146,7 +151,9 @@ def _state(name: str) -> InstanceState:
     return InstanceState(name, CODES[name])
 
 
-def _give_reason(instance: Instance, cause: Cause) -> None:
+def _give_reason(instance: Instance, cause: Cause) -> datetime:
     code, text, transition = _REASONS[cause]
-    instance._reason = transition.format(time=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S GMT"))
+    now = datetime.now(UTC).replace(microsecond=0)
+    instance._reason = transition.format(time=now.strftime("%Y-%m-%d %H:%M:%S GMT"))
     instance.state_reason = StateReason(f"{code}: {text}", code)
+    return now

@@ -141,14 +141,20 @@ def phase(world: World, run_id: str) -> str:
     return str(next(r["phase"] for r in world.json("status") if r["run_id"] == run_id))
 
 
-def kill_scheduler(run_id: str) -> None:
-    """SIGKILL the one process that schedules this run."""
+def scheduler(run_id: str) -> int | None:
+    """Return the one process that schedules this run, None when there is none."""
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = entry.read_bytes().split(b"\0")
         except OSError:
             continue
         if b"schedule" in words and run_id.encode() in words:
-            os.kill(int(entry.parent.name), signal.SIGKILL)
-            return
-    raise AssertionError("no scheduler process")
+            return int(entry.parent.name)
+    return None
+
+
+def kill_scheduler(run_id: str) -> None:
+    """SIGKILL the one process that schedules this run."""
+    pid = scheduler(run_id)
+    assert pid is not None, "no scheduler process"
+    os.kill(pid, signal.SIGKILL)

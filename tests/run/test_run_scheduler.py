@@ -188,6 +188,12 @@ def test_what_a_run_without_scheduler_left_is_found_by_tag_and_removed(
     scheduler._lease.release(bucket.server_time())
     scheduler._actor.close()
     orphans = [item for item in find_orphans(session, bucket) if item.run == spec.run_id]
-    assert sorted(item.kind for item in orphans) == ["instance"] * 3 + ["key-pair", "placement-group", "security-group"]
-    assert remove(session, orphans, lambda _: None) == []
+    assert sorted(item.kind for item in orphans) == [
+        *["instance"] * 3,
+        "key-pair",
+        "placement-group",
+        "security-group",
+        *["spot-request"] * 3,
+    ]
+    assert remove(session, bucket, orphans, lambda _: None) == []
     assert [item for item in find_orphans(session, bucket) if item.run == spec.run_id] == []

@@ -185,6 +185,13 @@ def test_a_host_meets_its_own_metadata_and_its_own_notice_over_http(world: World
     assert fetch(other["address"], "meta-data/instance-id") == (200, other["instance_id"].encode())
     document = json.loads(fetch(node.address, "dynamic/instance-identity/document")[1])
     assert (document["instanceId"], document["region"]) == (node.instance_id, "us-east-1")
+    advice = "meta-data/events/recommendations/rebalance"
+    assert fetch(node.address, advice)[0] == 404
+    time = control.rebalance(world.home, node.instance_id)
+    status, body = fetch(node.address, advice)
+    assert (status, json.loads(body)) == (200, {"noticeTime": time})
+    assert fetch(other["address"], advice)[0] == 404
+    assert world.state(node)[0] == "running"
     notice = "meta-data/spot/instance-action"
     assert fetch(node.address, notice)[0] == 404
     control.interrupt(world.home, node.instance_id, notice_seconds=2)
