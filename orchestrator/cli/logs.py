@@ -28,6 +28,7 @@ def command(*, run: str | None, node: int | None, follow: bool, cloud: str | Non
     """
     from orchestrator.report.json import line as json_line
     from orchestrator.report.text import clean
+    from orchestrator.run.logs import refuse_another_node
 
     found = find_run(open_home(), run, cloud)
     place = found.open()
@@ -40,6 +41,8 @@ def command(*, run: str | None, node: int | None, follow: bool, cloud: str | Non
         else:
             click.echo(shown if node is not None else f"[{rank}] {shown}")
     if not some:
+        if node is not None:
+            refuse_another_node(place.bucket, found.run_id, node)
         where = f"node {node}" if node is not None else "any node"
         click.echo(f"nothing was printed by {where} yet; logs reach S3 every few seconds", err=True)
 

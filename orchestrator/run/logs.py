@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 
 from orchestrator.aws.s3 import Bucket
 from orchestrator.core.ids import Keys
+from orchestrator.errors import NotFound
+from orchestrator.run.spec import load_spec
 
 POLL_SECONDS = 2.0
 
@@ -16,6 +18,13 @@ def ranks_with_logs(bucket: Bucket, run_id: str) -> list[int]:
     prefix = Keys(run_id).logs
     found = {item.key.removeprefix(prefix).partition("/")[0] for item in bucket.list(prefix)}
     return sorted(int(rank) for rank in found if rank.isdigit())
+
+
+def refuse_another_node(bucket: Bucket, run_id: str, rank: int) -> None:
+    """Raise NotFound when the run has no node of this rank."""
+    nodes = load_spec(bucket, run_id).num_nodes
+    if rank >= nodes:
+        raise NotFound(f"{run_id} has no node {rank}", f"it has ranks 0 to {nodes - 1}")
 
 
 def read_logs(bucket: Bucket, run_id: str, rank: int | None = None) -> Iterator[tuple[int, str]]:

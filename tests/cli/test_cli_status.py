@@ -139,6 +139,7 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("orchestrator.run.logs.read_logs", read_logs)
     monkeypatch.setattr("orchestrator.run.logs.follow_logs", follow_logs)
+    monkeypatch.setattr("orchestrator.run.logs.refuse_another_node", lambda bucket, run_id, rank: None)
 
 
 @pytest.mark.usefixtures("printed")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from itertools import count
 
+import pytest
+
 from orchestrator.aws.s3 import Bucket
 from orchestrator.core.ids import Keys
-from orchestrator.run.logs import follow_logs, read_logs
+from orchestrator.errors import NotFound
+from orchestrator.run.logs import follow_logs, read_logs, refuse_another_node
+from tests.core import worlds
 
 
 def put(bucket: Bucket, run: str, rank: int, segment: int, text: str) -> None:
@@ -34,3 +38,12 @@ def test_following_gives_each_line_once_as_it_grows(bucket: Bucket) -> None:
     ends = iter([False, False, True])
     seen = list(follow_logs(bucket, "logs-2", None, lambda: next(ends), grow))
     assert seen == [(0, "a"), (0, "bb"), (0, "c"), (1, "late")]
+
+
+def test_a_rank_that_the_run_does_not_have_is_refused(bucket: Bucket) -> None:
+    run = worlds.spec(num_nodes=2)
+    bucket.put(Keys(run.run_id).spec, run.to_json())
+    refuse_another_node(bucket, run.run_id, 1)
+    with pytest.raises(NotFound, match="has no node 2") as refused:
+        refuse_another_node(bucket, run.run_id, 2)
+    assert refused.value.hint == "it has ranks 0 to 1"
