@@ -18,7 +18,8 @@ from pygal.style import Style
 from orchestrator.report.text import clean
 
 SVG = "http://www.w3.org/2000/svg"
-WIDTH, HEIGHT = 560, 330
+# Small, so that letters stay readable where a page makes it as wide as a phone.
+WIDTH, HEIGHT = 440, 280
 ROW_HEIGHT = 15
 MOST_POINTS = 400
 COLOURS = 12
@@ -113,7 +114,7 @@ def draw_bars(frame: Frame, bars: Sequence[tuple[str, float]]) -> Chart:
 
 def draw_lying_bars(frame: Frame, bars: Sequence[tuple[str, float]]) -> Chart:
     """Return one lying bar for each name, from top to bottom; for names that are long."""
-    options = _options(frame, [], 110 + 26 * len(bars)) | {"show_legend": False}
+    options = _options(frame, [], 110 + 26 * len(bars)) | {"show_legend": False, "max_scale": 3, "min_scale": 2}
     names = [_text(f"{name} {frame.y_format(value)}") for name, value in reversed(bars)]
     chart = pygal.HorizontalBar(**options, x_labels=names)
     chart.add(_text(frame.x_title), [value for _, value in reversed(bars)])
@@ -129,6 +130,7 @@ def thin(points: Sequence[T], most: int = MOST_POINTS) -> list[T]:
 
 def _options(frame: Frame, lines: Sequence[Line], height: int) -> dict[str, Any]:
     longest = max((len(line.name) for line in lines), default=0)
+    columns = min(len(lines) or 1, 2 if longest > 12 else 3)
     return {
         "width": WIDTH,
         "height": height,
@@ -146,12 +148,14 @@ def _options(frame: Frame, lines: Sequence[Line], height: int) -> dict[str, Any]
         "value_formatter": frame.y_format,
         "show_legend": len(lines) > 1,
         "legend_at_bottom": True,
-        "legend_at_bottom_columns": min(len(lines) or 1, 2 if longest > 16 else 3),
+        "legend_at_bottom_columns": columns,
         "legend_box_size": 10,
         "truncate_legend": -1,
         "truncate_label": -1,
         "max_scale": 6,
         "margin": 8,
+        # pygal leaves no room for a last row of the legend that is not full.
+        "margin_bottom": 8 + (18 if len(lines) % columns else 0),
         "spacing": 8,
         "show_x_guides": False,
         "dots_size": 2.5,

@@ -119,7 +119,7 @@ def test_what_does_not_go_together_is_refused(run_orch: Orch, given: list[str], 
 def test_totals_are_the_sum_of_the_bills_however_they_are_grouped() -> None:
     runs = [RunBill("a", "one", "me", BILL), RunBill("b", "two", "", BILL)]
     for by in ("name", "user", "zone", "type"):
-        total = whole_of(add_up(runs, by))  # type: ignore[arg-type]
+        total = whole_of(add_up(runs, by))
         assert (total.spot, total.on_demand) == (2 * RUN.bill.high, 2 * RUN.bill.on_demand)
         assert total.runs == {"a", "b"}
 
