@@ -65,8 +65,14 @@ def lives(bill: Bill, spans: Sequence[Span], started: Mapping[str, float]) -> tu
 
 def _life(item: InstanceBill, spans: Sequence[Span], started: float | None) -> Iterable[Life]:
     begin, end = item.start, end_of(item)
-    inside = [(max(s.begin, begin), min(s.end, end), OF_KIND[s.kind]) for s in spans if s.begin < end and s.end > begin]
-    first = inside[0][0] if inside else end
+    # A minute is billed of what lived for less: in the rest of it others may train, this one does not.
+    gone = min(item.end or end, end)
+    inside = [
+        (max(span.begin, begin), min(span.end, gone), OF_KIND[span.kind])
+        for span in spans
+        if span.begin < gone and span.end > begin
+    ]
+    first = inside[0][0] if inside else gone
     ran = min(first, begin + timedelta(seconds=max(0.0, started - begin.timestamp()))) if started else None
     if ran is not None:
         inside = [(begin, ran, BOOT), (ran, first, START if inside or spans else UNKNOWN), *inside]

@@ -13,7 +13,7 @@ from orchestrator.core import course, spending
 from orchestrator.core.bill import Bill
 from orchestrator.core.course import Point, Stretch
 from orchestrator.core.facts import EC2_INTERRUPTED, PriceRow
-from orchestrator.core.units import MICRO, MicroUSD, format_duration, format_usd
+from orchestrator.core.units import MICRO, MicroUSD, format_usd
 from orchestrator.report.charts import Chart, Frame, Line, draw_bars, draw_lines, draw_lying_bars, draw_rows, thin
 from orchestrator.run import prices
 from orchestrator.run.view import RunView
@@ -50,8 +50,10 @@ class Story:
     @property
     def unit(self) -> tuple[str, timedelta]:
         """The unit of the time axes: what suits the length of the run."""
-        long = self.end - self.begin > timedelta(hours=3)
-        return ("hours", timedelta(hours=1)) if long else ("minutes", timedelta(minutes=1))
+        length = self.end - self.begin
+        if length > timedelta(hours=3):
+            return "hours", timedelta(hours=1)
+        return ("minutes", timedelta(minutes=1)) if length > timedelta(minutes=3) else ("seconds", timedelta(seconds=1))
 
     @property
     def since(self) -> str:
@@ -158,7 +160,7 @@ def node_chart(story: Story) -> Chart | str:
     first = min((item.end for item in taken if item.end is not None), default=None)
     late = [item for item in items if first is not None and item.start >= first]
     marks = [
-        ("taken by EC2", [(item, spending.end_of(item)) for item in taken], TAKEN),
+        ("taken by EC2", [(item, item.end) for item in taken if item.end is not None], TAKEN),
         ("replacement", [(item, item.start) for item in late], REPLACED),
     ]
     for name, found, colour in marks:
@@ -230,9 +232,9 @@ def epoch_chart(story: Story) -> Chart | str:
     return draw_bars(frame, [(str(epoch), _dollars(usd)) for epoch, usd in costs])
 
 
-def duration(story: Story) -> str:
-    """Return how long the run had machines."""
-    return format_duration(story.end - story.begin)
+def duration(story: Story) -> timedelta:
+    """Return how long the run had machines, which is less than what is billed of those that lived for seconds."""
+    return max([item.end or spending.end_of(item) for item in story.bill.instances] or [story.begin]) - story.begin
 
 
 def _dollars(amount: MicroUSD) -> float:

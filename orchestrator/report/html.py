@@ -90,7 +90,7 @@ def _facts(story: Story) -> list[tuple[str, str]]:
         ("cost" if bill.final else "cost so far", format_usd(bill.high)),
         ("on-demand", format_usd(bill.on_demand)),
         ("saving", f"{format_usd(bill.saving)} ({percent(bill.saving, bill.on_demand)})"),
-        ("time", drawings.duration(story) if bill.instances else "none"),
+        ("time", format_duration(drawings.duration(story)) if bill.instances else "none"),
         ("nodes", str(view.spec.num_nodes)),
     ]
     name = course.accuracy_name(story.points)
@@ -113,7 +113,7 @@ def _compared(story: Story) -> list[tuple[str, str, str]]:
     hours = [hour.price for item in bill.instances for hour in item.hours]
     low, high = (format_usd(pick(hours)) if hours else "" for pick in (min, max))
     taken = sum(1 for item in bill.instances if item.end_reason in EC2_INTERRUPTED)
-    limit = format_duration(wish.max_duration)
+    limit, took = format_duration(wish.max_duration), format_duration(drawings.duration(story))
     known = offer is not None and offer.hours is not None
     rows = [("launches", "1", str(len(view.ledger.launches))), ("nodes taken by EC2", "0", str(taken))]
     if offer is not None:
@@ -122,14 +122,14 @@ def _compared(story: Story) -> list[tuple[str, str, str]]:
         rows = [
             ("machines", first, "; ".join(machines) or "none"),
             ("price of a node-hour", format_usd(offer.price), low if low == high else f"{low} to {high}"),
-            ("time", format_duration(offer.hours * 3600) if offer.hours else "not known", drawings.duration(story)),
+            ("time", format_duration(offer.hours * 3600) if offer.hours else "not known", took),
             ("cost", f"{bound}{format_usd(offer.cost)}", format_usd(bill.high)),
             ("on-demand", f"{bound}{format_usd(offer.on_demand_cost)}", format_usd(bill.on_demand)),
             *rows,
         ]
     if wish.max_cost is not None:
         rows.append(("cap", format_usd(to_micro(wish.max_cost)), f"{percent(bill.high, to_micro(wish.max_cost))} used"))
-    return [*rows, ("time limit", limit, f"{percent((story.end - story.begin) / wish.max_duration, 1)} used")]
+    return [*rows, ("time limit", limit, f"{percent(drawings.duration(story) / wish.max_duration, 1)} used")]
 
 
 def _purposes(story: Story) -> list[tuple[str, str, str]]:

@@ -78,6 +78,15 @@ def test_a_node_that_came_later_boots_while_the_others_wait() -> None:
     assert found == {"boot, data and setup": 300 + 150, "training": 200 + 2 * 100, "waiting and ending": 200}
 
 
+def test_of_the_minute_that_is_billed_at_least_only_what_was_lived_was_of_use() -> None:
+    lines = [line(5, 1, event="start"), line(15, 9), line(30, 9, 2, event="start"), line(50, 20, 2)]
+    assert dollars(flat(lived(0, 0, 20)), lines) == {
+        "boot, data and setup": 5,
+        "training": 10,
+        "waiting and ending": 45,
+    }
+
+
 def test_a_script_that_says_nothing_leaves_it_unknown() -> None:
     assert dollars(flat(lived(0, 0, 800)), []) == {"unknown": 800}
     assert dollars(flat(lived(0, 0, 800)), [], i0=250) == {"boot, data and setup": 250, "unknown": 550}
@@ -122,7 +131,8 @@ def test_the_parts_are_the_bill_and_no_second_is_counted_twice(
     nodes = [
         replace(lived(n, begin, begin + length), volumes=gang()[0].volumes) for n, (begin, length) in enumerate(stays)
     ]
-    bill = flat(*nodes)
+    uneven = [PriceRow("us-east-1a", "p3.16xlarge", at(-60), 7_654_321)]
+    bill = make_bill("run", nodes, uneven, LISTED, at(20_000))
     lines = [line(when, step, event=event, seconds=30) for when, step, event in told]
     parts = spending.lives(bill, spans(lines), {f"i-{n}": T0.timestamp() + when for n, when in started.items()})
     assert sum(spending.by_purpose(bill, parts).values()) == bill.high
