@@ -16,6 +16,7 @@ Kind = Literal["training", "evaluating", "saving", "lost"]
 # Events whose `seconds` say for how long the training stood still until that line (docs/node-contract.md).
 STANDING: Mapping[str, Kind] = {"eval": "evaluating", "checkpoint": "saving"}
 ACCURACIES = ("top5", "top1", "accuracy")
+MOST_EPOCHS = 1_000_000  # beyond that it is no number of epochs, whatever the line calls it
 CLOCK_SLACK = timedelta(minutes=1)
 
 
@@ -151,7 +152,7 @@ def epoch_ends(points: Iterable[Point]) -> tuple[tuple[int, datetime], ...]:
     done = 0
     for point in points:
         epoch = point.figure("epoch")
-        if epoch is not None and math.floor(epoch) > done:
+        if epoch is not None and done < math.floor(epoch) <= MOST_EPOCHS:
             done = math.floor(epoch)
             found.append((done, point.time))
     return tuple(found)

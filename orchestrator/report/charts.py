@@ -6,8 +6,9 @@ drawing serves light, dark and print. It holds no script, no comment and no refe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from xml.etree import ElementTree
 
@@ -20,7 +21,7 @@ from orchestrator.report.text import clean
 SVG = "http://www.w3.org/2000/svg"
 # Small, so that letters stay readable where a page makes it as wide as a phone.
 WIDTH, HEIGHT = 440, 280
-ROW_HEIGHT = 15
+ROW_HEIGHT, THIN_ROW, ROWS_HEIGHT = 15, 4, 330
 MOST_POINTS = 400
 COLOURS = 12
 FONT = "system-ui, -apple-system, 'Segoe UI', sans-serif"
@@ -78,23 +79,28 @@ def draw_lines(frame: Frame, lines: Sequence[Line], *, y_from_zero: bool = True,
     low, high = min(ys), max(ys)
     if y_from_zero:
         low = min(low, 0.0)
-    span: dict[str, Any] = {"range": (low, high if high > low else low + (abs(low) or 1.0))}
+    flat = high - low <= 1e-9 * max(abs(low), abs(high))
+    span: dict[str, Any] = {"range": (low, low + (abs(low) or 1.0) if flat else high)}
     if frame.x_to:
         span["xrange"] = (0, frame.x_to)
     return _finish(frame, pygal.XY(**_options(frame, lines, height), **span), lines)
 
 
-def draw_rows(frame: Frame, rows: Sequence[str], lines: Sequence[Line]) -> Chart:
-    """Return lines over named rows from top to bottom: y counts rows from 0."""
-    labels = [{"value": index, "label": _text(name)} for index, name in enumerate(rows)]
+def draw_rows(frame: Frame, rows: int, lines: Sequence[Line]) -> Chart:
+    """Return lines over rows that are numbered from 1, from top to bottom: y counts them from 0.
+
+    With many rows they get thinner, and only some have their number.
+    """
+    height = max(THIN_ROW, min(ROW_HEIGHT, ROWS_HEIGHT / max(rows, 3)))
+    step = math.ceil(ROW_HEIGHT / height)
     chart = pygal.XY(
-        **_options(frame, lines, 150 + ROW_HEIGHT * max(len(rows), 3)),
+        **_options(frame, lines, 150 + round(height * max(rows, 3))),
         inverse_y_axis=True,
-        range=(-0.7, len(rows) - 0.3),
+        range=(-0.7, rows - 0.3),
         xrange=(0, frame.x_to or 1),
-        y_labels=labels,
+        y_labels=[{"value": row, "label": str(row + 1) if row % step == 0 else ""} for row in range(rows)],
     )
-    return _finish(frame, chart, lines)
+    return _finish(frame, chart, [replace(line, width=0.6 * height) for line in lines])
 
 
 def draw_bars(frame: Frame, bars: Sequence[tuple[str, float]]) -> Chart:
@@ -130,7 +136,7 @@ def thin(points: Sequence[T], most: int = MOST_POINTS) -> list[T]:
 
 def _options(frame: Frame, lines: Sequence[Line], height: int) -> dict[str, Any]:
     longest = max((len(line.name) for line in lines), default=0)
-    columns = min(len(lines) or 1, 2 if longest > 12 else 3)
+    columns = min(len(lines) or 1, 3 if longest <= 12 else 2 if longest <= 24 else 1)
     return {
         "width": WIDTH,
         "height": height,
@@ -195,11 +201,17 @@ def _finish(frame: Frame, chart: Any, lines: Sequence[Line]) -> Chart:
             [point if point[1] is not None else None for point in line.points],
             stroke=line.stroke,
             stroke_style=stroke,
-            show_dots=line.dots or len(line.points) == 1,
+            show_dots=line.dots or _has_lonely(line),
             dots_size=4 if line.dots else 2.5,
             allow_interruptions=True,
         )
     return _render(frame, chart)
+
+
+def _has_lonely(line: Line) -> bool:
+    """Tell whether a point has no neighbour to draw a line to: it must be a dot to be seen."""
+    known = [False, *(y is not None for _, y in line.points), False]
+    return any(known[i] and not known[i - 1] and not known[i + 1] for i in range(1, len(known) - 1))
 
 
 def _render(frame: Frame, chart: Any) -> Chart:

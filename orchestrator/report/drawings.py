@@ -19,6 +19,7 @@ from orchestrator.run import prices
 from orchestrator.run.view import RunView
 
 MOST_PRICES = 8
+LARGEST = 1e12
 COLOUR_OF = {
     spending.BOOT: 8, spending.START: 5, spending.TRAINING: 2, spending.EVALUATING: 0, spending.SAVING: 3,
     spending.LOST: 6, spending.IDLE: 1, spending.UNKNOWN: 11,
@@ -155,7 +156,7 @@ def node_chart(story: Story) -> Chart | str:
             row = float(row_of[life.instance_id])
             bars += [(story.at(life.begin), row), (story.at(life.end), row), (story.at(life.end), None)]
         if bars:
-            lines.append(Line(purpose, bars, colour, width=9))
+            lines.append(Line(purpose, bars, colour))
     taken = [item for item in items if item.end is not None and item.end_reason in EC2_INTERRUPTED]
     first = min((item.end for item in taken if item.end is not None), default=None)
     late = [item for item in items if first is not None and item.start >= first]
@@ -168,9 +169,7 @@ def node_chart(story: Story) -> Chart | str:
         if dots:
             lines.append(Line(name, dots, colour, dots=True, stroke=False))
     words = f"{len(items)} nodes over time; {len(taken)} taken by EC2, {len(late)} launched after that."
-    step = max(1, len(items) // 32)
-    names = [str(index + 1) if index % step == 0 else "" for index in range(len(items))]
-    return draw_rows(Frame("nodes", "Nodes", story.since, "node", words, x_to=story.at(story.end)), names, lines)
+    return draw_rows(Frame("nodes", "Nodes", story.since, "node", words, x_to=story.at(story.end)), len(items), lines)
 
 
 def figure_charts(story: Story, figures: Sequence[str], what: str, key: str, unit: str) -> list[Chart] | str:
@@ -178,11 +177,11 @@ def figure_charts(story: Story, figures: Sequence[str], what: str, key: str, uni
 
     A line is interrupted where the training was.
     """
-    told = {name: [p for p in story.points if p.figure(name) is not None] for name in figures}
+    told = {name: [p for p in story.points if _value(p, name) is not None] for name in figures}
     told = {name: points for name, points in told.items() if points}
     if not told:
         return f"No {what.lower()} was told in the progress lines."
-    ends = [(LABEL.get(n, n), points[0].figure(n) or 0.0, points[-1].figure(n) or 0.0) for n, points in told.items()]
+    ends = [(LABEL.get(n, n), _value(points[0], n) or 0.0, _value(points[-1], n) or 0.0) for n, points in told.items()]
     words = "; ".join(f"{name} from {first:.4g} to {last:.4g}" for name, first, last in ends)
     axes: list[tuple[str, str, Callable[[datetime], float]]] = [
         ("time", story.since, story.at),
@@ -197,11 +196,19 @@ def figure_charts(story: Story, figures: Sequence[str], what: str, key: str, uni
     return charts
 
 
+def _value(point: Point, name: str) -> float | None:
+    """Return a figure if it can be drawn: no chart has room for 1e300, and 1e-300 beside it is nothing."""
+    value = point.figure(name)
+    if value is None or abs(value) > LARGEST:
+        return None
+    return value if abs(value) * LARGEST > 1 else 0.0
+
+
 def _course(story: Story, name: str, x_of: Callable[[datetime], float]) -> list[tuple[float, float | None]]:
     """Return the points of a figure, stretch by stretch, at most `MOST_POINTS` of each."""
     found: list[tuple[float, float | None]] = []
     for stretch in story.stretches:
-        pairs = [(point, value) for point in stretch.points if (value := point.figure(name)) is not None]
+        pairs = [(point, value) for point in stretch.points if (value := _value(point, name)) is not None]
         drawn = [(x_of(point.time), value) for point, value in thin(pairs)]
         found += [(found[-1][0], None), *drawn] if found and drawn else drawn
     return found

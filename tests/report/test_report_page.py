@@ -172,7 +172,15 @@ CASES: Mapping[str, tuple[RunView, Sequence[Any]]] = {
     "on-demand": (told([replace(item, lifecycle="on-demand") for item in gang()], history()), ()),
     "two types": (told([*gang()[:2], replace(gang()[3], instance_type="p4d.24xlarge")], history()), ROWS),
     "sixty-four nodes": (told([replace(gang()[0], instance_id=f"i-{n}") for n in range(64)], history()), ROWS),
+    "one line of each start": (
+        told(gang(), [line(300, 9, loss=3.0, top5=1.0), line(900, 5, loss=2.0), line(950, 3, loss=2.5)]),
+        ROWS,
+    ),
     "constant loss": (told(gang(), [line(300 + n, n, loss=0.0) for n in range(3)]), ROWS),
+    "enormous and tiny": (
+        told(gang(), [line(300 + n, n, loss=v, epoch=v) for n, v in enumerate((1e300, -1e300, 3e-286, 1, 1 + 1e-15))]),
+        ROWS,
+    ),
     "own accuracy": (told(gang(), [line(300 + n, n, accuracy=n / 3) for n in range(3)]), ROWS),
 }
 
