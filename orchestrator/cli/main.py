@@ -30,7 +30,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "status": "List runs: phase, time, dollars, accuracy.",
         "watch": "Follow a run live until it ends.",
         "logs": "Print what the nodes printed.",
-        "cost": "Print the bill of a run.",
+        "cost": "Print the bill of a run, or of all by name, user, zone or type.",
+        "prices": "Show spot prices of a type: zones, now, range, course.",
         "dawnbench": "Write a run's DAWNBench entry: its TSV and JSON.",
     },
     "Reach": {

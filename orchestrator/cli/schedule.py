@@ -34,9 +34,10 @@ def _log(line: str) -> None:
 def _write_page(place: Place, home: Home, run_id: str) -> None:
     from orchestrator.core.ids import Keys
     from orchestrator.report.html import render_page
+    from orchestrator.run import prices
     from orchestrator.run.read import read_run
 
-    report = read_run(place.session, place.bucket, run_id).report()
-    page = render_page(report)
+    view = read_run(place.session, place.bucket, run_id, history=True)
+    page = render_page(view, prices.load(place.bucket, run_id))
     place.bucket.put(Keys(run_id).report_html, page.encode(), content_type="text/html; charset=utf-8")
-    home.save_report(report, page)
+    home.save_report(view.report(), page)

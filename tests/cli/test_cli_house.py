@@ -18,7 +18,9 @@ from orchestrator.core.ledger import Verdict
 from orchestrator.core.settings import Settings
 from orchestrator.errors import BadInput, OrchError, Unreachable
 from orchestrator.run.gc import Orphan
+from orchestrator.run.prices import to_lines
 from tests.cli.fake_clouds import SETTINGS, Handle, Orch
+from tests.report.report_runs import ROWS
 from tests.report.views import ended
 
 RUN = "tiny-20261120-120000-abcd"
@@ -328,11 +330,15 @@ def test_schedule_works_to_the_end_and_keeps_the_page(run_orch: Orch, monkeypatc
 
     monkeypatch.setattr("orchestrator.run.loop.run_scheduler", scheduler)
     monkeypatch.setattr(Handle, "put", keep, raising=False)
+    monkeypatch.setattr(Handle, "get", lambda self, key: to_lines(ROWS), raising=False)
     run_orch.cloud.add(ended(Verdict("finished", "all 2 nodes finished")))
     result = run_orch("schedule", RUN, "--cloud", "sandbox")
     assert result.exit_code == 0, result.output
     assert f"scheduling {RUN}" in result.stdout
-    assert b"<!doctype html>" in put[f"runs/{RUN}/report.html"]
+    page = put[f"runs/{RUN}/report.html"].decode()
+    assert page.startswith("<!doctype html>")
+    assert "Price of p3.16xlarge" in page
+    assert (run_orch.home.folder(RUN) / "report.html").read_text() == page
     assert run_orch.home.load_report(RUN) is not None
 
 

@@ -104,6 +104,22 @@ def test_the_aws_command_line_sees_the_same(world: World, run_id: str) -> None:
     assert "report.json" in listing
 
 
+def test_the_page_shows_the_run(world: World, run_id: str) -> None:
+    key = f"runs/{run_id}/report.html"
+    wait_for("the page is written", lambda: key in world.keys(f"runs/{run_id}/"))
+    page = world.body(key).decode()
+    for title in (
+        "Price of p3dn.24xlarge",
+        "Nodes",
+        "Loss over dollars",
+        "Accuracy over time",
+        "Dollars of each epoch",
+    ):
+        assert f"<figcaption>{title}</figcaption>" in page
+    assert world.json("cost", run_id)["spot_usd_high"] in page
+    assert "16 x p3dn.24xlarge spot us-east-1" in page
+
+
 def test_the_report_outlives_the_sandbox(world: World, run_id: str) -> None:
     before = world.json("cost", run_id)
     world.orch("sandbox", "down")
