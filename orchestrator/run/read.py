@@ -18,6 +18,7 @@ from orchestrator.run.ledger import Ledger
 from orchestrator.run.observe import Observer
 from orchestrator.run.progress import newest_figures, parse_progress
 from orchestrator.run.spec import load_spec
+from orchestrator.run.usage import measure_s3
 from orchestrator.run.view import RunView
 
 
@@ -57,13 +58,15 @@ class Reader:
         on_demand = prices.on_demand_of(self.spec)
         rows = prices.load(self._bucket, self.spec.run_id)
         phase = find_phase(state, facts)
+        # One more listing, which only an ended run is worth: the scheduler leaves these cents out as well.
+        s3 = measure_s3(self._bucket, self.spec.run_id, facts) if state.closed else None
         closing = [e.time for e in self._ledger.entries if e.action == "close"]
         return RunView(
             spec=self.spec,
             ledger=state,
             facts=facts,
             phase=phase,
-            bill=make_bill(self.spec.run_id, facts.instances, rows, on_demand, facts.server_time),
+            bill=make_bill(self.spec.run_id, facts.instances, rows, on_demand, facts.server_time, s3=s3),
             metrics=newest_figures(lines),
             history=lines if self._history else (),
             scheduler=scheduler if phase not in ENDED else None,

@@ -6,6 +6,8 @@ Bodies and answers are JSON. A failure answers `{"error": "<one line>"}` with 40
     GET  /_orch/status     -> {"region", "account", "seed", "faults": [{"action", "code", "count", "zone"}],
                                "quotas": {code: vcpus}, "instances": [{"instance_id", "state", "address",
                                "instance_type", "zone", "lifecycle", "launch_time"}]}
+    GET  /_orch/meter      {"run": null}     -> {"time", "usd", "instances": [{"instance_id", "instance_type", "zone",
+                               "lifecycle", "run", "launched", "ran", "ended", "taken", "seconds", "usd"}]}
     POST /_orch/interrupt  {"instance_id", "notice_seconds": 120.0}                     -> {"time": "<ISO-8601>"}
     POST /_orch/kill       {"instance_id"}                                              -> {}
     POST /_orch/fault      {"action", "code", "count": 1, "zone": null}                 -> {}
@@ -35,6 +37,9 @@ class Controlled(Protocol):
 
     def status(self) -> dict[str, Any]:
         """Return its state as JSON values."""
+
+    def meter(self, run: str | None = None) -> dict[str, Any]:
+        """Return what its machines have cost by its own count."""
 
     def interrupt(self, instance_id: str, notice_seconds: float = 120.0) -> str:
         """Announce the end of an instance and take it after the notice; return the announced time."""
@@ -84,6 +89,8 @@ def _do(cloud: Controlled, method: str, verb: str, asked: dict[str, Any]) -> dic
     match (method, verb):
         case ("GET", "status"):
             return cloud.status()
+        case ("GET", "meter"):
+            return cloud.meter(asked.get("run"))
         case ("POST", "interrupt"):
             return {"time": cloud.interrupt(asked["instance_id"], float(asked.get("notice_seconds", 120.0)))}
         case ("POST", "kill"):
