@@ -9,12 +9,14 @@ from pathlib import Path
 from orchestrator.core.settings import Settings
 from orchestrator.errors import BadInput
 
+S3 = "s3://"
 KEYS = {
     "region": "the region when neither AWS_REGION nor AWS_DEFAULT_REGION is set",
     "ssh_user": "the user of the image that SSH logs in as",
     "ssh_address": "public or private: which address of a node SSH goes to",
     "ssh_cidr": "the addresses SSH is opened to; by default this machine's own",
     "bucket": "the bucket runs are kept in; by default orch-<account>-<region>",
+    "billing": "s3://bucket/prefix of the spot data feed or of a CUR 2.0 export: what --reconcile reads",
     "image": "the image of experiments that name none",
 }
 
@@ -30,6 +32,8 @@ def aws_settings(home: Path, environ: Mapping[str, str]) -> Settings:
     faults += [f"{key}: must be a text" for key, value in values.items() if key in KEYS and not _is_text(value)]
     if values.get("ssh_address", "public") not in ("public", "private"):
         faults.append("ssh_address: must be public or private")
+    if _is_text(billing := values.get("billing", S3)) and not str(billing).startswith(S3):
+        faults.append(f"billing: must be {S3}bucket/prefix")
     if faults:
         raise BadInput(
             f"{file}: {len(faults)} fault{'s' * (len(faults) > 1)}", "docs/commands.md", details=tuple(faults)
@@ -43,6 +47,7 @@ def aws_settings(home: Path, environ: Mapping[str, str]) -> Settings:
         ssh_cidr=_optional(values, "ssh_cidr"),
         bucket=_optional(values, "bucket"),
         image=_optional(values, "image"),
+        billing=_optional(values, "billing"),
     )
 
 

@@ -9,20 +9,34 @@ import click
 from orchestrator.cli.context import open_home
 from orchestrator.cli.options import cloud_option, json_option, run_argument
 from orchestrator.cli.runs import Found, find_run
-from orchestrator.errors import OrchError
+from orchestrator.errors import BadInput, OrchError
+
+CONFIGURED = "\0"
 
 
 @click.command()
 @run_argument
 @cloud_option
 @json_option
-def command(*, run: str | None, cloud: str | None, as_json: bool) -> None:
+@click.option(
+    "--reconcile",
+    "where",
+    is_flag=False,
+    flag_value=CONFIGURED,
+    metavar="[FILE]",
+    help="Hold the bill against AWS's own: a spot data feed file, a CUR 2.0 export, a folder or s3://bucket/prefix of"
+    " either; without FILE what `billing` in config.yaml names.",
+)
+def command(*, run: str | None, cloud: str | None, as_json: bool, where: str | None) -> None:
     """Print what RUN (the newest where it is left out) cost, instance by instance, beside the on-demand price."""
     from orchestrator.report.json import dumps
 
     home = open_home()
     found = find_run(home, run, cloud)
-    bill = _bill(found, home.load_report(found.run_id))
+    kept = home.load_report(found.run_id)
+    bill = _bill(found, kept) if where is None else _reconciled(found, where)
+    if kept is not None and where is not None:
+        home.save_report(kept | {"bill": bill})
     if as_json:
         click.echo(dumps(bill))
         return
@@ -30,6 +44,17 @@ def command(*, run: str | None, cloud: str | None, as_json: bool) -> None:
     from orchestrator.report.console import make_console
 
     show_bill(make_console(), bill)
+
+
+def _reconciled(found: Found, where: str) -> dict[str, Any]:
+    """Return the bill held against AWS's files, which is kept with the run. Raises BadInput, NotFound."""
+    from orchestrator.run.reconcile import reconcile_run
+
+    place = found.open()
+    source = place.settings.billing if where == CONFIGURED else where
+    if source is None:
+        raise BadInput("--reconcile has no file", "give one, or set `billing: s3://bucket/prefix` in config.yaml")
+    return reconcile_run(place.session, place.bucket, found.read().bill, source).to_json()
 
 
 def _bill(found: Found, kept: dict[str, Any] | None) -> dict[str, Any]:

@@ -70,13 +70,22 @@ class OtherLine:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """Everything a run cost, all generations together. `final` once every instance has ended."""
+    """Everything a run cost, all generations together. `final` once every instance has ended.
+
+    `reconciliation` is what came of holding it against AWS's own files (`core.reconcile`), None where nobody has.
+    """
 
     run_id: str
     instances: tuple[InstanceBill, ...]
     other: tuple[OtherLine, ...]
     final: bool
     on_demand_sources: tuple[str, ...] = ()
+    reconciliation: Mapping[str, Any] | None = None
+
+    @property
+    def machines(self) -> MicroUSD:
+        """The instances alone, high bound."""
+        return sum(i.usd for i in self.instances)
 
     @property
     def low(self) -> MicroUSD:
@@ -86,7 +95,7 @@ class Bill:
     @property
     def high(self) -> MicroUSD:
         """The most it can be; never below the truth."""
-        return sum(i.usd for i in self.instances) + sum(o.usd for o in self.other)
+        return self.machines + sum(o.usd for o in self.other)
 
     @property
     def on_demand(self) -> MicroUSD:
@@ -111,7 +120,7 @@ class Bill:
             "rule": RULE,
             "instances": [_instance_json(item) for item in self.instances],
             "other": [{"kind": o.kind, "id": o.id, "usd": usd(o.usd), "estimate": True} for o in self.other],
-        }
+        } | ({} if self.reconciliation is None else {"reconciliation": dict(self.reconciliation)})
 
 
 def _instance_json(item: InstanceBill) -> dict[str, Any]:

@@ -45,7 +45,10 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """What came of it: `matched` lines that agree, `ours` and `theirs` for what the files cover, `notes` in words."""
+    """What came of it: `matched` lines that agree, `ours` and `theirs` what was compared, `notes` in words.
+
+    `machines` is what all instances of the bill cost.
+    """
 
     files: tuple[str, ...]
     matched: int
@@ -53,7 +56,7 @@ class Reconciliation:
     notes: tuple[str, ...]
     ours: MicroUSD
     theirs: MicroUSD
-    bill: MicroUSD
+    machines: MicroUSD
 
     @property
     def reconciled(self) -> bool:
@@ -61,14 +64,14 @@ class Reconciliation:
         return not self.differences and self.matched > 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the documented JSON form. `bill_usd` tells to which state of the bill it belongs."""
+        """Return the documented JSON form. `machines_usd` tells to which state of the bill it belongs."""
         return {
             "reconciled": self.reconciled,
             "files": list(self.files),
             "matched": self.matched,
             "ours_usd": usd(self.ours),
             "theirs_usd": usd(self.theirs),
-            "bill_usd": usd(self.bill),
+            "machines_usd": usd(self.machines),
             "differences": [item.to_json() for item in self.differences],
             "notes": list(self.notes),
         }
@@ -124,7 +127,7 @@ def reconcile(bill: Bill, lines: Iterable[Charged], files: Sequence[str]) -> Rec
             done.missing(item, item.start, item.seconds, item.usd)
     _others(done, by_kind["other"], volumes)
     return Reconciliation(
-        tuple(files), done.matched, tuple(done.differences), tuple(done.notes), done.ours, done.theirs, bill.high
+        tuple(files), done.matched, tuple(done.differences), tuple(done.notes), done.ours, done.theirs, bill.machines
     )
 
 

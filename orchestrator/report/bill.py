@@ -11,6 +11,7 @@ from rich.text import Text
 
 from orchestrator.core.facts import EC2_INTERRUPTED
 from orchestrator.core.units import format_duration, parse_time, to_micro, usd
+from orchestrator.report.reconcile import mark, show_reconciliation
 from orchestrator.report.text import clean, percent
 
 COLUMNS = (
@@ -35,7 +36,7 @@ END_REASONS = {
 def show_bill(console: Console, bill: Mapping[str, Any]) -> None:
     """Print a bill (`core.bill.Bill.to_json`): a row for each instance, the other lines, totals, and the rule."""
     state = "bill" if bill.get("final", True) else "bill so far (instances are still there)"
-    console.print(Text(f"{state} of {clean(str(bill['run_id']))}", style="bold"))
+    console.print(Text(f"{state} of {clean(str(bill['run_id']))}{mark(bill)}", style="bold"))
     if not bill["instances"]:
         console.print("  nothing was launched: $0.000000")
         return
@@ -46,6 +47,8 @@ def show_bill(console: Console, bill: Mapping[str, Any]) -> None:
     if not all(item.get("price_known", True) for item in bill["instances"]):
         note = "hours marked ? have no recorded price; they are charged at the on-demand price, the most they can cost"
         console.print(Text(note, style="yellow"))
+    if bill.get("reconciliation"):
+        show_reconciliation(console, bill["reconciliation"])
     for source in bill.get("on_demand_sources", ()):
         console.print(Text(f"on-demand price of {clean(str(source))}", style="dim"))
     if bill.get("rule"):

@@ -6,7 +6,7 @@ Bodies and answers are JSON. A failure answers `{"error": "<one line>"}` with 40
     GET  /_orch/status     -> {"region", "account", "seed", "faults": [{"action", "code", "count", "zone"}],
                                "quotas": {code: vcpus}, "instances": [{"instance_id", "state", "address",
                                "instance_type", "zone", "lifecycle", "launch_time"}]}
-    GET  /_orch/meter      {"run": null}     -> {"time", "usd", "instances": [{"instance_id", "instance_type", "zone",
+    POST /_orch/meter      {"run": null}     -> {"time", "usd", "instances": [{"instance_id", "instance_type", "zone",
                                "lifecycle", "run", "launched", "ran", "ended", "taken", "seconds", "usd"}]}
     POST /_orch/interrupt  {"instance_id", "notice_seconds": 120.0}                     -> {"time": "<ISO-8601>"}
     POST /_orch/kill       {"instance_id"}                                              -> {}
@@ -89,7 +89,7 @@ def _do(cloud: Controlled, method: str, verb: str, asked: dict[str, Any]) -> dic
     match (method, verb):
         case ("GET", "status"):
             return cloud.status()
-        case ("GET", "meter"):
+        case ("POST", "meter"):
             return cloud.meter(asked.get("run"))
         case ("POST", "interrupt"):
             return {"time": cloud.interrupt(asked["instance_id"], float(asked.get("notice_seconds", 120.0)))}

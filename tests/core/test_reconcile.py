@@ -120,7 +120,7 @@ def test_the_digits_of_a_file_bound_what_counts_as_a_difference() -> None:
 
 def test_a_resumed_run_is_told_apart_by_its_bill() -> None:
     value = held_against(feed=FEED).to_json()
-    assert value["bill_usd"] == "70.312550"
+    assert value["machines_usd"] == "70.239000"
     assert value["reconciled"] is True
 
 
