@@ -28,7 +28,7 @@ def show_reconciliation(console: Console, found: Mapping[str, Any]) -> None:
     """Print a reconciliation (`core.reconcile.Reconciliation.to_json`)."""
     files = found["files"]
     read = clean(str(files[0])) if len(files) == 1 else f"{len(files)} files"
-    head = f"held against {read}: {found['matched']} lines agree, {len(found['differences'])} differ"
+    head = f"held against {read}: lines that agree: {found['matched']}, differences: {len(found['differences'])}"
     console.print(Text(head, style="bold green" if found["reconciled"] else "bold yellow"))
     if found["differences"]:
         console.print(_differences(found["differences"]))

@@ -92,6 +92,12 @@ def test_an_empty_file_reconciles_nothing() -> None:
     assert [item.resource for item in result.differences] == ["i-0", "i-2", "i-4"]
 
 
+def test_a_feed_that_can_say_nothing_of_the_run_does_not_reconcile_it() -> None:
+    bill = make_bill(run.RUN, [run.NODES[3]], run.PRICES, run.LISTED, at(20_000))
+    result = reconcile(bill, parse_feed("feed", FEED), ["feed"])
+    assert (result.differences, result.matched, result.reconciled) == ((), 0, False)
+
+
 def test_what_aws_waives_may_also_be_listed_at_nothing() -> None:
     waived = cur_row("i-1", "SpotUsage", 12, "0.6666666667", "0.0000000000")
     result = held_against(cur=CUR + waived)

@@ -11,7 +11,7 @@ from decimal import Decimal
 import pytest
 
 from tests.e2e.recompute import ended, price_at
-from tests.e2e.sandbox_world import World
+from tests.e2e.sandbox_world import World, wait_for
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(300)]
 HEAD = (
@@ -21,6 +21,8 @@ HEAD = (
 
 @pytest.fixture(scope="module")
 def run_id(world: World) -> str:
+    news = f'echo "$ORCH_EVENT $ORCH_RUN" >> {world.home}/news'
+    (world.home / "config.yaml").write_text(json.dumps({"notify_command": news}))
     world.launch("short", "true")
     return world.run_id("short")
 
@@ -78,3 +80,8 @@ def test_a_changed_line_is_named_and_a_broken_one_refused(world: World, run_id: 
     assert "config.yaml" in world.orch("cost", run_id, "--reconcile", check=2).stderr
     kept = json.loads((world.home / "runs" / run_id / "report.json").read_text())
     assert kept["bill"]["reconciliation"]["reconciled"] is False
+
+
+def test_the_end_of_a_run_is_told(world: World, run_id: str) -> None:
+    file = world.home / "news"
+    assert wait_for("the news", lambda: file.exists() and file.read_text()) == f"finished {run_id}\n"
