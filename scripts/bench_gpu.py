@@ -27,6 +27,7 @@ from trainer import contract, precision, schedule, signals
 from trainer import world as ranks
 from trainer.data import order
 from trainer.data.loader import TrainItem
+from trainer.data.workers import AHEAD
 from trainer.engine import Engine, Settings
 from trainer.recipe import DataPhase, Ramp, Recipe
 from trainer.recipes.imagenet18 import ONE
@@ -56,17 +57,20 @@ def items(recipe: Recipe, samples: int, steps: int) -> Iterator[TrainItem]:
         yield TrainItem(tuple(batch.indices.tolist()), batch.epoch, point.size, point.min_scale, "")
 
 
-def images_per_second(recipe: Recipe, source: Source, settings: Settings, world: World, steps: int) -> float:
-    """Return the speed of `steps` steps after a few that do not count."""
+def images_per_second(
+    recipe: Recipe, source: Source, settings: Settings, world: World, steps: int, *, ahead: int = 0
+) -> float:
+    """Return the speed of `steps` steps after a few that do not count; by then loaders made `ahead` batches."""
+    warm_up, steps = WARM_UP + ahead, max(steps, 4 * ahead)
     engine, point = Engine(recipe, CLASSES, settings, world), schedule.at(recipe, 0)
     began = time.perf_counter()
     count = 0
-    for step, (images, labels) in enumerate(source.training(items(recipe, source.samples, WARM_UP + steps))):
-        if step == WARM_UP:
+    for step, (images, labels) in enumerate(source.training(items(recipe, source.samples, warm_up + steps))):
+        if step == warm_up:
             engine.loss()  # waits for the device
             began = time.perf_counter()
         engine.step(images, labels, len(labels), point, QUIET)
-        count += len(labels) if step >= WARM_UP else 0
+        count += len(labels) if step >= warm_up else 0
     engine.loss()
     speed = count / (time.perf_counter() - began)
     engine.close()
@@ -87,7 +91,9 @@ def speed(arguments: argparse.Namespace) -> None:
         found = [f"{images_per_second(recipe, made_up, settings, world, arguments.steps):19,.0f}"]
         if arguments.data:
             packed = Packed(arguments.data, recipe, world.device, seed=0, workers=arguments.workers, max_corrupt=0.0)
-            found.append(f"{images_per_second(recipe, packed, settings, world, arguments.steps):16,.0f}")
+            ahead = AHEAD * arguments.workers
+            speed = images_per_second(recipe, packed, settings, world, arguments.steps, ahead=ahead)
+            found.append(f"{speed:16,.0f}")
         print(f"{size:6}  {batch:5} {' '.join(found)}", flush=True)
     ranks.part()
 

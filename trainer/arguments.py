@@ -16,7 +16,7 @@ def positive(text: str) -> int:
 def natural(text: str) -> int:
     """Return a whole number, 0 or more."""
     if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
     return int(text)
 
 

@@ -17,6 +17,7 @@ from trainer import describe, infer, recipes, train
 from trainer.arguments import positive
 from trainer.data import commands as datasets
 from trainer.errors import DONE, TrainerError
+from trainer.table import KEEP
 
 EXITS = "exit codes: 0 done, 1 failed, 2 bad input, 75 stopped as asked with a checkpoint saved, 130 Ctrl-C"
 
@@ -46,15 +47,19 @@ def _add_describe(commands: argparse._SubParsersAction[Any]) -> None:
     shows = commands.add_parser("describe", help="print the phases of a recipe")
     shows.set_defaults(run=_describe)
     shows.add_argument("recipe", choices=recipes.RECIPES)
-    shows.add_argument("--nodes", type=positive, default=16, help="number of machines (16)")
-    shows.add_argument("--gpus-per-node", type=positive, default=8, help="GPUs (ranks) of each (8)")
+    shows.add_argument("--nodes", type=positive, help="number of machines (as the largest table is written for)")
+    shows.add_argument("--gpus-per-node", type=positive, help="GPUs (ranks) of each (the same)")
     shows.add_argument("--scale", choices=recipes.SCALES, default=recipes.FULL)
+    train.add_table(shows)
     shows.add_argument("--json", action="store_true", help="phases, and what holds at every quarter epoch")
     shows.add_argument("--plot", type=Path, metavar="FILE", help="draw it too (.png, .svg, .pdf; needs matplotlib)")
 
 
 def _describe(arguments: argparse.Namespace) -> int:
-    recipe = recipes.find(arguments.recipe, arguments.scale, arguments.nodes * arguments.gpus_per_node)
+    largest = recipes.largest(arguments.recipe, arguments.scale)
+    ranks = (arguments.nodes or largest.machines) * (arguments.gpus_per_node or largest.gpus_per_machine)
+    keep = arguments.keep or KEEP
+    recipe = recipes.find(arguments.recipe, arguments.scale, ranks, table=arguments.table, keep=keep)
     if arguments.plot:
         from trainer import plot
 

@@ -23,6 +23,7 @@ class _How:
     rider: nn.Parameter
     kind: torch.dtype
     ranks: int
+    exact: torch.Tensor  # made once: on a GPU it is still travelling when the hook has returned
 
 
 def choose(wanted: str, numbers: str, machines: int) -> str:
@@ -49,7 +50,7 @@ def attach(ddp: DistributedDataParallel, rider: nn.Parameter, kind: str, world: 
             f"gradients cannot be sent as {kind} between ranks on {world.device.type}: {error}".splitlines()[0],
             "leave --compress out, or take a newer torch",
         ) from error
-    ddp.register_comm_hook(_How(rider, _TYPES[kind], world.size), _send)
+    ddp.register_comm_hook(_How(rider, _TYPES[kind], world.size, torch.zeros_like(rider.detach())), _send)
 
 
 def _send(
@@ -63,15 +64,16 @@ def _send(
         for parameter, gradient in zip(bucket.parameters(), bucket.gradients(), strict=True)
         if parameter is how.rider
     ]
-    exact = [gradient / how.ranks for gradient in riders]
-    before = [dist.all_reduce(values, async_op=True) for values in exact]
+    for gradient in riders:
+        torch.div(gradient, how.ranks, out=how.exact)
+    before = [dist.all_reduce(how.exact, async_op=True) for _ in riders]
     short = whole.to(how.kind).div_(how.ranks)  # before the sum, which would leave the range of fp16 sooner
 
     def spread(done: torch.futures.Future[list[torch.Tensor]]) -> torch.Tensor:
         whole.copy_(done.value()[0])
-        for work, gradient, values in zip(before, riders, exact, strict=True):
+        for work, gradient in zip(before, riders, strict=True):
             work.wait()
-            gradient.copy_(values)
+            gradient.copy_(how.exact)
         return whole
 
     sent = dist.all_reduce(short, async_op=True)

@@ -1,7 +1,7 @@
 """The node contract as this trainer reads it: environment in, paths and numbers out. No I/O, no torch.
 
 Everything has a default, so that the trainer also runs under a plain torchrun or as a single process: then
-checkpoints, progress and the stop file lie in the current folder.
+checkpoints, progress and the files of requests lie in the current folder.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Node:
     checkpoints: Path
     progress: Path
     stop: Path
+    save: Path
     logs: Path | None = None
     run: str = ""
 
@@ -50,6 +51,7 @@ def read(environ: Mapping[str, str]) -> Node:
         checkpoints=Path(environ.get("ORCH_CHECKPOINT_DIR") or "checkpoints"),
         progress=Path(environ.get("ORCH_PROGRESS_FILE") or "progress.jsonl"),
         stop=Path(environ.get("ORCH_STOP_FILE") or "stop"),
+        save=Path(environ.get("ORCH_SAVE_FILE") or "save"),
         logs=Path(environ["ORCH_LOG_DIR"]) if environ.get("ORCH_LOG_DIR") else None,
         run=environ.get("ORCH_RUN_ID", ""),
     )

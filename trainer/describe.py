@@ -86,8 +86,6 @@ def as_table(recipe: Recipe) -> str:
         f"{recipe.model}, {recipe.epochs} epochs, {'Nesterov' if recipe.nesterov else 'plain'} momentum, "
         f"weight decay {recipe.weight_decay:g}{'' if recipe.decay_norms else ' (batch normalisation spared)'}"
     )
-    if recipe.label_smoothing:
-        method += f", label smoothing {recipe.label_smoothing:g}"
     lines = [title(recipe), method, *(text for text in (recipe.note, recipe.rule) if text)]
     lines.append(
         f"{'epochs':>9} {'pixels':>6} {'batch':>6} {'global':>6}  {'learning rate':<19} {'momentum':<14} "

@@ -17,8 +17,6 @@ from trainer.state import State
 from trainer.world import World
 
 PASSES_BEFORE_LAYOUT = 2
-SHAPES_COMPILED = 64  # of batches: image sizes times shares times parts; torch's own limit of 8 is met by one recipe
-_NOTHING = signals.Word(stop=False, save=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +54,7 @@ class Engine:
         compress.attach(self._ddp, self._rider, settings.compress, world)
         self._warm_up(schedule.at(recipe, 0).size)
         if settings.compiled:
-            from torch._dynamo import config
-
-            config.recompile_limit = SHAPES_COMPILED
-            self.network.compile(dynamic=False)  # in place: names in the state stay, and so does `forward`
+            models.compile_in_place(self.network)  # names in the state stay, and so does `forward`
 
     def step(
         self, images: Tensor, labels: Tensor, count: int, point: schedule.Point, wish: signals.Word, *, at_once: int = 0
@@ -86,6 +81,10 @@ class Engine:
         with precision.autocast(self.numbers, self.world.device):
             logits: Tensor = self.network.forward(self.normalise(images))
         return logits.float()
+
+    def pending(self) -> signals.Word:
+        """Return what all ranks agreed on at the last step, where `step` had not heard of it yet."""
+        return self._exchange.pending()
 
     def loss(self) -> float:
         """Return the mean loss over all ranks since the last call; waits for the device."""
@@ -139,8 +138,7 @@ class Engine:
 
         DDP divides the sum over ranks by their number: undone here, so that every image weighs the same.
         """
-        smoothing = self._recipe.label_smoothing
-        total = cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=smoothing)
+        total = cross_entropy(logits.float(), labels, reduction="sum")
         return total * (self.world.size / count)
 
     def _forget_gradients(self) -> None:
@@ -157,7 +155,7 @@ class Engine:
         blank = torch.zeros(2, 3, size, size, dtype=torch.uint8, device=self.world.device)
         labels = torch.zeros(2, dtype=torch.int64, device=self.world.device)
         for _ in range(PASSES_BEFORE_LAYOUT):
-            self._differentiate(blank, labels, 2 * self.world.size, _NOTHING, 1)
+            self._differentiate(blank, labels, 2 * self.world.size, signals.NOTHING, 1)
             self._forget_gradients()
         for module in self.network.modules():
             if isinstance(module, nn.BatchNorm2d):

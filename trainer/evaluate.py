@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from trainer import world as ranks
+from trainer.data.loader import UNKNOWN
 from trainer.engine import Engine
 from trainer.schedule import Point
 from trainer.source import Source
@@ -45,7 +46,7 @@ def evaluate(engine: Engine, source: Source, point: Point) -> Scores | None:
     for images, labels in source.validation(items[world.rank :: world.size]):
         logits = engine.logits(images)
         best = logits.topk(min(TOP, logits.shape[1])).indices.eq(labels[:, None])
-        loss = cross_entropy(logits, labels, reduction="sum")
+        loss = cross_entropy(logits, labels, reduction="sum", ignore_index=UNKNOWN)
         sums[:3] += torch.stack([best[:, 0].sum(), best.sum(), loss]).double()
         count += len(labels)
     network.train()

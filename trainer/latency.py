@@ -18,11 +18,11 @@ from torch import nn
 from trainer import checkpoint, models, precision, schedule
 from trainer.data import loader, pack
 from trainer.errors import TrainerError
+from trainer.evaluate import TOP
 from trainer.recipe import Recipe
 
-WARM_UP = 20  # images classified before the clock starts: kernels are chosen then
+WARM_UP = 20  # images classified before the clock starts
 SAY_EVERY = 10.0  # seconds between progress lines
-TOP = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +58,17 @@ class Classifier:
         self._images = loader.Images(root, seed=0, flip=False)
         self._top = min(TOP, classes)
         if compiled:
-            self._network.compile(dynamic=False)
+            models.compile_in_place(self._network)
 
     def measure(self, limit: int | None, say: Callable[[str], None]) -> Found:
         """Classify the first `limit` validation images (all without one)."""
         items = self._items()[:limit]
-        for item in items[:WARM_UP]:
+        shapes = {(item.height, item.width): item for item in items}
+        for item in (*items[:WARM_UP], *shapes.values()):  # kernels are chosen, or compiled, for each shape
             self._classify(item)
         answers = list(_told(map(self._classify, items), len(items), say))
+        for name in self._images.damage.fresh():
+            say(f"{name} cannot be decoded, and counts as not recognised")
         whole, alone, first, among = (sum(column) / len(answers) for column in zip(*answers, strict=True))
         return Found(len(answers), 100 * first, 100 * among, whole, alone)
 
@@ -84,6 +87,7 @@ class Classifier:
     def _classify(self, item: loader.EvalItem) -> _Answer:
         began = time.perf_counter()
         batch = self._images[item]
+        self._images.note(batch)
         images = batch.images.to(self._device)
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)

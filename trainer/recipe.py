@@ -65,7 +65,6 @@ class Recipe:
     nesterov: bool = False
     weight_decay: float = 1e-4
     decay_norms: bool = False
-    label_smoothing: float = 0.0
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     flip: bool = True

@@ -159,6 +159,8 @@ class Reporter:
         """Say that the training ends early, with its checkpoint on the disk."""
         self._progress.write("stopped", step=step)
         self._console.say(f"stopped as asked at step {step}, which is saved; the next start goes on from there")
+        if not self._node.run and self._node.stop.exists():
+            self._lead(f"remove {self._node.stop} before it, or it stops again at once")
         self._sinks.close()
 
     def finished(self, step: int, scores: dict[str, float]) -> None:

@@ -1,11 +1,12 @@
 """From a job to an exit code: join the other ranks, train, part; whatever fails ends this process at once.
 
-A rank that fails leaves by `os._exit`: the sockets close, the other ranks see it, and nothing waits for a collective
-that never comes.
+A rank that fails ends its loaders, which hold its sockets too, and leaves by `os._exit`: the sockets close, the other
+ranks see it, and nothing waits for a collective that never comes.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import traceback
@@ -20,6 +21,8 @@ from trainer.events import Progress
 from trainer.job import Job
 from trainer.training import Training
 
+_GOES_ON = "started again it goes on from its last checkpoint; SIGTERM or the stop file have it save one first"
+
 
 def run(job: Job, node: Node) -> int:
     """Train; return DONE or STOPPED. A failure does not return: it is said on stderr and ends the process."""
@@ -31,7 +34,7 @@ def run(job: Job, node: Node) -> int:
         code = training.run()
         ranks.wait_for_all()  # no rank takes its process away while another still needs it
     except KeyboardInterrupt:
-        os._exit(INTERRUPTED)
+        _fail(TrainerError("interrupted", _GOES_ON, exit_code=INTERRUPTED), node)
     except Exception as error:  # the boundary: all of them are said, none goes on
         _fail(error, node)
     training.close()
@@ -51,6 +54,8 @@ def _fail(error: Exception, node: Node) -> NoReturn:
     try:
         Progress(node.progress if node.rank == 0 else None).write("error", message=summary)
     finally:
+        for loader in multiprocessing.active_children():
+            loader.kill()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

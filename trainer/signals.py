@@ -2,7 +2,7 @@
 
 A parameter of three numbers rides beside the network's in the gradient bucket. Its gradient is whatever a rank puts
 in, so the sum that comes back with the step's gradients tells all ranks the same: the loss over all images, whether
-any rank was asked to stop, whether rank 0 wants a checkpoint.
+any rank was asked to stop, whether any wants a checkpoint.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ class Word(NamedTuple):
 
     stop: bool
     save: bool
+
+
+NOTHING = Word(stop=False, save=False)
 
 
 class Riding(nn.Module):
@@ -53,13 +56,15 @@ def load(rider: Tensor, loss: Tensor, wish: Word) -> Tensor:
 class Exchange:
     """Reads the word of each step from the rider's gradient.
 
-    On a GPU it is read one step later, when it has long arrived: asking at once would make the CPU wait for the GPU
-    at every step. All ranks read the same numbers at the same step, so they still agree.
+    On a GPU it is read one step later (`late`), when it has long arrived: asking at once would make the CPU wait for
+    the GPU at every step. All ranks read the same numbers at the same step, so they still agree.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._late = torch.zeros(3, pin_memory=device.type == "cuda")
+    def __init__(self, device: torch.device, *, late: bool | None = None) -> None:
+        self._cuda = device.type == "cuda"
+        self._late = self._cuda if late is None else late
+        self._values = torch.zeros(3, pin_memory=self._cuda)
+        self._unread = False
         self._arrived: torch.cuda.Event | None = None
         self._loss = torch.zeros((), device=device)
         self._steps = 0
@@ -71,15 +76,24 @@ class Exchange:
         values = rider.grad.detach()
         self._loss += values[LOSS]
         self._steps += 1
-        if self._device.type != "cuda":
+        if not self._late:
             return _word(values)
+        word = self.pending()
+        self._values.copy_(values, non_blocking=True)
+        self._unread = True
+        if self._cuda:
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._arrived.record()
+        return word
+
+    def pending(self) -> Word:
+        """Return what was agreed on at the last step and not read yet; waits for the device."""
+        if not self._unread:
+            return NOTHING
         if self._arrived is not None:
             self._arrived.synchronize()
-        word = _word(self._late)
-        self._late.copy_(values, non_blocking=True)
-        self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self._arrived.record()
-        return word
+        self._unread = False
+        return _word(self._values)
 
     def loss(self) -> float:
         """Return the mean loss over all ranks and the steps since the last call (waits for the device)."""
@@ -106,6 +120,21 @@ class StopRequests:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True
+
+
+class SaveRequests:
+    """The wish for a checkpoint at once: a file on any node, which is taken away when it is heard."""
+
+    def __init__(self, file: Path, *, listens: bool) -> None:
+        self._file = file
+        self._listens = listens
+
+    def take(self) -> bool:
+        """Return whether a request came since the last call. One rank of a node listens."""
+        if not (self._listens and self._file.exists()):
+            return False
+        self._file.unlink(missing_ok=True)
+        return True
 
 
 def _word(values: Tensor) -> Word:

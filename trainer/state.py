@@ -38,11 +38,10 @@ class State:
         network = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._network.state_dict().items()}
         names = [name for name, buffer in self._network.named_buffers() if buffer.is_floating_point()]
         ranks.unflatten(rows.mean(0), [network[name] for name in names])
-        optimizer = self._optimizer.state_dict()
-        momentum = {index: {k: v.to("cpu", copy=True) for k, v in s.items()} for index, s in optimizer["state"].items()}
+        momentum = self._optimizer.state_dict()["state"]
         return {
             "network": network,
-            "optimizer": {"state": momentum, "param_groups": optimizer["param_groups"]},
+            "optimizer": {i: {k: v.to("cpu", copy=True) for k, v in of.items()} for i, of in momentum.items()},
             "scaler": self._scaler.state_dict(),
             "statistics": rows,
         }
@@ -52,7 +51,9 @@ class State:
         rows, scaler = None, None
         if state is not None:
             self._network.load_state_dict(state["network"])
-            self._optimizer.load_state_dict(state["optimizer"])
+            # Settings are not of the checkpoint: one from CPUs knows nothing of a GPU's fused step.
+            settings = self._optimizer.state_dict()["param_groups"]
+            self._optimizer.load_state_dict({"state": state["optimizer"], "param_groups": settings})
             rows, scaler = state["statistics"], state["scaler"]
         momentum = [self._optimizer.state[parameter]["momentum_buffer"] for parameter in self._parameters]
         ranks.copy_from_first([*self._parameters, *momentum, *self._buffers])

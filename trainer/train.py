@@ -30,16 +30,22 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--classes", type=positive, default=SYNTHETIC_CLASSES, help=f"of --synthetic ({SYNTHETIC_CLASSES})")
     add("--scale", choices=recipes.SCALES, default=recipes.FULL, help="sandbox: tiny images and network, for CPUs")
+    add_table(parser)
+    add("--epochs", type=positive, help="train only the first so many epochs")
+    add("--steps", type=positive, metavar="N", help="end after so many steps in all")
+    add("--seed", type=natural, default=0, help="of the order of images, their crops, and the network (0)")
+    add("--max-corrupt", type=share, default=damage.SHARE, help=f"share of images to do without ({damage.SHARE:g})")
+
+
+def add_table(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how a recipe serves a number of ranks."""
+    add = parser.add_argument
     add("--table", type=positive, metavar="N", help="the table written for N GPUs, whatever the number of ranks")
     add(
         "--keep",
         choices=("global-batch", "gpu-batch"),
         help=f"what stays on other numbers of ranks ({KEEP}; a resumed training keeps what it began with)",
     )
-    add("--epochs", type=positive, help="train only the first so many epochs")
-    add("--steps", type=positive, metavar="N", help="end after so many steps in all")
-    add("--seed", type=natural, default=0, help="of the order of images, their crops, and the network (0)")
-    add("--max-corrupt", type=share, default=damage.SHARE, help=f"share of images to do without ({damage.SHARE:g})")
 
 
 def _add_how(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ images in `order`, one step in `engine`, every word in `reporter` and `notices`.
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -61,6 +62,7 @@ class Training:
         if meta is not None:
             self._refuse_another(meta)
         self._requests = signals.StopRequests(node.stop)
+        self._saves = signals.SaveRequests(node.save, listens=node.local_rank == 0)
         self._writer = checkpoint.Writer(node.checkpoints, self._report.saved)
         numbers = precision.choose(job.numbers, world.device)
         self._settings = Settings(
@@ -76,7 +78,7 @@ class Training:
         }
         self._at = Position()
         self._scores: dict[str, float] = {}
-        self._saved_step, self._saved_at = -1, time.monotonic()
+        self._saved_step, self._saved_at, self._wished = -1, time.monotonic(), False
         if meta is not None:
             self._restore(meta, found.state if found else None)
         self._announce(meta["world_size"] if meta else None)
@@ -88,13 +90,15 @@ class Training:
             self._end_epoch()
         self._report.rest()
         for batch, (images, labels) in zip(self._plan(), self._source.training(self._items()), strict=True):
-            word = self._train(batch, images, labels)
+            word, over = self._train(batch, images, labels), self._epoch_is_over()
+            if over:  # nobody should wait through an evaluation for what is already known
+                word = signals.Word(*map(operator.or_, word, self._engine.pending()))
             if word.stop:
                 return self._stop()
-            if word.save:
+            if over:
+                self._end_epoch(save=word.save)
+            elif word.save:
                 self._save()
-            if self._epoch_is_over():
-                self._end_epoch()
         if self._at.step != self._saved_step:
             self._save()
         self._writer.wait()
@@ -126,8 +130,7 @@ class Training:
     def _train(self, batch: order.GlobalBatch, images: Tensor, labels: Tensor) -> signals.Word:
         point = schedule.at(self._recipe, self._progress(batch.epoch, batch.seen))
         count = len(batch.indices)
-        due = self._world.leads and time.monotonic() - self._saved_at >= self._job.checkpoint_seconds
-        wish = signals.Word(self._requests.asked(), due)
+        wish = signals.Word(self._requests.asked(), self._saves.take() or self._save_is_due())
         at_once = self._at_once[schedule.data_phase(self._recipe, batch.epoch)]
         word = self._engine.step(images, labels, count, point, wish, at_once=at_once)
         self._at = Position(self._at.step + 1, batch.epoch, batch.seen + count)
@@ -139,11 +142,18 @@ class Training:
             self._console.say(f"{name} cannot be decoded, another image stands in for it")
         return word
 
+    def _save_is_due(self) -> bool:
+        """Return whether rank 0 asks for a checkpoint now: once, since on a GPU the answer comes a step later."""
+        if self._wished or not self._world.leads:
+            return False
+        self._wished = time.monotonic() - self._saved_at >= self._job.checkpoint_seconds
+        return self._wished
+
     def _progress(self, epoch: int, seen: int) -> float:
         return schedule.progress(self._recipe, epoch, seen, self._source.samples)
 
-    def _end_epoch(self) -> None:
-        """Evaluate, move to the next epoch, and save where a phase or the training ends."""
+    def _end_epoch(self, *, save: bool = False) -> None:
+        """Evaluate, move to the next epoch, and save if asked, or where a phase or the training ends."""
         point = schedule.at(self._recipe, self._at.epoch)
         self._report.pause()
         with self._engine.state.averaged():
@@ -153,7 +163,7 @@ class Training:
         if scores is not None:
             self._scores = scores.short()
             self._report.evaluated(self._at.step, self._at.epoch, scores, point)
-        if over or self._at.epoch == self._epochs:
+        if save or over or self._at.epoch == self._epochs:
             self._save()
         self._report.rest()
 
@@ -168,7 +178,7 @@ class Training:
         self._report.pause()
         state = self._engine.state.snapshot()
         self._report.snapshot(self._at.step)
-        self._saved_step, self._saved_at = self._at.step, time.monotonic()
+        self._saved_step, self._saved_at, self._wished = self._at.step, time.monotonic(), False
         if state is not None:
             meta = self._identity() | asdict(self._at) | {"world_size": self._world.size} | self._scores
             self._writer.submit(self._at.step, state, meta)

@@ -17,8 +17,8 @@ from orchestrator.core.beacon import Beacon, Stage
 from orchestrator.core.ids import Keys
 from orchestrator.core.units import iso
 
-# However little changes, silence for longer than this is worth a look.
-AT_LEAST_EVERY = 5.0
+# However little changes: who is silent for much longer is taken for lost (`core.health.SUSPECT_AFTER`).
+AT_LEAST_EVERY = 3.0
 
 
 class Heart:

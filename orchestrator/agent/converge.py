@@ -1,6 +1,8 @@
 """What the agent does next, from what it saw. Pure: no clock, no files, no S3.
 
-The agent never acts on the training: it reports, uploads, and turns the machine off when nobody needs it any more.
+Of the training the agent asks two things, which cannot wait for a scheduler: to save and stop when EC2 takes the
+machine back, to save when EC2 says that this has become likely. Else it reports, uploads, and turns the machine off
+when nobody needs it any more.
 """
 
 from __future__ import annotations
@@ -21,13 +23,27 @@ START_LIMIT = 60.0
 class Seen:
     """What a decision is made from. Seconds: `age` of this agent, `quiet` since the last change of what follows.
 
-    `synced` says whether, since the training ended, all logs and checkpoints were put into S3.
+    `synced` says whether, since the training ended, all logs and checkpoints were put into S3, `noticed` whether EC2
+    has announced that it takes the machine back, `advised` whether it has said that this is likely, and the training
+    was not told yet.
     """
 
     local: Local
     age: float
     synced: bool
     quiet: float
+    noticed: bool = False
+    advised: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AskToStop:
+    """Make the stop file appear: one node suffices, since by the node contract the ranks agree on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskToSave:
+    """Make the save file appear: a checkpoint now, while training goes on, is what will be lost less of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +63,7 @@ class PowerOff:
     """Turn the machine off: the work is done and saved, and no scheduler has come for it."""
 
 
-Action = Report | Finish | PowerOff
+Action = AskToStop | AskToSave | Report | Finish | PowerOff
 
 
 def converge(seen: Seen, linger: float) -> tuple[Action, ...]:
@@ -57,7 +73,9 @@ def converge(seen: Seen, linger: float) -> tuple[Action, ...]:
     """
     stage = find_stage(seen.local, seen.age)
     if stage not in {"exited", "lost"}:
-        return (Report(stage),)
+        if seen.noticed and not seen.local.asked:
+            return (AskToStop(), Report(stage))
+        return (AskToSave(), Report(stage)) if seen.advised and stage == "running" else (Report(stage),)
     if not seen.synced:
         return (Finish(), Report(stage))
     return (PowerOff(), Report(stage)) if seen.quiet >= linger else (Report(stage),)

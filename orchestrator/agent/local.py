@@ -14,7 +14,8 @@ class Local:
 
     `word` is the stage that `run.sh` wrote last ("" before the first), `alive` whether its process is there (None while
     it has written no process id), `exit` its code and the stage it ended in, `exit_time` when it wrote that, `started`
-    when `run` began. `epoch` is the highest scheduler epoch, `contact` when a scheduler last sent a command.
+    when `run` began. `epoch` is the highest scheduler epoch, `contact` when a scheduler last sent a command, `asked`
+    whether the training was asked to save and stop.
     """
 
     word: str = ""
@@ -24,6 +25,7 @@ class Local:
     started: float | None = None
     epoch: int = 0
     contact: float = 0.0
+    asked: bool = False
 
 
 def observe(config: NodeConfig) -> Local:
@@ -44,6 +46,7 @@ def observe(config: NodeConfig) -> Local:
         started=_number(_read(home / paths.started_file)),
         epoch=int(_number(_read(home / paths.epoch)) or 0),
         contact=_modified(home / paths.epoch),
+        asked=(home / paths.stop).exists(),
     )
 
 

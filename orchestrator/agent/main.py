@@ -20,10 +20,10 @@ from pathlib import Path
 
 from orchestrator.agent.beacon import Heart
 from orchestrator.agent.config import NodeConfig
-from orchestrator.agent.converge import Finish, PowerOff, Report, Seen, converge
+from orchestrator.agent.converge import AskToSave, AskToStop, Finish, PowerOff, Report, Seen, converge
 from orchestrator.agent.imds import Metadata
 from orchestrator.agent.local import Local, observe
-from orchestrator.agent.notice import EVERY, read_notice
+from orchestrator.agent.notice import EVERY, read_advice, read_notice
 from orchestrator.agent.progress import ProgressTail
 from orchestrator.agent.store import Opener, open_store
 from orchestrator.agent.sync import Sync
@@ -54,6 +54,8 @@ class Agent:
         self._watched: object = None
         self._quiet_since = self._born
         self.notice: str | None = None
+        self.advice: str | None = None
+        self._passed_on: str | None = None
 
     def tick(self) -> None:
         """Look once and do what follows from it. Raises whatever goes wrong; the next tick starts afresh."""
@@ -63,9 +65,17 @@ class Agent:
         if self.sync.metrics is not None and lines:
             self.sync.metrics.add(lines)
         synced = self.sync.done
-        seen = Seen(local, time.monotonic() - self._born, synced, self._quiet(local, synced))
+        noticed, advised = self.notice is not None, self.advice != self._passed_on
+        seen = Seen(local, time.monotonic() - self._born, synced, self._quiet(local, synced), noticed, advised)
         for action in converge(seen, self._config.linger_seconds):
             match action:
+                case AskToStop():
+                    (self._config.home / self._config.paths.stop).touch()
+                    say("the training was asked to save and stop")
+                case AskToSave():
+                    (self._config.home / self._config.paths.save).touch()
+                    self._passed_on = self.advice
+                    say("EC2 may soon want this instance back; the training was asked to save")
                 case Report(stage):
                     self._report(stage, local, synced)
                 case Finish():
@@ -89,6 +99,7 @@ class Agent:
             checkpoint_step=checkpoints.newest if checkpoints is not None else None,
             synced=synced,
             notice=self.notice,
+            advice=self.advice,
         )
         self._heart.beat(self.opened(), beacon, time.monotonic())
 
@@ -104,7 +115,8 @@ class Agent:
         trouble = ""
         while self.notice is None:
             try:
-                self.notice, now_trouble = read_notice(metadata), ""
+                self.notice = read_notice(metadata)
+                self.advice, now_trouble = self.advice or read_advice(metadata), ""
             except Exception as error:
                 now_trouble = f"notices cannot be seen: {error}"
             if now_trouble != trouble:

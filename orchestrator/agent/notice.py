@@ -1,4 +1,4 @@
-"""EC2's notice that it takes the instance back. It is only passed on, in the beacon; the scheduler acts on it."""
+"""EC2's notice that it takes the instance back, as the metadata service gives it. Reads only."""
 
 from __future__ import annotations
 
@@ -8,15 +8,24 @@ from orchestrator.agent.imds import Metadata
 
 EVERY = 5.0
 PATH = "meta-data/spot/instance-action"
+ADVICE = "meta-data/events/recommendations/rebalance"
 
 
 def read_notice(metadata: Metadata) -> str | None:
     """Return the time (ISO-8601 UTC) at which EC2 takes this instance, None when it does not. Raises OSError."""
-    body = metadata.get(PATH)
+    return _time(metadata.get(PATH), "time")
+
+
+def read_advice(metadata: Metadata) -> str | None:
+    """Return the time of EC2's advice that an interruption has become likely, None without. Raises OSError."""
+    return _time(metadata.get(ADVICE), "noticeTime")
+
+
+def _time(body: str | None, key: str) -> str | None:
     if body is None:
         return None
     try:
-        return str(json.loads(body)["time"])
+        return str(json.loads(body)[key])
     except (ValueError, KeyError, TypeError):
-        # Whatever it says, the path only answers when the instance is to go.
+        # Whatever it says, these paths answer only when there is something to say.
         return body.strip()[:100]

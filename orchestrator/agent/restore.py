@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from orchestrator.agent.checkpoints import digest_of, stored_steps
+from orchestrator.agent.checkpoints import digest_of, local_steps, stored_steps
 from orchestrator.agent.fetch import FILES_AT_ONCE
-from orchestrator.agent.store import Store
+from orchestrator.agent.store import Reader, Store
 from orchestrator.core.ids import Keys
 from orchestrator.core.manifest import File, Manifest
 from orchestrator.errors import NotFound
@@ -21,16 +21,7 @@ def restore(store: Store, keys: Keys, folder: Path, newest: int, say: Callable[[
     Raises OrchError when S3 cannot be reached: that says nothing about the checkpoint.
     """
     for step in sorted((s for s in stored_steps(store, keys) if s <= newest), reverse=True):
-        try:
-            manifest = Manifest.from_json(store.get(keys.manifest(step)))
-        except (ValueError, NotFound) as error:
-            say(f"checkpoint {step} cannot be used: {error}")
-            continue
-        if manifest.step != step or not manifest.files:
-            say(f"checkpoint {step} cannot be used: its manifest is of step {manifest.step}")
-            continue
-        target = folder / str(step)
-        wrong = check(target, manifest.files) and _fetch(store, keys, manifest, target)
+        wrong = restore_step(store, keys, folder, step, lambda _: True)
         if wrong is None:
             say(f"checkpoint {step} is restored")
             return step
@@ -38,7 +29,35 @@ def restore(store: Store, keys: Keys, folder: Path, newest: int, say: Callable[[
     return None
 
 
-def _fetch(store: Store, keys: Keys, manifest: Manifest, target: Path) -> str | None:
+def restore_step(store: Reader, keys: Keys, folder: Path, step: int, suits: Callable[[Manifest], bool]) -> str | None:
+    """Put the checkpoint of one step into `folder`; return what is wrong with it, None when it is there and verified.
+
+    What is to be fetched must suit the store. Raises OrchError when S3 cannot be reached.
+    """
+    try:
+        manifest = Manifest.from_json(store.get(keys.manifest(step)))
+    except (ValueError, NotFound) as error:
+        return str(error)
+    if manifest.step != step or not manifest.files:
+        return f"its manifest is of step {manifest.step}"
+    target = folder / str(step)
+    if check(target, manifest.files) is None:
+        return None
+    return _fetch(store, keys, manifest, target) if suits(manifest) else "it is left to another client"
+
+
+def drop_newer(folder: Path, step: int | None, say: Callable[[str], None]) -> None:
+    """Remove the checkpoints after `step` (None: all of them): the other nodes do not have them, and start from `step`.
+
+    They are of a generation that was given up before they got into S3.
+    """
+    for newer in sorted(local_steps(folder)):
+        if step is None or newer > step:
+            shutil.rmtree(folder / str(newer))
+            say(f"checkpoint {newer} never got into S3 whole: it is gone, as on the nodes that were lost")
+
+
+def _fetch(store: Reader, keys: Keys, manifest: Manifest, target: Path) -> str | None:
     """Fetch a checkpoint beside its place and put it there when it is right; return what is wrong with it, or None."""
     fresh = target.with_name(f".restore-{manifest.step}")
     shutil.rmtree(fresh, ignore_errors=True)

@@ -24,23 +24,27 @@ class Stored(Protocol):
         """Its entity tag: the md5 (hex) of what was uploaded in one piece, `<md5 of md5s>-<parts>` otherwise."""
 
 
-class Store(Protocol):
+class Reader(Protocol):
+    """One bucket, for reading. Every method raises OrchError when S3 refuses or cannot be reached."""
+
+    def get(self, key: str) -> bytes:
+        """Return an object. Raises NotFound."""
+
+    def download_file(self, key: str, path: Path, on_bytes: Callable[[int], None] | None = None) -> None:
+        """Fetch an object of any size into a file, in parallel ranges; `on_bytes` is told of bytes as they come."""
+
+
+class Store(Reader, Protocol):
     """One bucket. Every method raises OrchError when S3 refuses or cannot be reached."""
 
     def put(self, key: str, body: bytes, *, if_none_match: bool = False, if_match: str | None = None) -> str:
         """Write an object and return its etag; with `if_none_match` raises PreconditionFailed when it is there."""
-
-    def get(self, key: str) -> bytes:
-        """Return an object. Raises NotFound."""
 
     def list(self, prefix: str) -> Iterable[Stored]:
         """Yield the objects whose keys begin with `prefix`."""
 
     def upload_file(self, path: Path, key: str) -> None:
         """Write a file of any size."""
-
-    def download_file(self, key: str, path: Path, on_bytes: Callable[[int], None] | None = None) -> None:
-        """Fetch an object of any size into a file, in parallel ranges; `on_bytes` is told of bytes as they come."""
 
 
 class Opener:

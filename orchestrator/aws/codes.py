@@ -140,6 +140,7 @@ ALREADY_GONE = frozenset(
         "InvalidNetworkInterfaceID.NotFound",
         "InvalidPlacementGroup.Unknown",
         "InvalidSecurityGroupID.NotFound",
+        "InvalidSpotInstanceRequestID.NotFound",
         "InvalidVolume.NotFound",
         "NoSuchBucket",
         "NoSuchEntity",
@@ -170,6 +171,7 @@ IN_USE = frozenset(
         "InvalidNetworkInterface.InUse",
         "InvalidParameterValue.InUse",
         "InvalidPlacementGroup.InUse",
+        "InvalidSnapshot.InUse",
         "VolumeInUse",
     }
 )

@@ -17,6 +17,11 @@ class Offerings:
     def __init__(self, session: Session) -> None:
         self._session = session
 
+    def regions(self) -> tuple[str, ...]:
+        """Return the regions that this account can use."""
+        reply = call("ec2:DescribeRegions", self._session.client("ec2").describe_regions)
+        return tuple(sorted(item["RegionName"] for item in reply["Regions"]))
+
     def zones_offering(self, instance_types: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Return the zones in which each type can be had; none for a type that the region does not (any more) offer."""
         found: dict[str, set[str]] = {name: set() for name in instance_types}

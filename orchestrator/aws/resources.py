@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
-from orchestrator.aws.errors import call, kind_of
+from orchestrator.aws.errors import call, error_code, kind_of
 from orchestrator.aws.session import Session
 from orchestrator.aws.shapes import filters, run_filter, tag_specification, tags_of
-from orchestrator.core.facts import Resource
+from orchestrator.core.facts import Resource, ResourceKind
 from orchestrator.core.ids import TAG_RUN
 from orchestrator.errors import OrchError
 
 # One rule as a value: protocol, first port, last port, source (a CIDR or a group id).
 Rule = tuple[str, int | None, int | None, str]
+# A listing as a value: kind, the field of the reply, the field of the id, and what sends the request.
+Query = tuple[ResourceKind, str, str, Callable[[], Any]]
+# To a launch these are faults of the request; to a deletion they are success.
+_GONE = frozenset({"InvalidAMIID.NotFound", "InvalidAMIID.Unavailable", "InvalidSnapshot.NotFound"})
 
 
 class Resources:
@@ -73,11 +77,42 @@ class Resources:
 
     def resources(self, run: str | None) -> tuple[Resource, ...]:
         """Return what carries the tag of `run` (None: of any run) beside instances and what goes with them."""
-        client = self._client
         tagged = run_filter(run)
-        loose = tagged + filters(status=["available", "error"])
-        free = tagged + filters(status="available")
-        queries: list[tuple[_Kind, str, str, Callable[[], Any]]] = [
+        queries = self._made_by_runs(run)
+        queries.append(self._volumes(tagged + filters(status=["available", "error"])))
+        queries.append(self._interfaces(tagged + filters(status="available")))
+        return tuple(found for query in queries for found in _ask(query, run or ""))
+
+    def leftovers(self) -> tuple[Resource, ...]:
+        """Return everything but instances that carries the tag of any run, less what goes with its instance by itself.
+
+        More than a run makes today: images and snapshots are looked for too.
+        """
+        client, tagged = self._client, run_filter(None)
+        open_requests = tagged + filters(state=["open", "active"])
+        queries: list[Query] = [
+            *self._made_by_runs(None),
+            self._volumes(tagged),
+            self._interfaces(tagged),
+            (
+                "spot-request",
+                "SpotInstanceRequests",
+                "SpotInstanceRequestId",
+                lambda: client.describe_spot_instance_requests(Filters=open_requests),
+            ),
+            ("image", "Images", "ImageId", lambda: client.describe_images(Owners=["self"], Filters=tagged)),
+            (
+                "snapshot",
+                "Snapshots",
+                "SnapshotId",
+                lambda: client.describe_snapshots(OwnerIds=["self"], Filters=tagged),
+            ),
+        ]
+        return tuple(found for query in queries for found in _ask(query, ""))
+
+    def _made_by_runs(self, run: str | None) -> list[Query]:
+        client, tagged = self._client, run_filter(run)
+        return [
             ("security-group", "SecurityGroups", "GroupId", lambda: client.describe_security_groups(Filters=tagged)),
             (
                 "placement-group",
@@ -86,39 +121,40 @@ class Resources:
                 lambda: client.describe_placement_groups(Filters=tagged),
             ),
             ("key-pair", "KeyPairs", "KeyName", lambda: client.describe_key_pairs(Filters=tagged)),
-            ("volume", "Volumes", "VolumeId", lambda: client.describe_volumes(Filters=loose)),
-            (
-                "network-interface",
-                "NetworkInterfaces",
-                "NetworkInterfaceId",
-                lambda: client.describe_network_interfaces(Filters=free),
-            ),
         ]
-        found: list[Resource] = []
-        for kind, field, identifier, send in queries:
-            for raw in call(f"ec2:Describe{field}", send)[field]:
-                tags = tags_of(raw) or {item["Key"]: item["Value"] for item in raw.get("TagSet", [])}
-                if raw.get("State") != "deleted":
-                    found.append(Resource(kind, str(raw[identifier]), tags.get(TAG_RUN, run or "")))
-        return tuple(found)
+
+    def _volumes(self, wanted: list[dict[str, Any]]) -> Query:
+        return "volume", "Volumes", "VolumeId", lambda: self._client.describe_volumes(Filters=wanted)
+
+    def _interfaces(self, wanted: list[dict[str, Any]]) -> Query:
+        describe = self._client.describe_network_interfaces
+        return "network-interface", "NetworkInterfaces", "NetworkInterfaceId", lambda: describe(Filters=wanted)
 
     def delete(self, resource: Resource) -> bool:
         """Delete `resource`; True when it is gone (or was already), False when something still uses it: not yet."""
         client = self._client
         deletions: dict[str, tuple[str, Callable[[], Any]]] = {
-            "security-group": ("SecurityGroup", lambda: client.delete_security_group(GroupId=resource.id)),
-            "placement-group": ("PlacementGroup", lambda: client.delete_placement_group(GroupName=resource.id)),
-            "key-pair": ("KeyPair", lambda: client.delete_key_pair(KeyName=resource.id)),
-            "volume": ("Volume", lambda: client.delete_volume(VolumeId=resource.id)),
+            "security-group": ("DeleteSecurityGroup", lambda: client.delete_security_group(GroupId=resource.id)),
+            "placement-group": ("DeletePlacementGroup", lambda: client.delete_placement_group(GroupName=resource.id)),
+            "key-pair": ("DeleteKeyPair", lambda: client.delete_key_pair(KeyName=resource.id)),
+            "volume": ("DeleteVolume", lambda: client.delete_volume(VolumeId=resource.id)),
             "network-interface": (
-                "NetworkInterface",
+                "DeleteNetworkInterface",
                 lambda: client.delete_network_interface(NetworkInterfaceId=resource.id),
             ),
+            "spot-request": (
+                "CancelSpotInstanceRequests",
+                lambda: client.cancel_spot_instance_requests(SpotInstanceRequestIds=[resource.id]),
+            ),
+            "image": ("DeregisterImage", lambda: client.deregister_image(ImageId=resource.id)),
+            "snapshot": ("DeleteSnapshot", lambda: client.delete_snapshot(SnapshotId=resource.id)),
         }
         name, send = deletions[resource.kind]
         try:
-            call(f"ec2:Delete{name}", send)
+            call(f"ec2:{name}", send)
         except OrchError as error:
+            if error_code(error.__cause__ or error) in _GONE:
+                return True
             match kind_of(error.__cause__ or error):
                 case "gone":
                     return True
@@ -148,7 +184,19 @@ class Resources:
         return made
 
 
-_Kind = Literal["security-group", "placement-group", "key-pair", "volume", "network-interface"]
+def _ask(query: Query, run: str) -> Iterator[Resource]:
+    """Yield what a listing shows that has to be deleted; `run` is whose it is where a reply has no tags."""
+    kind, field, identifier, send = query
+    for raw in call(f"ec2:Describe{field}", send)[field]:
+        tags = tags_of(raw) or {item["Key"]: item["Value"] for item in raw.get("TagSet", [])}
+        if raw.get("State") not in {"deleted", "deleting", "deregistered"} and not _goes_with_its_instance(raw):
+            yield Resource(kind, str(raw[identifier]), tags.get(TAG_RUN, run))
+
+
+def _goes_with_its_instance(raw: Mapping[str, Any]) -> bool:
+    """Tell whether a volume or interface is attached to something that takes it along when it ends."""
+    holders = [item for item in (*raw.get("Attachments", ()), raw.get("Attachment")) if item]
+    return any(item.get("DeleteOnTermination") for item in holders)
 
 
 def _unless_duplicate(action: str, send: Callable[[], Any]) -> None:

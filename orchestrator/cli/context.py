@@ -7,7 +7,7 @@ are credentials, then, for commands that only read, the sandbox where it is up.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -117,6 +117,13 @@ def in_reach(home: Home, flag: str | None) -> tuple[list[Place], list[OrchError]
         except OrchError as error:
             errors.append(error)
     return places, errors
+
+
+def in_regions(place: Place, regions: Sequence[str]) -> list[Place]:
+    """Return one cloud opened in each of `regions`, where its runs are kept in a bucket of the region."""
+    from dataclasses import replace
+
+    return [_open(replace(place.settings, region=region)) for region in regions]
 
 
 def _sandbox(home: Home) -> Settings | None:

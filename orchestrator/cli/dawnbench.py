@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ def _check(view: RunView, author: Author, wanted: str | None, *, ignore_eval: bo
 
 
 def _write(entry: Entry, out: Path) -> list[Path]:
-    """Write both files and return their paths. Raises BadInput when the folder cannot be written."""
+    """Write both files and return their paths. Raises BadInput when it has another run's, or cannot be written."""
     from orchestrator.core.ids import Keys
     from orchestrator.report.dawnbench_files import file_stem, make_record, render_tsv
     from orchestrator.report.json import dumps
@@ -138,6 +139,7 @@ def _write(entry: Entry, out: Path) -> list[Path]:
     stem = file_stem(view, course, entry.author)
     bodies = {"tsv": render_tsv(course, entry.task), "json": dumps(record) + "\n"}
     files = [folder / f"{stem}.{kind}" for kind in bodies]
+    _refuse_another(files[1], view.spec.run_id)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file, body in zip(files, bodies.values(), strict=True):
@@ -145,6 +147,18 @@ def _write(entry: Entry, out: Path) -> list[Path]:
     except OSError as error:
         raise BadInput(f"cannot write to {folder}: {error.strerror}", "name another folder with --out") from error
     return files
+
+
+def _refuse_another(file: Path, run: str) -> None:
+    """Raise BadInput when the entry in `file` is not of `run`: names say author, model and machines, not the run."""
+    try:
+        theirs = json.loads(file.read_text())["misc"]["run"]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError):
+        theirs = "something else"
+    if theirs != run:
+        raise BadInput(f"{file} is there already, of {theirs}", "name another folder with --out, or remove it")
 
 
 def _summary(entry: Entry, files: Sequence[Path]) -> dict[str, Any]:

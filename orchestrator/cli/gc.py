@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.context import Place, in_reach, open_home
+from orchestrator.cli.context import Place, in_reach, in_regions, open_home
 from orchestrator.cli.options import can_ask, cloud_option, json_option, yes_option
-from orchestrator.errors import Exit, NoPermission, OrchError
+from orchestrator.errors import BadInput, Exit, NoPermission, OrchError
 
 if TYPE_CHECKING:
     from orchestrator.run.gc import Orphan
@@ -20,38 +20,73 @@ Lost = list[tuple[Place, "Orphan"]]
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only list; remove nothing and do not ask.")
 @yes_option
+@click.option("--region", "regions", multiple=True, metavar="REGION", help="Look there; may be repeated.")
+@click.option("--all-regions", is_flag=True, help="Look in every region the account can use.")
 @cloud_option
 @json_option
-def command(*, dry_run: bool, yes: bool, cloud: str | None, as_json: bool) -> int:
+def command(
+    *, dry_run: bool, yes: bool, regions: tuple[str, ...], all_regions: bool, cloud: str | None, as_json: bool
+) -> int:
     """List what carries the tag of a run but has nobody who looks after it, then remove it on a yes.
 
-    The cloud is asked, not this machine's memory: instances, volumes, key pairs, security and placement groups. Ends
-    with 0 when nothing is left, with 9 when something is. With --json it lists, and removes only with -y.
+    The cloud is asked, not this machine's memory, for every kind of thing that a run can leave. Ends with 0 when
+    nothing is left, with 9 when something is. With --json it lists, and removes only with -y.
     """
+    if regions and all_regions:
+        raise BadInput("--region and --all-regions exclude each other", "give one of them")
     places, errors = in_reach(open_home(), cloud)
     if not places:
         raise errors[0] if errors else NoPermission("no cloud is in reach", "`orch doctor` says what is missing")
-    found = _find(places)
+    found = _find(_spread(places, regions, errors, everywhere=all_regions), errors)
     if not as_json:
         _show(found)
-    for error in errors:
-        click.echo(f"left out: {error.message} ({error.hint})", err=True)
     left = found
     if found and not dry_run and _confirmed(found, yes=yes, as_json=as_json):
-        left = _remove(found, quiet=as_json)
+        left = _remove(found, errors, quiet=as_json)
+    for error in errors:
+        click.echo(f"left out: {error.message} ({error.hint})", err=True)
     if as_json:
-        _print_json(found, left)
-    if not left:
-        return Exit.DONE
-    if not as_json:
+        _print_json(found, left, errors)
+    if left and not as_json:
         raise OrchError(f"{_things(left)} left behind", "`orch gc -y` removes them", exit_code=Exit.LEFT_BEHIND)
-    return Exit.LEFT_BEHIND
+    return Exit.LEFT_BEHIND if left else errors[0].exit_code if errors else Exit.DONE
 
 
-def _find(places: Sequence[Place]) -> Lost:
+def _spread(
+    places: Sequence[Place], regions: tuple[str, ...], errors: list[OrchError], *, everywhere: bool
+) -> list[Place]:
+    """Return the clouds in the regions asked for, in their own where none is; adds to `errors`."""
+    if not regions and not everywhere:
+        return list(places)
+    from orchestrator.aws.ec2 import Compute
+
+    spread: list[Place] = []
+    for place in places:
+        try:
+            spread += in_regions(
+                place, Compute(place.session).regions() if everywhere else list(dict.fromkeys(regions))
+            )
+        except OrchError as error:
+            errors.append(error)
+    return spread
+
+
+def _find(places: Sequence[Place], errors: list[OrchError]) -> Lost:
+    """Return what was left behind; where that cannot be seen is added to `errors`."""
     from orchestrator.run.gc import find_orphans
 
-    return [(place, item) for place in places for item in find_orphans(place.session, place.bucket)]
+    found: Lost = []
+    for place in places:
+        try:
+            found += [(place, item) for item in find_orphans(place.session, place.bucket)]
+        except OrchError as error:
+            errors.append(_in_place(error, place))
+    return found
+
+
+def _in_place(error: OrchError, place: Place) -> OrchError:
+    where = f"{place.cloud}, {place.settings.region}"
+    return OrchError(f"{where}: {error.message}", error.hint, exit_code=error.exit_code)
 
 
 def _confirmed(found: Lost, *, yes: bool, as_json: bool) -> bool:
@@ -68,18 +103,22 @@ def _show(found: Lost) -> None:
     if not found:
         click.echo("nothing was left behind")
     for place, item in found:
-        click.echo(f"{item.kind:<18} {item.id:<24} {item.run}  {item.why}  [{place.cloud}]")
+        click.echo(f"{item.kind:<18} {item.id:<24} {item.run}  {item.why}  [{place.cloud} {place.settings.region}]")
 
 
-def _remove(found: Lost, *, quiet: bool) -> Lost:
-    """Remove them, cloud by cloud, and return those that are still there."""
+def _remove(found: Lost, errors: list[OrchError], *, quiet: bool) -> Lost:
+    """Remove them, place by place, and return those that are still there; adds to `errors`."""
     from orchestrator.run.gc import remove
 
     left: Lost = []
     for place in {id(place): place for place, _ in found}.values():
         items = [item for where, item in found if where is place]
         say = _silence if quiet else click.echo
-        left += [(place, item) for item in remove(place.session, items, say)]
+        try:
+            left += [(place, item) for item in remove(place.session, place.bucket, items, say)]
+        except OrchError as error:
+            errors.append(_in_place(error, place))
+            left += [(place, item) for item in items]
     return left
 
 
@@ -87,11 +126,12 @@ def _silence(line: str) -> None:
     """Say nothing: stdout is for the JSON."""
 
 
-def _print_json(found: Lost, left: Lost) -> None:
+def _print_json(found: Lost, left: Lost, errors: Sequence[OrchError]) -> None:
     from orchestrator.report.json import dumps
 
     def rows(items: Lost) -> list[dict[str, Any]]:
         return [item.to_json() | {"cloud": place.cloud} for place, item in items]
 
     removed = [pair for pair in found if pair not in left]
-    click.echo(dumps({"orphans": rows(left), "removed": rows(removed)}))
+    value = {"orphans": rows(left), "removed": rows(removed), "left_out": [error.message for error in errors]}
+    click.echo(dumps(value))

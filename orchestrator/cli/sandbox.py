@@ -9,9 +9,24 @@ import click
 
 from orchestrator.cli.context import open_home
 from orchestrator.cli.options import json_option
+from orchestrator.errors import BadInput
+from orchestrator.sandbox.disturbances import KINDS, LASTING
 
 # What a shell may still hold of a real account, and would be preferred to or mixed with the sandbox's keys.
 UNSET = ("AWS_PROFILE", "AWS_SESSION_TOKEN")
+_SAID = {
+    "partition": "is cut off: its sshd and its AWS calls hang",
+    "hang": "has its training stopped",
+    "freeze": "hangs as a whole",
+    "stop-sshd": "has no sshd",
+    "crash": "has its training killed",
+    "kill-tmux": "has its tmux server killed",
+    "reboot": "reboots",
+}
+_seconds_option = click.option(
+    "--seconds", type=click.FloatRange(min=0), metavar="N", help="Undo it by itself after so long."
+)
+_heal_option = click.option("--heal", is_flag=True, help="Undo it now.")
 
 
 @click.group(name="sandbox")
@@ -65,9 +80,11 @@ def status(as_json: bool) -> None:
         click.echo("the sandbox is not up; `orch sandbox up` starts it")
         return
     click.echo(f"up at {value['endpoint']}, {len(value['hosts'])} hosts")
+    disturbed = {item["instance_id"]: item["disturbances"] for item in value.get("instances", ())}
     for host in value["hosts"]:
         click.echo(
             f"{host['instance_id']}  {host['address']:<15}  {host.get('state', ''):<13}  {len(host['pids'])} processes"
+            + "".join(f"  {kind}" for kind in disturbed.get(host["instance_id"], ()))
         )
 
 
@@ -113,6 +130,56 @@ def kill(instance: str) -> None:
 
     control.kill(open_home().path, instance)
     click.echo(f"{instance} is taken")
+
+
+@command.command()
+@click.argument("instance")
+@_seconds_option
+@_heal_option
+@json_option
+def partition(instance: str, seconds: float | None, *, heal: bool, as_json: bool) -> None:
+    """Cut an INSTANCE off: its sshd and its calls of AWS hang until it is healed.
+
+    What its processes say to those of other hosts gets through: that could not be cut without root.
+    """
+    _disturb(instance, "partition", seconds, heal=heal, as_json=as_json)
+
+
+@command.command()
+@click.argument("instance")
+@click.argument("what", type=click.Choice(KINDS))
+@_seconds_option
+@_heal_option
+@json_option
+def disturb(instance: str, what: str, seconds: float | None, *, heal: bool, as_json: bool) -> None:
+    """Do something to an INSTANCE that EC2 does not see.
+
+    \b
+    partition  its sshd and its calls of AWS hang
+    hang       its training is stopped (SIGSTOP): a rank that is silent
+    freeze     every process is stopped, sshd with them: a machine that hangs
+    stop-sshd  SSH is refused, sessions end; all else goes on
+    crash      its training is killed (SIGKILL)
+    kill-tmux  its tmux server is killed; the training goes on
+    reboot     every process ends and sshd comes back; home stays, timers do not
+
+    The first four last until they are healed.
+    """
+    _disturb(instance, what, seconds, heal=heal, as_json=as_json)
+
+
+@command.command()
+@click.argument("instance")
+@json_option
+def rebalance(instance: str, *, as_json: bool) -> None:
+    """Show a spot INSTANCE EC2's advice to go elsewhere; whether it is taken is up to `interrupt`."""
+    from orchestrator.sandbox import control
+
+    time = control.rebalance(open_home().path, instance)
+    if as_json:
+        _print({"instance_id": instance, "time": time})
+    else:
+        click.echo(f"{instance} is advised to go; it stays until it is interrupted")
 
 
 @command.command()
@@ -162,6 +229,25 @@ def meter(run: str | None, as_json: bool) -> None:
             f"  {row['seconds']:>7} s  ${row['usd']}"
         )
     click.echo(f"total ${value['usd']}")
+
+
+def _disturb(instance: str, kind: str, seconds: float | None, *, heal: bool, as_json: bool) -> None:
+    """Begin or undo a disturbance, and say so. Raises BadInput for one that does not last."""
+    from orchestrator.sandbox import control
+
+    home = open_home().path
+    if (heal or seconds is not None) and kind not in LASTING:
+        raise BadInput(f"{kind} cannot be undone", f"these can: {', '.join(sorted(LASTING))}")
+    if heal:
+        control.heal(home, instance, kind)
+    else:
+        control.disturb(home, instance, kind, seconds)
+    if as_json:
+        _print({"instance_id": instance, "kind": kind, "healed": heal, "seconds": seconds})
+    elif heal:
+        click.echo(f"{instance} is healed of {kind}")
+    else:
+        click.echo(f"{instance} {_SAID[kind]}{f'; healed in {seconds:g} s' if seconds is not None else ''}")
 
 
 def _print(value: Any) -> None:

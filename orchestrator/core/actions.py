@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from orchestrator.core.facts import Instance, Resource
-from orchestrator.core.ledger import Verdict
+from orchestrator.core.ledger import Recovery, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +19,16 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Ask EC2 for the whole gang. A `request` is that of an intent whose outcome is not known: sent again as it is."""
+    """Ask EC2 for `count` instances (None: the whole gang), all of them or none.
+
+    A `request` is that of an intent whose outcome is not known: sent again as it is.
+    """
 
     generation: int
     attempt: int
     offer: int
     request: Mapping[str, Any] | None = None
+    count: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,20 @@ class Kill:
 
     instance_ids: tuple[str, ...]
     generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask nodes that fell silent, by SSH, whether they are still there."""
+
+    instance_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """Record that this generation is given up, and how the next one is made of it."""
+
+    recovery: Recovery
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,4 +114,4 @@ class Close:
     verdict: Verdict
 
 
-Action = Create | Launch | Start | Stop | Kill | Wish | End | Terminate | Record | Delete | Close
+Action = Create | Launch | Start | Stop | Kill | Probe | Recover | Wish | End | Terminate | Record | Delete | Close

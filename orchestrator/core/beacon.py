@@ -22,7 +22,8 @@ class Beacon:
     true once, after the end, every log and checkpoint is in S3. `stopped_step` is the step of the `stopped` event,
     `checkpoint_step` the newest checkpoint whose manifest this node put in S3, `progress` the last progress line that
     has a step. `tail` holds the last lines of the output, control characters removed. `staged`/`to_stage` are bytes.
-    `started` is the Unix time at which the `run` command began.
+    `started` is the Unix time at which the `run` command began. `notice` is the time at which EC2 takes the machine
+    back, `advice` that of its advice that this has become likely (as EC2 writes them), None without.
     """
 
     instance_id: str
@@ -44,6 +45,7 @@ class Beacon:
     progress: Mapping[str, Any] | None = None
     tail: tuple[str, ...] = ()
     notice: str | None = None
+    advice: str | None = None
 
     def to_json(self) -> bytes:
         """Return the beacon as a JSON object."""

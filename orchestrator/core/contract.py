@@ -60,6 +60,11 @@ class NodePaths:
         return f"{self.generation_dir}/stop"
 
     @property
+    def save(self) -> str:
+        """ORCH_SAVE_FILE."""
+        return f"{self.generation_dir}/save"
+
+    @property
     def node_json(self) -> str:
         """What the agent needs to know (`agent.config.NodeConfig`), written by the start command."""
         return f"{self.generation_dir}/node.json"
@@ -121,6 +126,7 @@ def environment(
         "ORCH_LOG_DIR": f"{home}/{paths.logs}",
         "ORCH_PROGRESS_FILE": f"{home}/{paths.progress}",
         "ORCH_STOP_FILE": f"{home}/{paths.stop}",
+        "ORCH_SAVE_FILE": f"{home}/{paths.save}",
         "ORCH_TORCHRUN_ARGS": torchrun_args(len(node_ips), procs_per_node, rank, node_ips[0], master_port),
         "MASTER_ADDR": node_ips[0],
         "MASTER_PORT": str(master_port),

@@ -6,6 +6,7 @@ by another that calls this with the same facts. Deciding twice on equal facts gi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from orchestrator.core.actions import (
@@ -17,6 +18,7 @@ from orchestrator.core.actions import (
     Kill,
     Launch,
     Record,
+    Recover,
     Start,
     Stop,
     Terminate,
@@ -24,10 +26,12 @@ from orchestrator.core.actions import (
 )
 from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
-from orchestrator.core.ledger import LedgerState, Verdict
+from orchestrator.core.health import ENDED, INVISIBLE_GRACE
+from orchestrator.core.launching import must_wait, next_launch
+from orchestrator.core.ledger import LedgerState, Recovery, Verdict
+from orchestrator.core.recovery import judge, probe, release, settle
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import format_duration, format_usd
-from orchestrator.core.verdict import INVISIBLE_GRACE, find_verdict, next_offer
 
 # After the verdict nodes get this long to put logs and checkpoints into S3 before they are terminated.
 DRAIN = {"finished": timedelta(minutes=5), "stopped": timedelta(minutes=5), "capped": timedelta(minutes=3)}
@@ -38,37 +42,54 @@ def decide(spec: RunSpec, ledger: LedgerState, facts: Facts) -> tuple[Action, ..
     """Return what to do now; nothing means wait."""
     if ledger.closed:
         return ()
-    unresolved = next((item for item in ledger.current if item.status is None), None)
+    unresolved = next((item for item in ledger.launches if item.status is None), None)
     if unresolved is not None:
-        return (Launch(unresolved.generation, unresolved.attempt, unresolved.offer, unresolved.request),)
+        where = (unresolved.generation, unresolved.attempt, unresolved.offer)
+        return (Launch(*where, unresolved.request, unresolved.count),)
     recording = tuple(
         Record(item)
         for item in facts.instances
         if not item.usable and facts.recorded.get(item.instance_id) != item.state
     )
-    verdict = find_verdict(spec, ledger, facts)
-    if verdict is None:
-        return recording + _go_on(spec, ledger, facts)
-    if ledger.verdict is None:
-        return (*recording, End(verdict))
-    return recording + _wind_up(ledger, facts, verdict)
+    judged = judge(spec, ledger, facts)
+    match judged:
+        case None:
+            return recording + _go_on(spec, ledger, facts)
+        case Recovery():
+            return (*recording, Recover(judged))
+        case Verdict():
+            return recording + (_wind_up(ledger, facts, judged) if ledger.verdict is not None else (End(judged),))
 
 
 def _go_on(spec: RunSpec, ledger: LedgerState, facts: Facts) -> tuple[Action, ...]:
-    launched = ledger.launched
-    if launched is None:
-        missing = _missing_resources(spec, facts)
-        if missing:
-            return missing
-        offer = next_offer(spec, ledger)
-        return () if offer is None else (Launch(ledger.generation, len(ledger.current) + 1, offer),)
-    gang = Gang.of(launched, facts)
+    old = settle(spec, ledger, facts)
+    first = (*old.actions, *release(ledger, facts, old.done), *probe(ledger, facts))
     if ledger.stop is None:
-        cap = _cap_reached(spec, ledger, facts)
+        cap = _cap_reached(spec, ledger, _as_if_launched(spec, ledger, facts))
         if cap is not None:
             return (Wish("stop", cap),)
-        return _start(gang, facts, ledger.generation)
-    return _ask_to_stop(gang, facts, ledger.generation)
+    if not ledger.manned:
+        return first + _launch(spec, ledger, facts)
+    gang = Gang.of(ledger, facts)
+    if ledger.stop is not None:
+        return first + _ask_to_stop(gang, facts, ledger.generation)
+    return first + (_start(gang, facts, ledger.generation) if old.done else ())
+
+
+def _launch(spec: RunSpec, ledger: LedgerState, facts: Facts) -> tuple[Action, ...]:
+    missing = _missing_resources(spec, facts)
+    if missing:
+        return missing
+    launch = next_launch(spec, ledger)
+    return () if launch is None or (ledger.recovery and must_wait(spec, launch, facts)) else (launch,)
+
+
+def _as_if_launched(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Facts:
+    """Return the facts with what a first launch will cost: a gang that would be stopped at once is not launched."""
+    launch = None if ledger.manned or ledger.recovery is not None else next_launch(spec, ledger)
+    if launch is None:
+        return facts
+    return replace(facts, cost_per_second=-(-spec.offers[launch.offer].price * spec.num_nodes // 3600))
 
 
 def _missing_resources(spec: RunSpec, facts: Facts) -> tuple[Action, ...]:
@@ -96,7 +117,7 @@ def _start(gang: Gang, facts: Facts, generation: int) -> tuple[Action, ...]:
 def _ask_to_stop(gang: Gang, facts: Facts, generation: int) -> tuple[Action, ...]:
     first = next(i for i, rank in gang.ranks.items() if rank == 0)
     beacon = gang.beacons.get(first)
-    begun = beacon is not None and beacon.stage not in {"exited", "lost"} and gang.training
+    begun = beacon is not None and beacon.stage not in ENDED and gang.training
     return (Stop(first, generation),) if begun and not facts.stop_sent else ()
 
 
@@ -132,23 +153,26 @@ def _wind_up(ledger: LedgerState, facts: Facts, verdict: Verdict) -> tuple[Actio
 
 
 def _drain(ledger: LedgerState, facts: Facts, verdict: Verdict) -> tuple[Action, ...] | None:
-    """Return what to do while nodes still upload, or None once they may go."""
-    launched = ledger.launched
-    if launched is None or ledger.verdict_time is None:
+    """Return what to do while nodes still upload, or None once they may go.
+
+    Nodes may be on different generations: a verdict may come while one is being given up for the next.
+    """
+    if ledger.verdict_time is None:
         return None
-    gang = Gang.of(launched, facts)
     if facts.server_time - ledger.verdict_time > DRAIN.get(verdict.kind, DRAIN_AFTER_FAILURE):
         return None
-    usable = {i for i, item in gang.instances.items() if item.usable and i not in facts.mistrusted}
-    begun = usable & (set(gang.beacons) | facts.started)
-    busy = tuple(
+    usable = [item.instance_id for item in facts.instances if item.usable and item.instance_id not in facts.mistrusted]
+    latest = {i: b for i in usable if (node := facts.nodes.get(i)) is not None and (b := node.beacon) is not None}
+    begun = [i for i in usable if i in latest or i in facts.started]
+    current = ledger.generation
+    on = {i: latest[i].generation if i in latest and i not in facts.started else current for i in begun}
+    busy = [
         i
-        for i in gang.ranks
-        if i in begun
-        and i not in facts.killed
-        and (i not in gang.beacons or gang.beacons[i].stage not in {"exited", "lost"})
-    )
+        for i in begun
+        if (i, on[i]) not in facts.killed
+        and (i not in latest or latest[i].generation < on[i] or latest[i].stage not in ENDED)
+    ]
     if busy:
-        return (Kill(busy, ledger.generation),)
-    pending = [i for i in begun if i not in gang.beacons or not gang.beacons[i].synced]
+        return tuple(Kill(tuple(i for i in busy if on[i] == g), g) for g in sorted({on[i] for i in busy}))
+    pending = [i for i in begun if i not in latest or latest[i].generation < on[i] or not latest[i].synced]
     return () if pending else None

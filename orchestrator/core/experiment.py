@@ -229,9 +229,7 @@ class Resources(_Model):
     image: Annotated[Text, _matches(_IMAGE, "an AMI id, ssm:NAME or the name of an image")] | None = Field(
         None, description="AMI id, ssm:NAME (a parameter that holds one), or the name of an image of this account."
     )
-    disk_size: Annotated[int, Strict(), Field(ge=8, le=16_384)] = Field(
-        100, description="GiB of each node's root volume."
-    )
+    disk_size: Annotated[int, Strict(), Field(ge=8, le=16_384)] = Field(100, description="GiB of a node's root volume.")
 
     @model_validator(mode="before")
     @classmethod
@@ -314,6 +312,8 @@ class Experiment(_Model):
         default_factory=_default_grace,
         description="Time to save and exit when stopped; default 2m, or two thirds of max_duration where that is less.",
     )
+    stall_timeout: Duration | None = Field(None, description="No step for so long is a failure; default: never.")
+    retries: Annotated[int, Strict(), Field(ge=0, le=9)] = Field(2, description="Restarts after failures with steps.")
     profiles: Mapping[Name, Annotated[Mapping[str, Any], BeforeValidator(_overlay)]] = Field(
         {}, description="Overlays by name, such as the one `--cloud sandbox` applies; null removes a key."
     )

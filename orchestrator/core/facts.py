@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from orchestrator.core.beacon import Beacon
@@ -12,6 +12,16 @@ from orchestrator.core.units import MicroUSD, iso, parse_time
 
 Lifecycle = Literal["spot", "on-demand"]
 State = Literal["pending", "running", "shutting-down", "stopping", "stopped", "terminated"]
+ResourceKind = Literal[
+    "security-group",
+    "placement-group",
+    "key-pair",
+    "volume",
+    "network-interface",
+    "spot-request",
+    "image",
+    "snapshot",
+]
 ALIVE: frozenset[str] = frozenset({"pending", "running", "stopping", "stopped", "shutting-down"})
 USABLE: frozenset[str] = frozenset({"pending", "running"})
 EC2_INTERRUPTED: frozenset[str] = frozenset(
@@ -114,7 +124,7 @@ class OnDemandPrice:
 class Resource:
     """Something beside instances that carries the run's tag and must be gone at the end."""
 
-    kind: Literal["security-group", "placement-group", "key-pair", "volume", "network-interface"]
+    kind: ResourceKind
     id: str
     run: str = ""
 
@@ -132,11 +142,15 @@ class Node:
 class Facts:
     """Everything observed in one tick. `server_time` is S3's clock, never the local one.
 
+    `watched_since` is since when this scheduler has looked without a gap; what was not heard before that, S3 or the
+    scheduler itself may have missed (None: since ever).
     `mistrusted` are instances at whose address another host key answered than the node published.
     `instances` holds those EC2 shows and those it has forgotten but S3 has on record; `recorded` maps an instance id
     to the state under which it is on record. `cost_so_far` and `cost_per_second` are micro-dollars, high bounds.
-    `started`, `stop_sent` and `killed` are what this scheduler itself did over SSH in this generation; a successor
-    does not know them and does them again, which nodes answer with "already".
+    `started` and `stop_sent` are what this scheduler itself did over SSH in this generation, `killed` (instance id,
+    generation) whose training it ended; a successor does not know them and does them again, which nodes answer with
+    "already". Of nodes asked because they fell silent, `unanswered` are those that SSH did not reach the last time,
+    `answering` those being asked, and those that answered a moment ago.
     """
 
     server_time: datetime
@@ -146,7 +160,14 @@ class Facts:
     recorded: Mapping[str, str] = field(default_factory=dict)
     started: frozenset[str] = frozenset()
     stop_sent: bool = False
-    killed: frozenset[str] = frozenset()
+    killed: frozenset[tuple[str, int]] = frozenset()
+    unanswered: frozenset[str] = frozenset()
+    answering: frozenset[str] = frozenset()
     mistrusted: frozenset[str] = frozenset()
     cost_so_far: MicroUSD = 0
     cost_per_second: MicroUSD = 0
+    watched_since: datetime | None = None
+
+    def waited_since(self, moment: datetime) -> timedelta:
+        """Return for how long somebody who saw everything has waited since `moment`."""
+        return self.server_time - max(moment, self.watched_since or moment)

@@ -7,39 +7,42 @@ from dataclasses import dataclass
 
 from orchestrator.core.beacon import Beacon
 from orchestrator.core.facts import Facts, Instance
-from orchestrator.core.ledger import Launch
+from orchestrator.core.ledger import LedgerState
 
 
 @dataclass(frozen=True, slots=True)
 class Gang:
-    """`instances`: those EC2 shows, by id. `ranks`: every instance id of the launch. `beacons`: of this generation."""
+    """`instances`: those EC2 shows, by id. `ranks`: every member's, in order of rank. `beacons`: of this generation.
+
+    `latest` holds the newest beacon of each member, whichever generation it speaks of.
+    """
 
     instances: Mapping[str, Instance]
     ranks: Mapping[str, int]
     beacons: Mapping[str, Beacon]
+    latest: Mapping[str, Beacon]
 
     @classmethod
-    def of(cls, launched: Launch, facts: Facts) -> Gang:
-        """Return the gang of a launch that gave instances.
+    def of(cls, ledger: LedgerState, facts: Facts) -> Gang:
+        """Return the members of the current generation: those kept, and those that its launch gave.
 
-        A rank is the position in the order of AmiLaunchIndex (then id), which every observer computes alike.
+        Who is kept keeps its rank; new instances take the ranks that are free in the order of AmiLaunchIndex (then id),
+        which every observer computes alike.
         """
-        wanted = set(launched.instance_ids)
-        instances = {item.instance_id: item for item in facts.instances if item.instance_id in wanted}
+        kept, launched = ledger.kept, ledger.launched
+        new = set(launched.instance_ids) if launched is not None else set()
+        instances = {item.instance_id: item for item in facts.instances if item.instance_id in new | kept.keys()}
 
         def order(instance_id: str) -> tuple[int, str]:
             seen = instances.get(instance_id)
-            return (seen.launch_index if seen else len(wanted), instance_id)
+            return (seen.launch_index if seen else len(new), instance_id)
 
-        ranks = {instance_id: rank for rank, instance_id in enumerate(sorted(wanted, key=order))}
-        beacons = {
-            instance_id: node.beacon
-            for instance_id in ranks
-            if (node := facts.nodes.get(instance_id)) is not None
-            and node.beacon is not None
-            and node.beacon.generation == launched.generation
-        }
-        return cls(instances, ranks, beacons)
+        free = (rank for rank in range(len(kept) + len(new)) if rank not in set(kept.values()))
+        ranks = {**kept, **dict(zip(sorted(new, key=order), free, strict=False))}
+        ranks = {instance_id: ranks[instance_id] for instance_id in sorted(ranks, key=lambda i: ranks[i])}
+        latest = {i: beacon for i in ranks if (node := facts.nodes.get(i)) and (beacon := node.beacon)}
+        beacons = {i: beacon for i, beacon in latest.items() if beacon.generation == ledger.generation}
+        return cls(instances, ranks, beacons, latest)
 
     @property
     def size(self) -> int:
@@ -71,4 +74,4 @@ class Gang:
     @property
     def checkpoint_step(self) -> int | None:
         """The newest step with a manifest in S3, as its writer says."""
-        return max((b.checkpoint_step for b in self.beacons.values() if b.checkpoint_step is not None), default=None)
+        return max((b.checkpoint_step for b in self.latest.values() if b.checkpoint_step is not None), default=None)

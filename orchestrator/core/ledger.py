@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -69,7 +69,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One RunInstances request and what came of it (`status` None: not known, it will be repeated as it is)."""
+    """One RunInstances request and what came of it (`status` None: not known, it will be repeated as it is).
+
+    `count` is how many instances it asks for, None for the whole gang. `time` is when its outcome was known, that of
+    the intent until then: a scheduler that died in between may have left the request unsent for long.
+    """
 
     generation: int
     attempt: int
@@ -80,11 +84,54 @@ class Launch:
     code: str = ""
     message: str = ""
     instance_ids: tuple[str, ...] = ()
+    count: int | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether EC2 gave no instances."""
+        return self.status not in {None, "launched"}
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """How one generation is given up in favour of the next. Frozen in the ledger before anything follows from it.
+
+    `generation` is the one that ends, `cause` a plain sentence. `kept` maps the instances that go on to their ranks;
+    none are kept when the gang moves. `going` are those that EC2 has announced to take, or that are let go once they
+    have saved. `missing` is how many instances are to be launched like `offer`, the survivors' (an index into the
+    spec's offers). `graceful` says that the training ends by itself, with a checkpoint; `trained` that it had begun.
+    """
+
+    generation: int
+    kind: Literal["interrupted", "lost", "failed"]
+    cause: str
+    kept: Mapping[str, int]
+    going: tuple[str, ...]
+    missing: int
+    offer: int
+    graceful: bool
+    trained: bool
+    time: datetime | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; the time is that of the entry."""
+        value = {name: getattr(self, name) for name in self.__slots__ if name != "time"}
+        return value | {"kept": dict(self.kept), "going": list(self.going)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], time: datetime) -> Recovery:
+        """Return the recovery written by `to_json`."""
+        return cls(**{**value, "going": tuple(value["going"]), "time": time})
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerState:
-    """What the entries say of the current generation, and every launch ever made."""
+    """What the entries say of the current generation, and every launch ever made.
+
+    `generation_began` is when the run was launched or last resumed: a recovery begins a generation, but no new time to
+    spend. `recoveries` are those since then. `restore_step` is the checkpoint that all nodes of this generation start
+    from, None before the first of them is started and where there is none (`restore_known` tells the two apart).
+    """
 
     generation: int = 1
     generation_began: datetime | None = None
@@ -95,6 +142,9 @@ class LedgerState:
     verdict_time: datetime | None = None
     closed: bool = False
     last_seq: int = 0
+    recoveries: tuple[Recovery, ...] = ()
+    restore_step: int | None = None
+    restore_known: bool = False
 
     @property
     def current(self) -> tuple[Launch, ...]:
@@ -106,56 +156,111 @@ class LedgerState:
         """The launch of the current generation that gave instances, if any did."""
         return next((item for item in self.current if item.status == "launched"), None)
 
+    @property
+    def recovery(self) -> Recovery | None:
+        """The recovery that began the current generation, None for one that was launched as a whole."""
+        last = self.recoveries[-1] if self.recoveries else None
+        return last if last is not None and last.generation == self.generation - 1 else None
+
+    @property
+    def moved(self) -> bool:
+        """Whether the whole gang is launched anew: nothing was kept, or there is no room beside what was kept."""
+        if self.recovery is None:
+            return True
+        return not self.recovery.kept or any(item.count is not None and item.refused for item in self.current)
+
+    @property
+    def kept(self) -> Mapping[str, int]:
+        """The ranks of the instances that this generation has from the one before."""
+        return {} if self.recovery is None or self.moved else self.recovery.kept
+
+    @property
+    def manned(self) -> bool:
+        """Whether this generation has all its instances."""
+        return self.launched is not None or (
+            bool(self.kept) and self.recovery is not None and not self.recovery.missing
+        )
+
+    @property
+    def offer(self) -> int | None:
+        """The offer that the gang runs on, None before there is one."""
+        if self.launched is not None:
+            return self.launched.offer
+        return self.recovery.offer if self.kept and self.recovery is not None else None
+
 
 def replay(entries: Sequence[Entry]) -> LedgerState:
-    """Return the state after `entries` (any order; sorted by `seq` here). Unknown actions are ignored."""
-    generation, closed = 1, False
-    began = verdict_time = stop = refused = verdict = None
+    """Return the state after `entries` (any order; sorted by `seq` here). Unknown actions are ignored.
+
+    What a scheduler concludes, or means to launch, counts for nothing once a later one has written: it slept over it,
+    and the run may have gone on, or been resumed, meanwhile; before it tells EC2 anything it finds its lease lost. What
+    came of a launch always counts.
+    """
+    state = LedgerState()
     launches: dict[tuple[int, int], Launch] = {}
-    last = 0
+    epoch = 0
     for entry in sorted(entries, key=lambda e: e.seq):
-        last = entry.seq
-        began = began or entry.time
+        state = replace(state, last_seq=entry.seq, generation_began=state.generation_began or entry.time)
+        stale, epoch = 0 < entry.epoch < epoch, max(epoch, entry.epoch)
         match (entry.kind, entry.action):
-            case ("wish", "resume") if closed:
-                generation, began, closed = generation + 1, entry.time, False
-                verdict_time = stop = refused = verdict = None
-            case ("wish", "stop") if not closed and stop is None:
-                stop = entry
-            case ("intent", "launch"):
+            case ("intent", "launch") if not stale:
                 made = _launch(entry)
                 launches.setdefault((made.generation, made.attempt), made)
             case ("outcome", "launch"):
                 key = (int(entry.detail["generation"]), int(entry.detail["attempt"]))
                 if key in launches and launches[key].status is None:
                     launches[key] = _outcome(launches[key], entry)
-            case ("outcome", "refused") if refused is None:
-                refused = Verdict.from_json(entry.detail["verdict"])
-            case ("intent", "end") if verdict is None:
-                verdict, verdict_time = Verdict.from_json(entry.detail["verdict"]), entry.time
-            case ("outcome", "close") if entry.detail.get("generation") == generation:
-                closed = True
-    ordered = tuple(launches[key] for key in sorted(launches))
-    return LedgerState(generation, began, ordered, stop, refused, verdict, verdict_time, closed, last)
+            case _ if not stale:
+                state = _apply(state, entry)
+    return replace(state, launches=tuple(launches[key] for key in sorted(launches)))
+
+
+def _apply(state: LedgerState, entry: Entry) -> LedgerState:  # noqa: PLR0911 - one a kind of entry
+    """Return the state after an entry that is of no launch; one that came too late changes nothing."""
+    detail = entry.detail
+    match (entry.kind, entry.action):
+        case ("wish", "resume") if state.closed:
+            return LedgerState(state.generation + 1, entry.time, last_seq=state.last_seq)
+        case ("wish", "stop") if not state.closed and state.stop is None:
+            return replace(state, stop=entry)
+        case ("outcome", "refused") if state.refused is None:
+            return replace(state, refused=Verdict.from_json(detail["verdict"]))
+        case ("intent", "recover") if state.verdict is None and detail["generation"] == state.generation:
+            return replace(
+                state,
+                generation=state.generation + 1,
+                recoveries=(*state.recoveries, Recovery.from_json(detail, entry.time)),
+                restore_step=None,
+                restore_known=False,
+            )
+        case ("intent", "start") if not state.restore_known and detail["generation"] == state.generation:
+            return replace(state, restore_step=detail["restore_step"], restore_known=True)
+        case ("intent", "end") if state.verdict is None:
+            return replace(state, verdict=Verdict.from_json(detail["verdict"]), verdict_time=entry.time)
+        case ("outcome", "close") if detail.get("generation") == state.generation:
+            return replace(state, closed=True)
+    return state
 
 
 def _launch(entry: Entry) -> Launch:
     detail = entry.detail
     return Launch(
-        int(detail["generation"]), int(detail["attempt"]), int(detail["offer"]), detail["request"], entry.time
+        int(detail["generation"]),
+        int(detail["attempt"]),
+        int(detail["offer"]),
+        detail["request"],
+        entry.time,
+        count=detail.get("count"),
     )
 
 
 def _outcome(launch: Launch, entry: Entry) -> Launch:
     detail = entry.detail
-    return Launch(
-        launch.generation,
-        launch.attempt,
-        launch.offer,
-        launch.request,
-        launch.time,
-        str(detail["status"]),
-        str(detail.get("code", "")),
-        str(detail.get("message", "")),
-        tuple(detail.get("instance_ids", ())),
+    return replace(
+        launch,
+        time=entry.time,
+        status=str(detail["status"]),
+        code=str(detail.get("code", "")),
+        message=str(detail.get("message", "")),
+        instance_ids=tuple(detail.get("instance_ids", ())),
     )

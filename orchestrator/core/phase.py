@@ -9,7 +9,7 @@ from orchestrator.core.gang import Gang
 from orchestrator.core.ledger import LedgerState
 
 Phase = Literal[
-    "launching", "booting", "starting", "running", "stopping", "saving", "terminating",
+    "launching", "booting", "starting", "running", "recovering", "stopping", "saving", "terminating",
     "finished", "stopped", "failed", "interrupted", "no-capacity", "capped",
 ]  # fmt: skip
 ENDED: frozenset[str] = frozenset({"finished", "stopped", "failed", "interrupted", "no-capacity", "capped"})
@@ -22,11 +22,17 @@ def find_phase(ledger: LedgerState, facts: Facts) -> Phase:
         return verdict.kind
     if verdict is not None:
         return "saving" if any(item.usable for item in facts.instances) else "terminating"
-    if ledger.launched is None:
+    gang = Gang.of(ledger, facts)
+    if ledger.recovery is not None and not (ledger.manned and gang.training):
+        return "recovering" if ledger.stop is None else "stopping"
+    if not ledger.manned:
         return "launching"
-    gang = Gang.of(ledger.launched, facts)
     if ledger.stop is not None:
         return "stopping"
+    return _progress(gang, facts)
+
+
+def _progress(gang: Gang, facts: Facts) -> Phase:
     if len(gang.beacons) < gang.size:
         ready = all((n := facts.nodes.get(i)) is not None and n.host_keys for i in gang.ranks)
         return "starting" if ready else "booting"

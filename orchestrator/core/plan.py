@@ -6,7 +6,7 @@ May not call anything: the market (prices, offerings, quotas) is observed elsewh
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -20,6 +20,8 @@ BOOT_ALLOWANCE = timedelta(minutes=4)
 TEARDOWN_ALLOWANCE = timedelta(minutes=10)
 # A spot price may rise while nobody watches; the nodes' own timers assume it by this factor (never above on-demand).
 PRICE_HEADROOM = 1.25
+# A machine costs from its launch on; its timer runs from when it has booted so far.
+ARMING_ALLOWANCE = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def make_plan(experiment: Experiment, num_nodes: int, market: Market) -> Plan:
                 offers.append(made) if isinstance(made, Offer) else rejected.append((f"{instance_type} {zone}", made))
     lifecycles = {name: index for index, name in enumerate(_lifecycles(experiment))}
     offers.sort(key=lambda o: (lifecycles[o.lifecycle], o.cost, types.index(o.instance_type), o.zone))
-    return Plan(num_nodes, tuple(offers), tuple(rejected), tuple(quotas), _timer(experiment, num_nodes, offers))
+    return Plan(num_nodes, tuple(offers), tuple(rejected), tuple(quotas), node_timer(experiment, num_nodes, offers))
 
 
 def _lifecycles(experiment: Experiment) -> tuple[Lifecycle, ...]:
@@ -188,11 +190,14 @@ def expected_hours(experiment: Experiment, instance_type: str, reference: str) -
     return (experiment.expected_duration * ratio + BOOT_ALLOWANCE) / timedelta(hours=1)
 
 
-def _timer(experiment: Experiment, num_nodes: int, offers: list[Offer]) -> timedelta:
-    """Return how long a node lives without a scheduler: max_duration, or less where max_cost would be passed."""
+def node_timer(experiment: Experiment, num_nodes: int, offers: Sequence[Offer], spent: MicroUSD = 0) -> timedelta:
+    """Return how long a node lives without a scheduler: max_duration, or less where max_cost would be passed.
+
+    `spent` is what the run has cost before this gang is launched.
+    """
     limit = experiment.max_duration + TEARDOWN_ALLOWANCE
     cap = experiment.max_cost_micro
     if cap is not None and offers:
         dearest = max(min(round(o.price * PRICE_HEADROOM), max(o.on_demand, o.price)) for o in offers)
-        limit = min(limit, timedelta(hours=cap / (dearest * num_nodes)))
+        limit = min(limit, timedelta(hours=max(0, cap - spent) / (dearest * num_nodes)) - ARMING_ALLOWANCE)
     return timedelta(minutes=max(1, math.floor(limit / timedelta(minutes=1))))

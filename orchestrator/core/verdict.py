@@ -1,172 +1,61 @@
-"""Whether a generation has come to its end, and how: from the ledger and the facts alone. Pure."""
+"""How a whole gang's training comes to its end, from the ledger and the facts alone. Pure.
+
+Losses of nodes are `core.health`'s; whether an end is answered with another start is `core.recovery`'s.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from orchestrator.core.beacon import Beacon
-from orchestrator.core.facts import EC2_INTERRUPTED, Facts, Instance
+from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
-from orchestrator.core.ledger import Launch, LedgerState, Verdict, VerdictKind
+from orchestrator.core.health import ENDED, RESUME, SUSPECT_AFTER, silence
+from orchestrator.core.ledger import LedgerState, Verdict, VerdictKind
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import format_duration, parse_time
 
-# EC2 may not show a new instance for a while (eventual consistency); until then absence is not death.
-INVISIBLE_GRACE = timedelta(minutes=2)
-BOOT_LIMIT = timedelta(minutes=15)
-FIRST_BEACON_LIMIT = timedelta(minutes=20)
-SILENCE_LIMIT = timedelta(minutes=2)
 # When one rank fails the others follow within seconds; waiting for them names the first one.
 FAILURE_SETTLES = timedelta(seconds=8)
-RETRIED_OFFERS = frozenset({"no-capacity", "not-offered", "quota", "price-cap"})
 
 
-def find_verdict(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Verdict | None:
-    """Return the verdict once there is one; the first one recorded holds for good."""
-    if ledger.verdict is not None:
-        return ledger.verdict
-    launched = ledger.launched
-    if launched is None:
-        if ledger.stop is not None:
-            return Verdict("stopped", "stopped before anything was launched")
-        return ledger.refused or _launch_failed(spec, ledger)
-    gang = Gang.of(launched, facts)
-    return (
-        _lost_instance(gang, facts, launched)
-        or _mistrusted(gang, facts)
-        or _boot_failed(gang, facts, launched)
-        or _all_done(gang)
-        or (_failed(gang, facts) if ledger.stop is None else None)
-        or _stopped(spec, ledger, gang, facts)
-        or _silent(gang, facts, launched)
-    )
+def find_ending(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Verdict | None:
+    """Return the verdict of a gang that is done, was stopped, or must not be spoken to; None while it trains."""
+    return _mistrusted(gang, facts) or _all_done(gang) or _stopped(spec, ledger, gang, facts)
 
 
-def next_offer(spec: RunSpec, ledger: LedgerState) -> int | None:
-    """Return the index of the next offer to try, or None when every one was refused."""
-    tried = {launch.offer for launch in ledger.current}
-    no_quota = {
-        (spec.offers[launch.offer].quota_code, spec.offers[launch.offer].lifecycle)
-        for launch in ledger.current
-        if launch.status == "quota"
-    }
-    for index, offer in enumerate(spec.offers):
-        if index not in tried and (offer.quota_code, offer.lifecycle) not in no_quota:
-            return index
-    return None
+def find_failure(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Verdict | None:
+    """Return the verdict of a training that failed by itself: a rank ended with an error, or none makes steps."""
+    return None if ledger.stop is not None else _failed(gang, facts) or _stalled(spec, gang, facts)
 
 
-def _launch_failed(spec: RunSpec, ledger: LedgerState) -> Verdict | None:
-    for launch in ledger.current:
-        if launch.status is not None and launch.status not in RETRIED_OFFERS:
-            offer = spec.offers[launch.offer]
-            return Verdict(
-                "failed",
-                f"EC2 refused {spec.num_nodes} x {offer.instance_type} in {offer.zone}: "
-                f"{launch.code}: {launch.message}",
-                "mend what the message names, then launch again; nothing was started",
-                launch.code,
-            )
-    if not ledger.current or any(launch.status is None for launch in ledger.current):
+def _stalled(spec: RunSpec, gang: Gang, facts: Facts) -> Verdict | None:
+    """Return the verdict of a gang whose ranks wait for one another, where the experiment says how long is too long."""
+    limit = spec.experiment.stall_timeout
+    first = next((b for b in gang.beacons.values() if b.rank == 0 and b.stage == "running"), None)
+    last = (first.progress or {}).get("time") if first is not None else None
+    if limit is None or first is None or not isinstance(last, int | float):
         return None
-    if next_offer(spec, ledger) is not None:
+    if facts.server_time.timestamp() - last <= limit.total_seconds():
         return None
-    return _nothing_to_be_had(spec, ledger.current)
-
-
-def _nothing_to_be_had(spec: RunSpec, tried: Iterable[Launch]) -> Verdict:
-    parts = [
-        f"{spec.offers[item.offer].instance_type} {spec.offers[item.offer].lifecycle} {spec.offers[item.offer].zone}: "
-        f"{item.code or item.status}"
-        for item in tried
-    ]
-    quota = [item for item in tried if item.status == "quota"]
-    hint = "try later, or name further types under resources.any_of, or --spot-policy auto"
-    if quota:
-        hint = f"ask AWS to raise quota {spec.offers[quota[0].offer].quota_code} (Service Quotas, EC2); " + hint
-    return Verdict(
-        "no-capacity", f"no room for {spec.num_nodes} nodes anywhere asked: {'; '.join(parts)}", hint, "no-capacity"
-    )
-
-
-def _lost_instance(gang: Gang, facts: Facts, launched: Launch) -> Verdict | None:
-    for instance_id in launched.instance_ids:
-        instance = gang.instances.get(instance_id)
-        if instance is None:
-            if facts.server_time - launched.time > INVISIBLE_GRACE:
-                return Verdict("failed", f"EC2 no longer knows {instance_id}", "launch again", rank=None)
-        elif not instance.usable:
-            return _ended(gang, instance)
-    return None
-
-
-def _ended(gang: Gang, instance: Instance) -> Verdict:
-    rank = gang.ranks.get(instance.instance_id)
-    who = f"node {rank} ({instance.instance_id}, {instance.zone})"
-    if instance.end_reason in EC2_INTERRUPTED:
-        return Verdict(
-            "interrupted",
-            f"EC2 took {who} back: {instance.end_reason}",
-            "`orch resume` launches the gang again from the last checkpoint",
-            str(instance.end_reason),
-            rank,
-        )
-    reasons = {
-        "Client.InstanceInitiatedShutdown": "it shut itself down (its own timer, or a shutdown on the node)",
-        "Client.UserInitiatedShutdown": "somebody terminated it through the API",
-    }
-    why = reasons.get(instance.end_reason or "", instance.end_reason or "EC2 gives no reason")
-    return Verdict("failed", f"{who} is gone: {why}", "`orch resume` goes on from the last checkpoint", rank=rank)
-
-
-def _mistrusted(gang: Gang, facts: Facts) -> Verdict | None:
-    for instance_id in sorted(facts.mistrusted & gang.ranks.keys()):
-        rank = gang.ranks[instance_id]
-        return Verdict(
-            "failed",
-            f"node {rank} ({instance_id}) answers with another host key than it published; nothing was sent to it",
-            "somebody may stand in between: look at the network before you launch again",
-            "HostKeyMismatch",
-            rank,
-        )
-    return None
-
-
-def _boot_failed(gang: Gang, facts: Facts, launched: Launch) -> Verdict | None:
-    for instance_id, rank in gang.ranks.items():
-        node = facts.nodes.get(instance_id)
-        if node is not None and node.boot_failure is not None:
-            lines = tuple(node.boot_failure.strip().splitlines()[-20:])
-            return Verdict("failed", f"node {rank} ({instance_id}) did not boot", "see its last lines", "", rank, lines)
-        if (node is None or not node.host_keys) and facts.server_time - launched.time > BOOT_LIMIT:
-            limit = format_duration(BOOT_LIMIT)
-            return Verdict(
-                "failed",
-                f"node {rank} ({instance_id}) was not ready within {limit}",
-                "check image and network",
-                "",
-                rank,
-            )
-    return None
-
-
-def _all_done(gang: Gang) -> Verdict | None:
-    beacons = gang.beacons
-    if len(beacons) == gang.size and all(b.stage == "exited" and b.exit_code == 0 for b in beacons.values()):
-        return Verdict("finished", f"all {gang.size} nodes finished")
-    return None
+    message = f"no step for {format_duration(limit)}: a rank hangs, and the others wait for it"
+    return Verdict("failed", message, "`orch logs` shows who said nothing any more", "", None, first.tail)
 
 
 def _failed(gang: Gang, facts: Facts) -> Verdict | None:
+    """Return the verdict of a gang of which a rank ended with an error, naming the one that failed first.
+
+    A rank that was not asked to stop and fails while another node is silent is not judged: it may be what the others
+    say of a peer that went away.
+    """
     broken = [b for b in gang.beacons.values() if b.stage == "lost" or (b.stage == "exited" and b.exit_code != 0)]
     if not broken or any(b.stopped_step is not None for b in gang.beacons.values()):
         return None
     first = min(broken, key=lambda b: (_exit_time(b), b.rank))
-    others_pending = (
-        any(b.stage not in {"exited", "lost"} for b in gang.beacons.values()) or len(gang.beacons) < gang.size
-    )
-    if others_pending and facts.server_time - _exit_time(first) < FAILURE_SETTLES:
+    pending = [b for b in gang.beacons.values() if b.stage not in ENDED]
+    if (pending or len(gang.beacons) < gang.size) and facts.waited_since(_exit_time(first)) < FAILURE_SETTLES:
+        return None
+    if any(silence(b, facts) > SUSPECT_AFTER for b in pending):
         return None
     what = (
         "the training vanished without an exit code (killed?)"
@@ -183,6 +72,26 @@ def _failed(gang: Gang, facts: Facts) -> Verdict | None:
     )
 
 
+def _mistrusted(gang: Gang, facts: Facts) -> Verdict | None:
+    for instance_id in sorted(facts.mistrusted & gang.ranks.keys()):
+        rank = gang.ranks[instance_id]
+        return Verdict(
+            "failed",
+            f"node {rank} ({instance_id}) answers with another host key than it published; nothing was sent to it",
+            "somebody may stand in between: look at the network before you launch again",
+            "HostKeyMismatch",
+            rank,
+        )
+    return None
+
+
+def _all_done(gang: Gang) -> Verdict | None:
+    beacons = gang.beacons
+    if len(beacons) == gang.size and all(b.stage == "exited" and b.exit_code == 0 for b in beacons.values()):
+        return Verdict("finished", f"all {gang.size} nodes finished")
+    return None
+
+
 def _exit_time(beacon: Beacon) -> datetime:
     return parse_time(beacon.exit_time or beacon.time)
 
@@ -190,10 +99,10 @@ def _exit_time(beacon: Beacon) -> datetime:
 def _stopped(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Verdict | None:
     stop = ledger.stop
     steps = [b.stopped_step for b in gang.beacons.values() if b.stopped_step is not None]
-    all_exited = len(gang.beacons) == gang.size and all(b.stage in {"exited", "lost"} for b in gang.beacons.values())
+    all_exited = len(gang.beacons) == gang.size and all(b.stage in ENDED for b in gang.beacons.values())
     if stop is None:
         if steps and all_exited and gang.synced:
-            return Verdict("stopped", f"the training stopped by itself, {_saved(gang, steps)}", "`orch resume` goes on")
+            return _stopped_by_itself(gang, steps)
         return None
     kind: VerdictKind = "capped" if stop.detail.get("cap") else "stopped"
     why = str(stop.detail.get("reason", "asked to stop"))
@@ -202,7 +111,9 @@ def _stopped(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Ve
         return Verdict(kind, f"{why}: stopped before training began", "`orch resume` starts it")
     if all_exited and (gang.synced or facts.server_time - stop.time > 2 * spec.experiment.checkpoint_grace):
         return Verdict(kind, f"{why}: {_saved(gang, steps)}", hint)
-    if facts.server_time - stop.time > spec.experiment.checkpoint_grace and not all_exited:
+    # Nobody may have passed a user's wish on until now; a cap is not to be passed, whoever was away.
+    waited = facts.server_time - stop.time if kind == "capped" else facts.waited_since(stop.time)
+    if waited > spec.experiment.checkpoint_grace and not all_exited:
         limit = format_duration(spec.experiment.checkpoint_grace)
         newest = gang.checkpoint_step
         last = "no checkpoint" if newest is None else f"last checkpoint: step {newest}"
@@ -210,20 +121,16 @@ def _stopped(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Ve
     return None
 
 
+def _stopped_by_itself(gang: Gang, steps: list[int]) -> Verdict:
+    taken = next((b for b in gang.latest.values() if b.notice is not None), None)
+    if taken is None:
+        return Verdict("stopped", f"the training stopped by itself, {_saved(gang, steps)}", "`orch resume` goes on")
+    message = f"EC2 takes node {taken.rank} ({taken.instance_id}) back at {taken.notice}: {_saved(gang, steps)}"
+    return Verdict("interrupted", message, RESUME, "", taken.rank)
+
+
 def _saved(gang: Gang, steps: list[int]) -> str:
     newest = gang.checkpoint_step
     if steps and newest is not None and newest >= max(steps):
         return f"saved at step {newest}"
     return "no checkpoint was saved" if newest is None else f"last checkpoint: step {newest}"
-
-
-def _silent(gang: Gang, facts: Facts, launched: Launch) -> Verdict | None:
-    for instance_id, rank in gang.ranks.items():
-        beacon = gang.beacons.get(instance_id)
-        if beacon is None:
-            if facts.server_time - launched.time > FIRST_BEACON_LIMIT:
-                return Verdict("failed", f"node {rank} ({instance_id}) never reported", "see `orch ssh`", "", rank)
-        elif facts.server_time - parse_time(beacon.time) > SILENCE_LIMIT:
-            limit = format_duration(SILENCE_LIMIT)
-            return Verdict("failed", f"node {rank} ({instance_id}) fell silent for {limit}", "`orch resume`", "", rank)
-    return None

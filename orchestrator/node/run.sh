@@ -30,6 +30,8 @@ enter() {
 }
 
 finish() {
+  # When it ended, not when the last of its output was written: of a gang the rank that failed first is named.
+  local moment=${EPOCHREALTIME/,/.}
   echo "orch: $stage ended with code $1"
   exec >&- 2>&-
   # Whatever the training left behind in the background may hold the log open; it is not waited for long.
@@ -38,6 +40,7 @@ finish() {
     sleep 0.05
   done 2>/dev/null
   echo "$1 $stage" >"$gen/exit.new"
+  touch -d "@$moment" "$gen/exit.new"
   mv -f "$gen/exit.new" "$gen/exit"
   exit "$1"
 }

@@ -44,8 +44,8 @@ class StartConfig:
     """Everything a node needs to begin a generation.
 
     `node_ips` are the gang's private addresses in order of rank. `restore_step`: the newest checkpoint that may be
-    restored, None for a fresh run. `linger`: how long a node whose work is done and saved waits for a scheduler before
-    it shuts itself down. `agent_pause`: seconds by which the agent starts after the training.
+    restored, None where there is none. `linger`: how long a node whose work is done and saved waits for a scheduler
+    before it shuts itself down. `agent_pause`: seconds by which the agent starts after the training.
     """
 
     run: str
@@ -93,7 +93,7 @@ def start_script(config: StartConfig) -> bytes:
     )
     texts = {
         "session": ids.session_name(config.run),
-        "stages": "stage" if config.data or config.restore_step is not None else "",
+        "stages": "stage" if config.data or config.generation > 1 or config.restore_step is not None else "",
         "pause": f"{config.agent_pause:g}",
         # The contract's variables come last: nothing a user sets may hide them.
         "env_text": _exports(config.envs) + _exports(contract, expand=True),

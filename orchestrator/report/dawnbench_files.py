@@ -77,6 +77,7 @@ def _misc(view: RunView, course: Course, *, ignore_eval: bool) -> dict[str, Any]
         name: known.get(name) for name in ("recipe", "scale", "seed", "precision", "parameters", "torch")
     }
     return {
+        "run": view.spec.run_id,
         "time": time_rule(course, ignore_eval=ignore_eval),
         "starts": course.starts,
         "costPerHourSource": price[1] if price else "not known",

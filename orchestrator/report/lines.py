@@ -23,6 +23,8 @@ class Narrator:
     def __init__(self) -> None:
         self._phase = ""
         self._attempts = 0
+        self._recoveries = 0
+        self._generation = 0
         self._stages = ""
         self._stages_time: datetime | None = None
         self._step: object = None
@@ -38,7 +40,11 @@ class Narrator:
         return [f"{stamp}  {line}" for line in said]
 
     def _news(self, view: RunView) -> list[str]:
-        said = []
+        lost = recoveries(view)
+        said = lost[self._recoveries :]
+        self._recoveries = len(lost)
+        if view.ledger.generation != self._generation:
+            self._generation, self._attempts = view.ledger.generation, 0
         tried = attempts(view)
         said += tried[self._attempts :]
         self._attempts = len(tried)
@@ -105,8 +111,17 @@ def attempts(view: RunView) -> list[str]:
     return said
 
 
+def recoveries(view: RunView) -> list[str]:
+    """Return one line for each loss or failure that was answered since the run was launched or resumed, in order."""
+    said = []
+    for item in view.ledger.recoveries:
+        stay = f"{len(item.kept)} of {view.spec.num_nodes} nodes stay" if item.kept else "the gang moves"
+        said.append(f"{clean(item.cause)}; {stay}, generation {item.generation + 1}")
+    return said
+
+
 def elapsed(view: RunView) -> str:
-    """Return how long the current generation has lasted."""
+    """Return how long the run has lasted since it was launched or resumed."""
     begin = view.ledger.generation_began or view.spec.created
     return format_duration((view.ended_at or view.facts.server_time) - begin)
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from orchestrator.core.units import format_size
 from orchestrator.report import figures
-from orchestrator.report.lines import Attendance, attempts, elapsed
+from orchestrator.report.lines import Attendance, attempts, elapsed, recoveries
 from orchestrator.report.status import STYLES
 from orchestrator.report.text import clean, percent, shorten, sparkline
 from orchestrator.run.view import NodeView, RunView
@@ -71,7 +71,7 @@ def screen(
     """Return the whole view for a terminal of `width` x `height` characters."""
     nodes = view.nodes
     above = [*_header(view), Text("")]
-    above += [Text(f"  {line}", style="yellow") for line in attempts(view)[-TAIL_LINES:]]
+    above += [Text(f"  {line}", style="yellow") for line in [*recoveries(view), *attempts(view)][-TAIL_LINES:]]
     if nodes:
         above.append(_counts(nodes))
     below = [Text(""), *_training(view, losses, width), *_broken(nodes)]

@@ -19,7 +19,7 @@ NARROW = frozenset({"RUN", "PHASE", "NODES", "TIME", "COST", "SAVING"})
 WIDE = 120
 STYLES = {
     "finished": "green", "failed": "red", "interrupted": "yellow", "no-capacity": "yellow", "capped": "yellow",
-    "stopped": "cyan", "running": "bold green", "unknown": "dim",
+    "stopped": "cyan", "running": "bold green", "recovering": "bold yellow", "unknown": "dim",
 }  # fmt: skip
 
 

@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from orchestrator.aws.ec2 import Compute
 from orchestrator.aws.errors import LaunchRefused, kind_of
@@ -29,14 +30,26 @@ from orchestrator.node.ssh import HostKeyMismatch
 from orchestrator.run.home import Home
 from orchestrator.run.lease import Lease
 from orchestrator.run.ledger import Ledger
-from orchestrator.run.nodes import NodeCommands
+from orchestrator.run.nodes import NodeCommands, newest_step
 from orchestrator.run.report import write_report
 from orchestrator.run.request import run_instances_request, tags
-from orchestrator.run.userdata import user_data_of
+from orchestrator.run.userdata import timer_left, user_data_of
 
 # Launches whose refusal says nothing about the request itself: the same one is sent again.
 TRY_AGAIN = frozenset({"throttled", "expired", "unreachable"})
 SSH_WORKERS = 16
+
+
+# A node that was silent and answered is left alone for so many seconds.
+ASK_AGAIN = 8.0
+
+
+class Errand(NamedTuple):
+    """Something to do on a node by SSH."""
+
+    what: Literal["start", "stop", "kill", "probe"]
+    instance_id: str
+    generation: int
 
 
 class Actor:
@@ -64,36 +77,53 @@ class Actor:
         self._keep_prices = keep_prices
         self._nodes = NodeCommands(spec, bucket, home)
         self._pool = ThreadPoolExecutor(SSH_WORKERS, thread_name_prefix="ssh")
-        self._reaching: dict[tuple[str, str], Future[None]] = {}
-        self._reached: set[tuple[str, str]] = set()
+        self._reaching: dict[Errand, Future[None]] = {}
+        self._reached: set[Errand] = set()
         self._mistrusted: set[str] = set()
+        self._unanswered: set[str] = set()
+        self._answered: dict[str, float] = {}
 
     def close(self) -> None:
         """Let go of the SSH workers."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def complete(self, facts: Facts) -> Facts:
+    def complete(self, facts: Facts, generation: int) -> Facts:
         """Return the facts with what this scheduler itself reached over SSH, or is reaching right now."""
-        for key, future in list(self._reaching.items()):
+        for errand, future in list(self._reaching.items()):
             if future.done():
-                del self._reaching[key]
-                error = future.exception()
-                if error is None:
-                    self._reached.add(key)
-                elif isinstance(error, HostKeyMismatch):
-                    self._mistrusted.add(key[1])
-                elif isinstance(error, OrchError) and not isinstance(error, StaleEpoch):
-                    self._log(f"{key[0]} {key[1]}: {error.message}; trying again")
-                else:
-                    raise error
+                del self._reaching[errand]
+                self._came_back(errand, future.exception())
         both = self._reached | self._reaching.keys()
+        asked = {item.instance_id for item in self._reaching if item.what == "probe"}
+        self._unanswered &= {item.instance_id for item in facts.instances if item.usable}
+        recent = {i for i, moment in self._answered.items() if time.monotonic() - moment < ASK_AGAIN}
         return replace(
             facts,
-            started=frozenset(i for what, i in both if what == "start"),
-            stop_sent=any(what == "stop" for what, _ in both),
-            killed=frozenset(i for what, i in both if what == "kill"),
+            started=frozenset(e.instance_id for e in both if (e.what, e.generation) == ("start", generation)),
+            stop_sent=any((e.what, e.generation) == ("stop", generation) for e in both),
+            killed=frozenset((e.instance_id, e.generation) for e in both if e.what == "kill"),
             mistrusted=frozenset(self._mistrusted),
+            unanswered=frozenset(self._unanswered),
+            answering=frozenset(asked | recent),
         )
+
+    def _came_back(self, errand: Errand, error: BaseException | None) -> None:
+        what, instance_id, _ = errand
+        if isinstance(error, HostKeyMismatch):
+            self._mistrusted.add(instance_id)
+        elif error is not None and (isinstance(error, StaleEpoch) or not isinstance(error, OrchError)):
+            raise error
+        elif what == "probe" and error is not None:
+            self._unanswered.add(instance_id)
+            self._log(f"{instance_id} is silent and does not answer SSH: {error.message}")
+        elif what == "probe":
+            self._unanswered.discard(instance_id)
+            self._answered[instance_id] = time.monotonic()
+            self._log(f"{instance_id} is silent, but answers SSH")
+        elif error is not None:
+            self._log(f"{what} {instance_id}: {error.message}; trying again")
+        else:
+            self._reached.add(errand)
 
     def perform(self, action: do.Action, facts: Facts) -> None:
         """Perform one action. Raises OrchError when it must be tried again, StaleEpoch when another took over."""
@@ -102,37 +132,59 @@ class Actor:
                 self._create(action)
             case do.Launch():
                 self._launch(action, facts)
-            case do.Start():
-                self._start(action, facts)
-            case do.Stop():
-                first, generation = action.instance_id, action.generation
-                self._reach("stop", first, partial(self._nodes.stop, facts, first, generation, self._lease.epoch))
-            case do.Kill():
-                for item in action.instance_ids:
-                    kill = partial(self._nodes.kill, facts, item, action.generation, self._lease.epoch)
-                    self._reach("kill", item, kill)
+            case do.Start() | do.Stop() | do.Kill() | do.Probe():
+                self._command(action, facts)
+            case do.Recover():
+                self._log(f"recovering: {action.recovery.cause}")
+                self._append("intent", "recover", action.recovery.to_json())
             case do.Wish():
-                self._append("wish", action.action, {"reason": action.reason, "cap": True}, facts)
+                self._append("wish", action.action, {"reason": action.reason, "cap": True})
             case do.End():
                 self._log(f"ending: {action.verdict.message}")
-                self._append("intent", "end", {"verdict": action.verdict.to_json()}, facts)
+                self._append("intent", "end", {"verdict": action.verdict.to_json()})
             case do.Terminate():
                 self._terminate(action, facts)
             case do.Record():
                 self._record(action)
             case do.Delete():
+                self._fence()
                 self._compute.delete(action.resource)
             case do.Close():
                 self._close(action, facts)
 
-    def _append(self, kind: Any, what: str, detail: Mapping[str, Any], facts: Facts) -> None:
-        self._ledger.append(kind, what, detail, epoch=self._lease.epoch, now=facts.server_time)
+    def _command(self, action: do.Start | do.Stop | do.Kill | do.Probe, facts: Facts) -> None:
+        match action:
+            case do.Start():
+                self._start(action, facts)
+            case do.Stop():
+                first, generation = action.instance_id, action.generation
+                stop = partial(self._nodes.stop, facts, first, generation, self._lease.epoch)
+                self._reach(Errand("stop", first, generation), stop)
+            case do.Kill():
+                for item in action.instance_ids:
+                    kill = partial(self._nodes.kill, facts, item, action.generation, self._lease.epoch)
+                    self._reach(Errand("kill", item, action.generation), kill)
+            case do.Probe():
+                self._unanswered -= set(action.instance_ids)
+                for item in action.instance_ids:
+                    self._reach(Errand("probe", item, 0), partial(self._nodes.probe, facts, item))
+
+    def _append(self, kind: Any, what: str, detail: Mapping[str, Any]) -> None:
+        # The time of now, not of the facts: they may be old, and what is waited for counts from here.
+        self._ledger.append(kind, what, detail, epoch=self._lease.epoch, now=self._bucket.server_time())
+
+    def _fence(self) -> None:
+        """Right before EC2 or a node is told anything: who slept since its intent may have been replaced.
+
+        Raises StaleEpoch.
+        """
+        self._lease.hold(self._bucket.server_time())
 
     def _create(self, action: do.Create) -> None:
         spec = self._spec
         name = resource_name(spec.run_id)
-        now = self._bucket.server_time()
-        self._ledger.append("intent", "create", {"kind": action.kind, "name": name}, epoch=self._lease.epoch, now=now)
+        self._append("intent", "create", {"kind": action.kind, "name": name})
+        self._fence()
         try:
             if action.kind == "key-pair":
                 self._compute.import_key_pair(name, spec.public_key, tags(spec))
@@ -145,13 +197,14 @@ class Actor:
             if error.__cause__ is not None and kind_of(error.__cause__) == "expired":
                 raise
             verdict = Verdict("failed", error.message, error.hint, Exit.NO_PERMISSION.name)
-            detail = {"verdict": verdict.to_json()}
-            self._ledger.append("outcome", "refused", detail, epoch=self._lease.epoch, now=now)
+            self._append("outcome", "refused", {"verdict": verdict.to_json()})
 
     def _launch(self, action: do.Launch, facts: Facts) -> None:
         spec = self._spec
         offer = spec.offers[action.offer]
+        count = action.count or spec.num_nodes
         where = {"generation": action.generation, "attempt": action.attempt, "offer": action.offer}
+        where |= {} if action.count is None else {"count": action.count}
         request = action.request
         if request is None:
             token = client_token(spec.run_id, action.generation, action.attempt)
@@ -160,12 +213,14 @@ class Actor:
                 offer,
                 generation=action.generation,
                 attempt=action.attempt,
+                count=count,
                 resources=facts.resources,
                 root_device=self._images.root_device(spec.image),
-                user_data=user_data_of(spec),
+                user_data=user_data_of(spec, self._timer(facts)),
             )
-            self._append("intent", "launch", where | {"request": request, "token": token}, facts)
-        self._log(f"asking for {spec.num_nodes} x {offer.instance_type} ({offer.lifecycle}) in {offer.zone}")
+            self._append("intent", "launch", where | {"request": request, "token": token})
+        self._fence()
+        self._log(f"asking for {count} x {offer.instance_type} ({offer.lifecycle}) in {offer.zone}")
         try:
             made = self._compute.run_instances(request)
         except LaunchRefused as error:
@@ -173,15 +228,24 @@ class Actor:
                 raise
             self._log(f"refused: {error.code}")
             refusal = {"status": error.kind, "code": error.code, "message": error.message}
-            self._append("outcome", "launch", where | refusal, facts)
+            self._append("outcome", "launch", where | refusal)
             return
         ids = sorted(item.instance_id for item in made)
         # `replied` is this machine's clock: what `scripts/bench_launch` counts from.
         launched = {"status": "launched", "instance_ids": ids, "replied": time.time()}
-        self._append("outcome", "launch", where | launched, facts)
+        self._append("outcome", "launch", where | launched)
         self._log(f"{len(ids)} instances in {offer.zone}, launched {iso(made[0].launch_time)}")
 
+    def _timer(self, facts: Facts) -> timedelta:
+        began = self._ledger.state.generation_began or facts.server_time
+        return timer_left(self._spec, facts.server_time - began, facts.cost_so_far)
+
     def _start(self, action: do.Start, facts: Facts) -> None:
+        if action.generation > 1 and not self._ledger.state.restore_known:
+            # Once for all of them: a checkpoint that gets into S3 between two starts must not part the gang.
+            step = newest_step(self._bucket, self._spec.run_id)
+            self._append("intent", "start", {"generation": action.generation, "restore_step": step})
+        self._fence()
         for instance_id in action.instance_ids:
             start = partial(
                 self._nodes.start,
@@ -190,19 +254,23 @@ class Actor:
                 ranks=action.ranks,
                 generation=action.generation,
                 epoch=self._lease.epoch,
+                restore_step=self._ledger.state.restore_step,
             )
-            self._reach("start", instance_id, start)
+            self._reach(Errand("start", instance_id, action.generation), start)
 
-    def _reach(self, what: str, instance_id: str, effect: Callable[[], None]) -> None:
-        self._reaching[what, instance_id] = self._pool.submit(effect)
+    def _reach(self, errand: Errand, effect: Callable[[], None]) -> None:
+        self._reaching[errand] = self._pool.submit(effect)
 
     def _terminate(self, action: do.Terminate, facts: Facts) -> None:
         beacons = [facts.nodes[i].beacon for i in action.instance_ids if i in facts.nodes]
         late = [beacon.rank for beacon in beacons if beacon is not None and not beacon.synced]
         if late:
             self._log(f"nodes {sorted(late)} have not put everything into S3; their time for it is over")
-        detail = {"instance_ids": list(action.instance_ids), "reason": action.reason}
-        self._append("intent", "terminate", detail, facts)
+        # EC2 may show them as running for a while yet: then the same is asked again, and one intent is enough.
+        if not set(action.instance_ids) <= self._ledger.terminating:
+            detail = {"instance_ids": list(action.instance_ids), "reason": action.reason}
+            self._append("intent", "terminate", detail)
+        self._fence()
         self._compute.terminate(action.instance_ids)
 
     def _record(self, action: do.Record) -> None:
@@ -215,5 +283,5 @@ class Actor:
         # The report first: whoever finds the generation closed also finds its report.
         write_report(self._spec, self._bucket, self._home, replace(state, closed=True), facts)
         detail = {"generation": state.generation, "verdict": action.verdict.to_json()}
-        self._append("outcome", "close", detail, facts)
+        self._append("outcome", "close", detail)
         self._home.forget_secrets(self._spec.run_id)

@@ -1,21 +1,38 @@
-"""Finding and removing what runs left behind: the cloud is listed first, by tag; memory plays no part."""
+"""Finding and removing what runs left behind: the cloud is listed first, by tag; memory plays no part.
+
+May not remove what it was not asked to, what has lost the tag since, or what somebody looks after by now.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from orchestrator.aws.ec2 import Compute
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
-from orchestrator.core.facts import Resource
-from orchestrator.errors import OrchError
+from orchestrator.core.facts import Resource, ResourceKind
+from orchestrator.core.ids import Keys
+from orchestrator.errors import NoPermission, NotFound, OrchError, Unreachable
 from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
 
 DEADLINE_SECONDS = 300.0
+# What is removed first: requests, so that no machine comes after those that go, then machines, then what they held. An
+# image goes before the snapshots it is made of, interfaces and volumes before the groups and keys of their machines.
+ORDER = (
+    "spot-request",
+    "instance",
+    "image",
+    "snapshot",
+    "volume",
+    "network-interface",
+    "placement-group",
+    "security-group",
+    "key-pair",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +43,7 @@ class Orphan:
     id: str
     run: str
     why: str
+    region: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -33,58 +51,69 @@ class Orphan:
 
 
 def find_orphans(session: Session, bucket: Bucket) -> list[Orphan]:
-    """Return what belongs to runs that have ended, have no scheduler, or are unknown to the bucket."""
+    """Return what belongs to runs of one region that have ended, have no scheduler, or are unknown; as `ORDER` has it.
+
+    Raises NoPermission or Unreachable where EC2 or the runs cannot be read: then nothing is known to be an orphan.
+    """
     compute = Compute(session)
     found = [(item.tagged_run, "instance", item.instance_id) for item in compute.tagged_instances() if item.alive]
-    found += [(item.run, item.kind, item.id) for item in compute.resources(None)]
-    reasons: dict[str, str | None] = {}
-    orphans = []
-    for run, kind, identifier in found:
-        if run not in reasons:
-            reasons[run] = _why_orphaned(bucket, run)
-        why = reasons[run]
-        if why is not None:
-            orphans.append(Orphan(kind, identifier, run, why))
-    return orphans
+    found += [(item.run, item.kind, item.id) for item in compute.leftovers()]
+    reasons = {run: _why_orphaned(bucket, run) for run in sorted({run for run, _, _ in found})}
+    orphans = [Orphan(kind, name, run, why, session.region) for run, kind, name in found if (why := reasons[run])]
+    return sorted(orphans, key=lambda item: (item.run, ORDER.index(item.kind), item.id))
 
 
 def _why_orphaned(bucket: Bucket, run: str) -> str | None:
     """Return why what carries this run's tag is an orphan; None while a scheduler looks after the run."""
     try:
-        state = Ledger(bucket, run, "gc").read()
         held = Lease(bucket, run, Owner.me()).read()
+        if held is not None and held.expires >= bucket.server_time() and not held.owner.surely_dead():
+            return None
+        if Ledger(bucket, run, "gc").read().closed:
+            return "its run has ended"
+        if held is not None:
+            return "its scheduler is gone (`orch resume` continues the run instead)"
+        bucket.get(Keys(run).spec)
+    except NotFound:
+        return f"{bucket.name} holds no such run"
+    except (NoPermission, Unreachable):
+        raise
     except OrchError as error:
         return f"its run cannot be read ({error.message})"
-    if state.closed:
-        return "its run has ended"
-    if held is None:
-        return "no scheduler was ever there"
-    if held.expires < bucket.server_time() or held.owner.surely_dead():
-        return "its scheduler is gone (`orch resume` continues the run instead)"
-    return None
+    return "no scheduler was ever there"
 
 
-def remove(session: Session, orphans: Sequence[Orphan], on_progress: Callable[[str], None]) -> list[Orphan]:
-    """Remove orphans, instances first, and return those still there after the deadline."""
+def remove(
+    session: Session, bucket: Bucket, orphans: Sequence[Orphan], on_progress: Callable[[str], None]
+) -> list[Orphan]:
+    """Remove orphans in their order, and return what the cloud still shows of them and their runs after the deadline.
+
+    The cloud is listed anew before anything is removed and after: what is not an orphan any more is let be, and gone is
+    only what it does not show. Raises as `find_orphans`, and for a deletion that is refused.
+    """
     compute = Compute(session)
-    instances = [item.id for item in orphans if item.kind == "instance"]
-    if instances:
-        compute.terminate(instances)
-        on_progress(f"terminating {len(instances)} instances")
-    left = list(orphans)
+    wanted = {(item.kind, item.id) for item in orphans}
+    ending: set[str] = set()
     deadline = time.monotonic() + DEADLINE_SECONDS
-    while left and time.monotonic() < deadline:
-        alive = {item.instance_id for item in compute.tagged_instances() if item.alive}
-        still = [item for item in left if item.kind == "instance" and item.id in alive]
-        others = [item for item in left if item.kind != "instance"]
-        left = still + (others if still else [item for item in others if not _delete(compute, item, on_progress)])
-        if left:
-            time.sleep(1.0)
-    return left
+    while True:
+        there = find_orphans(session, bucket)
+        left = [item for item in there if (item.kind, item.id) in wanted]
+        if not left or time.monotonic() > deadline:
+            runs = {item.run for item in orphans}
+            return [item for item in there if item.run in runs]
+        for item in (item for item in left if item.kind == "spot-request"):
+            _delete(compute, item, on_progress)
+        instances = [item.id for item in left if item.kind == "instance"]
+        if new := [name for name in instances if name not in ending]:
+            compute.terminate(new)
+            ending |= set(new)
+            on_progress(f"terminating {len(new)} instance{'s' * (len(new) != 1)}")
+        if not instances:
+            for item in (item for item in left if item.kind != "spot-request"):
+                _delete(compute, item, on_progress)
+        time.sleep(0.5)
 
 
-def _delete(compute: Compute, item: Orphan, on_progress: Callable[[str], None]) -> bool:
-    gone = compute.delete(Resource(item.kind, item.id, item.run))  # type: ignore[arg-type]
-    if gone:
+def _delete(compute: Compute, item: Orphan, on_progress: Callable[[str], None]) -> None:
+    if compute.delete(Resource(cast(ResourceKind, item.kind), item.id, item.run)):
         on_progress(f"deleted {item.kind} {item.id}")
-    return gone

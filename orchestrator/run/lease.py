@@ -86,9 +86,22 @@ class Lease:
             return False
         return self._swap(held.epoch + 1 if held else 1, now, held.etag if held else None)
 
+    def hold(self, now: datetime) -> None:
+        """Renew it when a third of its lifetime is over. Raises StaleEpoch when somebody else took it."""
+        if self._held is None or self._held.expires - now < LIFETIME * 2 / 3:
+            self.renew(now)
+
     def renew(self, now: datetime) -> None:
-        """Extend the lease. Raises StaleEpoch when somebody else took it."""
-        if self._held is None or not self._swap(self._held.epoch, now, self._held.etag):
+        """Extend the lease. Raises StaleEpoch when somebody else took it.
+
+        A lease that is not the one last read may still be our own: S3 took a renewal whose reply was lost.
+        """
+        mine = self._held
+        if mine is not None and not self._swap(mine.epoch, now, mine.etag):
+            mine = self.read()
+            if mine is not None and (mine.owner != self._owner or not self._swap(mine.epoch, now, mine.etag)):
+                mine = None
+        if mine is None:
             raise StaleEpoch("another scheduler took this run over", "`orch watch` shows it")
 
     def release(self, now: datetime) -> None:

@@ -22,24 +22,33 @@ class Ledger:
         self._keys = Keys(run_id)
         self._actor = actor
         self._entries: dict[int, Entry] = {}
+        self._state: LedgerState | None = None
 
     def read(self) -> LedgerState:
         """Fetch the entries not seen yet and return the state they give. Raises OrchError on one that is corrupt."""
         for item in self._bucket.list(self._keys.ledger):
             seq = int(item.key.removeprefix(self._keys.ledger).removesuffix(".json"))
             if seq not in self._entries:
-                self._entries[seq] = self._parse(item.key)
+                self._add(seq, self._parse(item.key))
         return self.state
 
     @property
     def state(self) -> LedgerState:
         """The state of the entries read so far."""
-        return replay(list(self._entries.values()))
+        if self._state is None:
+            self._state = replay(list(self._entries.values()))
+        return self._state
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         """The entries read so far, in order."""
         return tuple(self._entries[seq] for seq in sorted(self._entries))
+
+    @property
+    def terminating(self) -> frozenset[str]:
+        """The instances that some entry read so far means to terminate."""
+        meant = (entry.detail for entry in self._entries.values() if entry.action == "terminate")
+        return frozenset(instance_id for detail in meant for instance_id in detail["instance_ids"])
 
     def append(self, kind: Kind, action: str, detail: Mapping[str, Any], *, epoch: int, now: datetime) -> Entry:
         """Write the next entry, reading what others wrote in between. Raises PreconditionFailed after many races."""
@@ -51,9 +60,13 @@ class Ledger:
             except PreconditionFailed:
                 self.read()
                 continue
-            self._entries[seq] = entry
+            self._add(seq, entry)
             return entry
         raise PreconditionFailed("the run's ledger is being written by many others at once", "try again")
+
+    def _add(self, seq: int, entry: Entry) -> None:
+        self._entries[seq] = entry
+        self._state = None
 
     def _parse(self, key: str) -> Entry:
         try:

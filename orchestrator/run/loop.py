@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -22,14 +23,14 @@ from orchestrator.errors import OrchError, StaleEpoch
 from orchestrator.run import prices
 from orchestrator.run.act import Actor
 from orchestrator.run.home import Home
-from orchestrator.run.lease import LIFETIME, Lease, Owner
+from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.observe import Observer
 from orchestrator.run.spec import load_spec
 
 BUSY_TICK = 0.25
 IDLE_TICK = 1.5
-RENEW_AFTER = LIFETIME / 3
+BUSY = frozenset({"launching", "booting", "starting", "recovering", "terminating"})
 PRICE_INTERVAL = timedelta(seconds=60)
 LONGEST_BACKOFF = 20.0
 
@@ -50,16 +51,17 @@ class Scheduler:
         self._observer = Observer(self._compute, bucket, run_id)
         self._actor = Actor(self._spec, session, bucket, home, self._ledger, self._lease, log, self.final_prices)
         self._rows: tuple[PriceRow, ...] = prices.load(bucket, run_id)
-        self._renewed = self._priced = datetime.fromtimestamp(0, UTC)
+        self._priced = datetime.fromtimestamp(0, UTC)
         self._phase = ""
 
     def run(self) -> None:
         """Take the lease and work until the run's generation is closed. Raises StaleEpoch when replaced."""
-        self._acquire()
         failures = 0
         try:
             while True:
                 try:
+                    if not self._lease.epoch:
+                        self._acquire()
                     if self._tick():
                         break
                     failures = 0
@@ -74,7 +76,9 @@ class Scheduler:
                     time.sleep(pause)
         finally:
             self._actor.close()
-        self._lease.release(self._bucket.server_time())
+        # The run is at its end; a lease that stays expires by itself.
+        with suppress(OrchError):
+            self._lease.release(self._bucket.server_time())
 
     def _acquire(self) -> None:
         waited = False
@@ -89,12 +93,9 @@ class Scheduler:
 
     def _tick(self) -> bool:
         """Do what is to be done now; tell whether the generation is closed."""
-        now = self._bucket.server_time()
-        if now - self._renewed > RENEW_AFTER:
-            self._lease.renew(now)
-            self._renewed = now
+        self._lease.hold(self._bucket.server_time())
         state = self._ledger.read()
-        facts = self._actor.complete(self._with_cost(self._observer.observe()))
+        facts = self._actor.complete(self._with_cost(self._observer.observe()), state.generation)
         phase = find_phase(state, facts)
         if phase != self._phase:
             self._log(phase)
@@ -105,7 +106,8 @@ class Scheduler:
         for action in actions:
             self._actor.perform(action, facts)
         if not actions:
-            time.sleep(BUSY_TICK if phase in {"launching", "booting", "starting", "terminating"} else IDLE_TICK)
+            busy = phase in BUSY or facts.answering or facts.unanswered
+            time.sleep(BUSY_TICK if busy else IDLE_TICK)
         return False
 
     def _with_cost(self, facts: Facts) -> Facts:

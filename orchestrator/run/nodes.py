@@ -14,12 +14,13 @@ from orchestrator.core.ids import Keys
 from orchestrator.core.manifest import NAME, newest
 from orchestrator.core.spec import RunSpec
 from orchestrator.errors import StaleEpoch, Unreachable
-from orchestrator.node.ssh import connect
+from orchestrator.node.ssh import Connection, connect
 from orchestrator.node.start import REFUSED, DataSource, StartConfig, kill_script, start_script, stop_script
 from orchestrator.run.home import Home
 
 CONNECT_SECONDS = 20.0
 COMMAND_SECONDS = 60.0
+PROBE_SECONDS = 4.0
 KILL_GRACE = timedelta(seconds=5)
 
 
@@ -31,7 +32,16 @@ class NodeCommands:
         self._bucket = bucket
         self._home = home
 
-    def start(self, facts: Facts, instance_id: str, *, ranks: Mapping[str, int], generation: int, epoch: int) -> None:
+    def start(
+        self,
+        facts: Facts,
+        instance_id: str,
+        *,
+        ranks: Mapping[str, int],
+        generation: int,
+        epoch: int,
+        restore_step: int | None,
+    ) -> None:
         """Start setup and run on a node; one that has started already says so. Raises Unreachable, StaleEpoch."""
         by_id = {item.instance_id: item for item in facts.instances}
         ordered = sorted(ranks, key=lambda i: ranks[i])
@@ -52,7 +62,7 @@ class NodeCommands:
             envs=experiment.envs,
             secrets=self._home.secrets(self._spec.run_id),
             data=tuple(DataSource(name, d.source, d.mount or name) for name, d in experiment.data.items()),
-            restore_step=newest_step(self._bucket, self._spec.run_id) if generation > 1 else None,
+            restore_step=restore_step,
         )
         self._send(facts, instance_id, start_script(config))
 
@@ -64,17 +74,27 @@ class NodeCommands:
         """End what is left of the training on a node. Raises Unreachable, StaleEpoch."""
         self._send(facts, instance_id, kill_script(self._spec.run_id, generation, epoch, KILL_GRACE))
 
-    def _send(self, facts: Facts, instance_id: str, script: bytes) -> None:
+    def probe(self, facts: Facts, instance_id: str) -> None:
+        """Ask a node whether it is there. Raises Unreachable."""
+        connection = self._connect(facts, instance_id, PROBE_SECONDS)
+        try:
+            connection.run("true", b"", PROBE_SECONDS)
+        finally:
+            connection.close()
+
+    def _connect(self, facts: Facts, instance_id: str, seconds: float) -> Connection:
         instance = next(item for item in facts.instances if item.instance_id == instance_id)
-        address = address_of(instance, self._spec)
-        connection = connect(
-            address,
+        return connect(
+            address_of(instance, self._spec),
             self._spec.ssh_port,
             self._spec.ssh_user,
             self._home.private_key(self._spec.run_id).read_text(),
             facts.nodes[instance_id].host_keys,
-            CONNECT_SECONDS,
+            seconds,
         )
+
+    def _send(self, facts: Facts, instance_id: str, script: bytes) -> None:
+        connection = self._connect(facts, instance_id, CONNECT_SECONDS)
         try:
             result = connection.run("bash -s", script, COMMAND_SECONDS)
         finally:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from orchestrator.aws.ec2 import Compute
 from orchestrator.aws.s3 import Bucket
@@ -19,6 +19,8 @@ from orchestrator.core.ids import Keys
 from orchestrator.errors import NotFound
 
 WORKERS = 8
+# Between two looks that are further apart than this there is a gap, in which something may have gone unseen.
+GAP = timedelta(seconds=45)
 
 
 class NodeObjects:
@@ -83,6 +85,21 @@ def _instance(body: bytes) -> Instance | None:
         return None
 
 
+class Watch:
+    """Since when one observer has looked without a gap."""
+
+    def __init__(self) -> None:
+        self._since: datetime | None = None
+        self._last: datetime | None = None
+
+    def look(self, now: datetime) -> datetime:
+        """Take in that everything was seen at `now`; return since when nothing was missed."""
+        if self._since is None or self._last is None or now - self._last > GAP:
+            self._since = now
+        self._last = now
+        return self._since
+
+
 class Observer:
     """Observes one run, again and again."""
 
@@ -92,6 +109,7 @@ class Observer:
         self._run_id = run_id
         self._objects = NodeObjects(bucket, run_id)
         self._ends: dict[str, datetime] = {}
+        self._watch = Watch()
 
     def observe(self) -> Facts:
         """Return what EC2 and the nodes show now."""
@@ -105,6 +123,7 @@ class Observer:
             nodes=self._objects.nodes,
             resources=self._compute.resources(self._run_id),
             recorded={key: item.state for key, item in recorded.items()},
+            watched_since=self._watch.look(now),
         )
 
     def observe_records(self) -> Facts:

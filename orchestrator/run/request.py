@@ -28,11 +28,12 @@ def run_instances_request(
     *,
     generation: int,
     attempt: int,
+    count: int,
     resources: Sequence[Resource],
     root_device: str,
     user_data: str,
 ) -> dict[str, Any]:
-    """Return the request: the whole gang or nothing, one zone, everything tagged, terminated when it shuts down.
+    """Return the request: all `count` instances or nothing, one zone, everything tagged, terminated when it shuts down.
 
     Raises KeyError when the security group is not among `resources`.
     """
@@ -45,8 +46,8 @@ def run_instances_request(
         "ClientToken": token,
         "ImageId": spec.image,
         "InstanceType": offer.instance_type,
-        "MinCount": spec.num_nodes,
-        "MaxCount": spec.num_nodes,
+        "MinCount": count,
+        "MaxCount": count,
         "KeyName": ids.resource_name(spec.run_id),
         "SecurityGroupIds": [by_kind["security-group"]],
         "SubnetId": offer.subnet,

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+from orchestrator.core.plan import node_timer
 from orchestrator.core.spec import RunSpec
+from orchestrator.core.units import MicroUSD
 from orchestrator.node.bootstrap import BootConfig, user_data
 
+SHORTEST_TIMER = timedelta(minutes=1)
 
-def user_data_of(spec: RunSpec) -> str:
-    """Return the script every node of the run gets; the same for all of them and all generations."""
+
+def timer_left(spec: RunSpec, age: timedelta, spent: MicroUSD) -> timedelta:
+    """Return how long nodes live without a scheduler that are launched when the run is `age` old and has cost `spent`.
+
+    It is what is left of the run's time, and of its money: who comes late does not live longer than the others.
+    """
+    return max(SHORTEST_TIMER, min(spec.timer - age, node_timer(spec.experiment, spec.num_nodes, spec.offers, spent)))
+
+
+def user_data_of(spec: RunSpec, timer: timedelta) -> str:
+    """Return the script that every node of a launch gets; `timer` is how long it lives without a scheduler."""
     return user_data(
         BootConfig(
             run=spec.run_id,
@@ -15,7 +29,7 @@ def user_data_of(spec: RunSpec) -> str:
             region=spec.region,
             bundle=spec.bundle,
             ssh_user=spec.ssh_user,
-            timer=spec.timer,
+            timer=timer,
             stages_data=bool(spec.experiment.data),
         )
     )

@@ -65,9 +65,7 @@ class RunView:
     @property
     def nodes(self) -> tuple[NodeView, ...]:
         """The nodes of the current generation in order of rank; empty before anything was launched."""
-        if self.ledger.launched is None:
-            return ()
-        gang = Gang.of(self.ledger.launched, self.facts)
+        gang = Gang.of(self.ledger, self.facts)
         return tuple(self._node(gang, instance_id, rank) for instance_id, rank in gang.ranks.items())
 
     def _node(self, gang: Gang, instance_id: str, rank: int) -> NodeView:

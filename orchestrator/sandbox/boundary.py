@@ -34,6 +34,21 @@ class Hosts(Protocol):
     def announce_interruption(self, instance_id: str, iso_time: str) -> None:
         """From now on the host's IMDS serves `spot/instance-action` with that time."""
 
+    def announce_rebalance(self, instance_id: str, iso_time: str) -> None:
+        """From now on the host's IMDS serves `events/recommendations/rebalance` with that time."""
+
+    def disturb(self, instance_id: str, kind: str) -> None:
+        """Do to a host what `kind` (disturbances.Kind) says; raises OrchError when it is not up."""
+
+    def heal(self, instance_id: str, kind: str) -> None:
+        """Undo a lasting disturbance; one that is not in force, and unknown ids, are ignored."""
+
+    def disturbances(self, instance_id: str) -> tuple[str, ...]:
+        """Return the lasting disturbances in force on a host, by name."""
+
+    def swallows(self, port: int) -> bool:
+        """Tell whether the client at a loopback port is cut off from AWS; then return only once that has changed."""
+
 
 class Cloud(Protocol):
     """What hosts ask of EC2; `sandbox.cloud` implements it, the hosts' supervisor and IMDS call it."""

@@ -113,6 +113,9 @@ class SandboxCloud:
         call = read_call(environ)
         if call.path.startswith(control_api.PREFIX):
             return send(control_api.answer(self, self._token, call), start_response)
+        if self._hosts.swallows(int(environ.get("REMOTE_PORT") or 0)):
+            # Lost on the way: it takes no effect, and the connection ends without a word.
+            raise ConnectionResetError("the host is cut off")
         return send(self._answer(call), start_response)
 
     def _answer(self, call: Call) -> Reply:
@@ -151,14 +154,37 @@ class SandboxCloud:
 
         Raises NotFound, and OrchError for an instance that is on-demand, or not running.
         """
-        machine = self._takeable(instance_id, frozenset({"running"}))
-        if machine.spot_request is None:
-            raise OrchError(f"{instance_id} is on-demand; EC2 interrupts spot instances only", "use `kill`")
-        end = (datetime.now(UTC) + timedelta(seconds=notice_seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        machine = self._spot(instance_id)
+        end = _stamp(notice_seconds)
         machine.spot_status = "marked-for-termination"
         self._hosts.announce_interruption(instance_id, end)
         self._lifecycle.after(notice_seconds, partial(self._take, machine))
         return end
+
+    def rebalance(self, instance_id: str) -> str:
+        """Advise to leave a spot instance, as EC2 does when it is likely to be taken; return the time (ISO-8601).
+
+        Whether it is taken is another matter. Raises as `interrupt`.
+        """
+        self._spot(instance_id)
+        now = _stamp()
+        self._hosts.announce_rebalance(instance_id, now)
+        return now
+
+    def disturb(self, instance_id: str, kind: str, seconds: float | None = None) -> None:
+        """Do something to a host of which EC2 knows nothing, and undo it after `seconds`. See `disturbances`.
+
+        Raises NotFound, BadInput, OrchError (not running, or its host is not up).
+        """
+        self._takeable(instance_id, frozenset({"running"}))
+        self._hosts.disturb(instance_id, kind)
+        if seconds is not None:
+            self._lifecycle.after(seconds, partial(self._hosts.heal, instance_id, kind))
+
+    def heal(self, instance_id: str, kind: str) -> None:
+        """Undo a disturbance now. Raises NotFound, BadInput, OrchError."""
+        self._machine(instance_id)
+        self._hosts.heal(instance_id, kind)
 
     def kill(self, instance_id: str) -> None:
         """Take an instance without notice, as EC2 takes it. Raises NotFound, and OrchError for one that has ended."""
@@ -179,7 +205,12 @@ class SandboxCloud:
     def status(self) -> dict[str, Any]:
         """Return the cloud's state as plain JSON values (`control_api` gives the form)."""
         with self._ec2.lock:
-            machines = [_summary(machine) for machine in self._ec2.machines.values()]
+            machines = [
+                _summary(machine) | {"end_time": _iso(self._lifecycle.ended(machine.instance))}
+                for machine in self._ec2.machines.values()
+            ]
+        for item in machines:
+            item["disturbances"] = list(self._hosts.disturbances(item["instance_id"]))
         return {
             "region": self.region,
             "account": ACCOUNT,
@@ -217,6 +248,12 @@ class SandboxCloud:
             raise OrchError(f"{instance_id} is {machine.instance.state}", f"it can be taken while {wanted}")
         return machine
 
+    def _spot(self, instance_id: str) -> Machine:
+        machine = self._takeable(instance_id, frozenset({"running"}))
+        if machine.spot_request is None:
+            raise OrchError(f"{instance_id} is on-demand; EC2 interrupts spot instances only", "use `kill`")
+        return machine
+
     def _machine(self, instance_id: str) -> Machine:
         with self._ec2.lock:
             machine = self._ec2.machines.get(instance_id)
@@ -237,7 +274,7 @@ def _summary(machine: Machine) -> dict[str, Any]:
         "instance_type": item.instance_type,
         "zone": item.placement.zone,
         "lifecycle": "spot" if machine.spot_request else "on-demand",
-        "launch_time": item.launch_time.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "launch_time": _iso(item.launch_time),
     }
 
 
@@ -255,6 +292,15 @@ def _metered(life: Life, reading: Reading, run: str) -> dict[str, Any]:
         "seconds": reading.seconds,
         "usd": usd(reading.usd),
     }
+
+
+def _stamp(seconds: float = 0.0) -> str:
+    """Return the time in so many seconds, as EC2 writes it."""
+    return str(_iso(datetime.now(UTC) + timedelta(seconds=seconds)))
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _with_service(call: Call) -> Call:

@@ -147,6 +147,24 @@ def kill(home: Path, instance_id: str) -> None:
     _call(_up(home), "POST", "kill", {"instance_id": instance_id})
 
 
+def rebalance(home: Path, instance_id: str) -> str:
+    """Advise to leave a spot instance; return the time of the advice (ISO-8601). Raises as `interrupt`."""
+    return str(_call(_up(home), "POST", "rebalance", {"instance_id": instance_id})["time"])
+
+
+def disturb(home: Path, instance_id: str, kind: str, seconds: float | None = None) -> None:
+    """Do something to a host (`disturbances.KINDS`) that EC2 does not see, and undo it after `seconds`.
+
+    Raises NotFound, BadInput (no such kind), OrchError (not running, or its host is not up).
+    """
+    _call(_up(home), "POST", "disturb", {"instance_id": instance_id, "kind": kind, "seconds": seconds})
+
+
+def heal(home: Path, instance_id: str, kind: str) -> None:
+    """Undo a lasting disturbance now; nothing happens when it is not in force. Raises NotFound, BadInput."""
+    _call(_up(home), "POST", "heal", {"instance_id": instance_id, "kind": kind})
+
+
 def fault(home: Path, action: str, code: str, count: int = 1, *, zone: str | None = None) -> None:
     """Make the next `count` calls of an action fail with a named error; 0 forgets all faults. Raises NotFound."""
     if count == 0:

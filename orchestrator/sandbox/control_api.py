@@ -5,11 +5,15 @@ Bodies and answers are JSON. A failure answers `{"error": "<one line>"}` with 40
 
     GET  /_orch/status     -> {"region", "account", "seed", "faults": [{"action", "code", "count", "zone"}],
                                "quotas": {code: vcpus}, "instances": [{"instance_id", "state", "address",
-                               "instance_type", "zone", "lifecycle", "launch_time"}]}
+                               "instance_type", "zone", "lifecycle", "launch_time", "end_time",
+                               "disturbances": [kind]}]}
     POST /_orch/meter      {"run": null}     -> {"time", "usd", "instances": [{"instance_id", "instance_type", "zone",
                                "lifecycle", "run", "launched", "ran", "ended", "taken", "seconds", "usd"}]}
     POST /_orch/interrupt  {"instance_id", "notice_seconds": 120.0}                     -> {"time": "<ISO-8601>"}
     POST /_orch/kill       {"instance_id"}                                              -> {}
+    POST /_orch/rebalance  {"instance_id"}                                              -> {"time": "<ISO-8601>"}
+    POST /_orch/disturb    {"instance_id", "kind", "seconds": null}                     -> {}
+    POST /_orch/heal       {"instance_id", "kind"}                                      -> {}
     POST /_orch/fault      {"action", "code", "count": 1, "zone": null}                 -> {}
     POST /_orch/clear-faults  {}                                                        -> {}
     POST /_orch/quota      {"code", "value"}                                            -> {}
@@ -46,6 +50,15 @@ class Controlled(Protocol):
 
     def kill(self, instance_id: str) -> None:
         """Take an instance without notice."""
+
+    def rebalance(self, instance_id: str) -> str:
+        """Advise to leave an instance; return the time of the advice."""
+
+    def disturb(self, instance_id: str, kind: str, seconds: float | None = None) -> None:
+        """Do something to a host, and undo it after so many seconds."""
+
+    def heal(self, instance_id: str, kind: str) -> None:
+        """Undo it now."""
 
     def add_fault(self, action: str, code: str, count: int = 1, zone: str | None = None) -> None:
         """Make the next calls of an action fail."""
@@ -93,21 +106,36 @@ def _do(cloud: Controlled, method: str, verb: str, asked: dict[str, Any]) -> dic
             return cloud.meter(asked.get("run"))
         case ("POST", "interrupt"):
             return {"time": cloud.interrupt(asked["instance_id"], float(asked.get("notice_seconds", 120.0)))}
-        case ("POST", "kill"):
-            cloud.kill(asked["instance_id"])
-        case ("POST", "fault"):
-            cloud.add_fault(asked["action"], asked["code"], int(asked.get("count", 1)), asked.get("zone"))
-        case ("POST", "clear-faults"):
-            cloud.clear_faults()
-        case ("POST", "quota"):
-            cloud.set_quota(asked["code"], float(asked["value"]))
-        case ("POST", "shutdown"):
-            cloud.shut_down_by_host(asked["instance_id"])
+        case ("POST", "rebalance"):
+            return {"time": cloud.rebalance(asked["instance_id"])}
         case ("POST", "credentials"):
             return dict(cloud.role_credentials(asked["role_name"]))
+        case ("POST", _):
+            return {} if _change(cloud, verb, asked) else None
+    return None
+
+
+def _change(cloud: Controlled, verb: str, asked: dict[str, Any]) -> bool:
+    """Carry out a request that has nothing to answer; tell whether there is such one."""
+    match verb:
+        case "kill":
+            cloud.kill(asked["instance_id"])
+        case "disturb":
+            seconds = asked.get("seconds")
+            cloud.disturb(asked["instance_id"], asked["kind"], None if seconds is None else float(seconds))
+        case "heal":
+            cloud.heal(asked["instance_id"], asked["kind"])
+        case "fault":
+            cloud.add_fault(asked["action"], asked["code"], int(asked.get("count", 1)), asked.get("zone"))
+        case "clear-faults":
+            cloud.clear_faults()
+        case "quota":
+            cloud.set_quota(asked["code"], float(asked["value"]))
+        case "shutdown":
+            cloud.shut_down_by_host(asked["instance_id"])
         case _:
-            return None
-    return {}
+            return False
+    return True
 
 
 def _json(status: int, value: dict[str, Any]) -> Reply:

@@ -13,6 +13,7 @@ from typing import Any
 from moto.ec2.exceptions import InvalidInstanceIdError
 from moto.ec2.models import EC2Backend
 from moto.ec2.models.amis import Ami
+from moto.ec2.models.elastic_block_store import VolumeAttachment
 from moto.ec2.models.instances import Instance, InstanceState, Reservation
 from moto.ec2.models.vpcs import VPC
 from moto.ec2.utils import EC2_PREFIX_TO_RESOURCE, EC2_RESOURCE_TO_PREFIX
@@ -40,6 +41,7 @@ class Machine:
     spot_request: str | None
     market_options: dict[str, Any] = field(default_factory=dict)
     spot_status: str = "fulfilled"
+    spot_cancelled: bool = False
 
     @property
     def alive(self) -> bool:
@@ -121,6 +123,15 @@ class SandboxEC2Backend(EC2Backend):
             self.forget_tags(volume)
         if instance.subnet_id in self.private_addresses and address:
             self.private_addresses[instance.subnet_id].give_back(address)
+
+    def attach_volume(
+        self, volume_id: str, instance_id: str, device_path: str, delete_on_termination: bool = False
+    ) -> VolumeAttachment | None:
+        """Attach a volume; moto shows what becomes of it at the end with the instance alone, not with the volume."""
+        attachment = super().attach_volume(volume_id, instance_id, device_path, delete_on_termination)
+        if attachment is not None:
+            attachment.delete_on_termination = delete_on_termination  # type: ignore[attr-defined]
+        return attachment
 
     def undo(self, reservation: Reservation) -> None:
         """Unmake a launch that failed half-way; nobody has seen it."""

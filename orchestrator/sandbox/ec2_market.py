@@ -30,6 +30,14 @@ _MESSAGES = {
 class MarketOperations(EC2Operations):
     """Operations that read the market."""
 
+    def describe_regions(self) -> str:  # type: ignore[override]
+        """DescribeRegions: the one there is."""
+        asked = self.param("RegionNames", [])
+        for missing in [name for name in asked if name != self.region]:
+            raise Refused("InvalidParameterValue", f"Invalid region names: [{missing}]")
+        row = {"regionName": self.region, "regionEndpoint": f"ec2.{self.region}.amazonaws.com"}
+        return self.reply("DescribeRegions", {"regionInfo": [row | {"optInStatus": "opt-in-not-required"}]})
+
     def describe_spot_price_history(self) -> str:  # type: ignore[override]
         """DescribeSpotPriceHistory: changes up to EndTime, and the one in force at StartTime; newest first."""
         self.error_on_dryrun()
@@ -107,22 +115,32 @@ class MarketOperations(EC2Operations):
     def describe_spot_instance_requests(self) -> str:  # type: ignore[override]
         """DescribeSpotInstanceRequests of the requests RunInstances made."""
         ids = self.param("SpotInstanceRequestIds", [])
-        machines = {m.spot_request: m for m in self.world.machines.values() if m.spot_request}
-        for missing in set(ids) - machines.keys():
-            raise Refused(
-                "InvalidSpotInstanceRequestID.NotFound", f"The spot instance request ID '{missing}' does not exist"
-            )
+        machines = self._requests(ids)
         found = [m for request, m in machines.items() if (not ids or request in ids) and self._request_fits(m)]
         rows = [self._request(machine) for machine in found]
         return self.reply("DescribeSpotInstanceRequests", {"spotInstanceRequestSet": rows})
 
     def cancel_spot_instance_requests(self) -> str:  # type: ignore[override]
         """CancelSpotInstanceRequests: requests made by RunInstances are one-time, and their instances run on."""
-        rows = [{"spotInstanceRequestId": i, "state": "cancelled"} for i in self.param("SpotInstanceRequestIds", [])]
+        ids = self.param("SpotInstanceRequestIds", [])
+        found = self._requests(ids)
+        self.error_on_dryrun()
+        for request in ids:
+            found[request].spot_cancelled = True
+        rows = [{"spotInstanceRequestId": request, "state": "cancelled"} for request in ids]
         return self.reply("CancelSpotInstanceRequests", {"spotInstanceRequestSet": rows})
 
+    def _requests(self, ids: list[str]) -> dict[str, Machine]:
+        """Return all requests by id. Raises Refused when one of `ids` is none."""
+        machines = {m.spot_request: m for m in self.world.machines.values() if m.spot_request}
+        for missing in set(ids) - machines.keys():
+            raise Refused(
+                "InvalidSpotInstanceRequestID.NotFound", f"The spot instance request ID '{missing}' does not exist"
+            )
+        return machines
+
     def _request_fits(self, machine: Machine) -> bool:
-        plain = {"state": _state(machine), "instance-id": machine.instance.id, "status-code": machine.spot_status}
+        plain = {"state": _state(machine), "instance-id": machine.instance.id, "status-code": _status(machine)}
         plain["spot-instance-request-id"] = str(machine.spot_request)
         for name, values in self.filters().items():
             by_tag = self.tag_matches(str(machine.spot_request), name, values)
@@ -137,7 +155,7 @@ class MarketOperations(EC2Operations):
         return {
             "spotInstanceRequestId": machine.spot_request,
             "state": _state(machine),
-            "status": {"code": machine.spot_status, "message": _MESSAGES.get(machine.spot_status, "")},
+            "status": {"code": _status(machine), "message": _MESSAGES.get(_status(machine), "")},
             "type": "one-time",
             "instanceId": instance.id,
             "createTime": instance.launch_time,
@@ -150,7 +168,14 @@ class MarketOperations(EC2Operations):
         }
 
 
+def _status(machine: Machine) -> str:
+    running = machine.spot_cancelled and machine.instance.state in {"pending", "running"}
+    return "request-canceled-and-instance-running" if running else machine.spot_status
+
+
 def _state(machine: Machine) -> str:
+    if machine.spot_cancelled:
+        return "cancelled"
     return "active" if machine.instance.state in {"pending", "running", "stopping", "stopped"} else "closed"
 
 

@@ -140,6 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
             "RAW_URI": target,
             "SERVER_PROTOCOL": self.request_version,
             "REMOTE_ADDR": self.client_address[0],
+            "REMOTE_PORT": str(self.client_address[1]),
             "wsgi.url_scheme": "http",
             "wsgi.input": BytesIO(body),
         }

@@ -36,11 +36,12 @@ Reply = tuple[int, str, bytes]
 
 @dataclass(slots=True)
 class Metadata:
-    """What the service knows of one host. `interruption` is the time EC2 announced (ISO-8601), None before."""
+    """What the service knows of one host. `interruption` and `advice`: times EC2 announced (ISO-8601), None before."""
 
     spec: HostSpec
     booted: datetime
     interruption: str | None = None
+    advice: str | None = None
     tokens: dict[str, float] = field(default_factory=dict)
 
     def answer(self, path: str, credentials: Credentials) -> Reply:
@@ -83,6 +84,8 @@ class Metadata:
         if self.interruption is not None:
             plain["spot/instance-action"] = json.dumps({"action": "terminate", "time": self.interruption})
             plain["spot/termination-time"] = self.interruption
+        if self.advice is not None:
+            plain["events/recommendations/rebalance"] = json.dumps({"noticeTime": self.advice})
         leaves: dict[str, Callable[[], bytes]] = {
             f"/latest/meta-data/{path}": value.encode for path, value in plain.items()
         }
@@ -155,6 +158,12 @@ class Imds:
         with self._lock:
             if instance_id in self._hosts:
                 self._hosts[instance_id][1].interruption = iso_time
+
+    def advise(self, instance_id: str, iso_time: str) -> None:
+        """Show a host the advice to rebalance; unknown ones are ignored."""
+        with self._lock:
+            if instance_id in self._hosts:
+                self._hosts[instance_id][1].advice = iso_time
 
     def _serve(self) -> None:
         while True:

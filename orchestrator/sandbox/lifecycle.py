@@ -98,6 +98,11 @@ class Lifecycle:
                 self._leave(instance, cause)
                 self._wind_down(instance, "shutting-down", "terminated")
 
+    def ended(self, instance: Instance) -> datetime | None:
+        """Return when an instance began to end, also where EC2 does not say so; None before."""
+        life = self._known[instance.id].life
+        return life.ended.replace(microsecond=0) if life.ended and instance.state in ENDED else None
+
     def stop(self, instance: Instance, cause: Cause) -> None:
         """Begin to stop an instance that is pending or running."""
         with self._lock:

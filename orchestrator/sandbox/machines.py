@@ -16,8 +16,10 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from orchestrator.sandbox import supervisor
+from orchestrator.errors import NotFound
+from orchestrator.sandbox import disturbances, supervisor
 from orchestrator.sandbox.boundary import Cloud, HostSpec
 from orchestrator.sandbox.image import Image
 from orchestrator.sandbox.imds import Imds
@@ -25,6 +27,8 @@ from orchestrator.sandbox.imds import Imds
 log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 60.0
+# A call of a host that is cut off is answered by nobody; by then every client has given it up.
+SWALLOW_SECONDS = 120.0
 
 
 @dataclass(slots=True)
@@ -38,6 +42,7 @@ class Host:
     halted: bool = False
     off: bool = False
     settled: threading.Event = field(default_factory=threading.Event)
+    lasting: frozenset[str] = frozenset()
 
 
 class Machines:
@@ -47,6 +52,7 @@ class Machines:
         self._image = image
         self._cloud: Cloud | None = None
         self._lock = threading.Lock()
+        self._healed = threading.Condition(self._lock)
         self._by_instance: dict[str, Host] = {}
         self._by_number: dict[int, Host] = {}
         self._numbers = 0
@@ -94,11 +100,61 @@ class Machines:
         self._kill(host)
         with self._lock:
             self._by_instance.pop(instance_id, None)
+            self._healed.notify_all()
         self._removals.submit(shutil.rmtree, self._image.host_folder(host.number), ignore_errors=True)
 
     def announce_interruption(self, instance_id: str, iso_time: str) -> None:
         """From now on serve `spot/instance-action` with that time from the host's metadata service."""
         self._imds.announce(instance_id, iso_time)
+
+    def announce_rebalance(self, instance_id: str, iso_time: str) -> None:
+        """From now on serve `events/recommendations/rebalance` with that time from the host's metadata service."""
+        self._imds.advise(instance_id, iso_time)
+
+    def disturb(self, instance_id: str, kind: str) -> None:
+        """Do to a host what `kind` says. Raises BadInput for no such kind, NotFound and OrchError for no such host."""
+        what = disturbances.check(kind)
+        with self._lock:
+            host = self._by_instance.get(instance_id)
+            if host is None or host.halted:
+                raise NotFound(f"{instance_id} has no host", "`orch sandbox status` lists the hosts")
+            after = host.lasting | ({what} & disturbances.LASTING)
+            if what == "reboot":
+                after &= disturbances.REBOOT_KEEPS
+            disturbances.begin(what, *self._reach(host), after)
+            host.lasting = after
+
+    def heal(self, instance_id: str, kind: str) -> None:
+        """Undo a lasting disturbance; one that is not in force, and unknown ids, are ignored."""
+        what = disturbances.check(kind)
+        with self._lock:
+            host = self._by_instance.get(instance_id)
+            if host is not None and what in host.lasting:
+                host.lasting -= {what}
+                self._healed.notify_all()
+                disturbances.heal(what, *self._reach(host), host.lasting)
+
+    def disturbances(self, instance_id: str) -> tuple[str, ...]:
+        """Return the lasting disturbances in force on a host, by name."""
+        with self._lock:
+            host = self._by_instance.get(instance_id)
+            return tuple(sorted(host.lasting)) if host is not None else ()
+
+    def swallows(self, port: int) -> bool:
+        """Tell whether the client at a loopback port is cut off from AWS; then return only once that has changed."""
+        with self._lock:
+            cut = [host for host in self._by_instance.values() if _is_cut(host)]
+        host = next((host for host in cut if disturbances.owns(self._mark(host), port)), None)
+        if host is not None:
+            with self._healed:
+                self._healed.wait_for(lambda: not _is_cut(host), SWALLOW_SECONDS)
+        return host is not None
+
+    def _reach(self, host: Host) -> tuple[int, int, Path]:
+        return self._mark(host), host.pid, self._image.host_folder(host.number) / "power"
+
+    def _mark(self, host: Host) -> int:
+        return supervisor.mark_of(str(self._image.folder), host.number)
 
     def _credentials(self, role_name: str) -> dict[str, str]:
         if self._cloud is None:
@@ -191,8 +247,12 @@ class Machines:
             self._kill(host)
 
     def _kill(self, host: Host) -> None:
-        mark = supervisor.mark_of(str(self._image.folder), host.number)
+        mark = self._mark(host)
         supervisor.kill_marked(mark, mark + 1)
         with self._lock:
             known = {self._spawner, *(other.pid for other in self._by_number.values())}
         supervisor.kill_children(known)
+
+
+def _is_cut(host: Host) -> bool:
+    return "partition" in host.lasting and not host.halted

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 RLIMIT_LOCKS = 10
 MARKS_PER_SANDBOX = 1 << 16
 KILL_SECONDS = 20.0
+REBOOT_SECONDS = 2.0  # from the last process of a host that reboots to its next connection
 MARKER = "ORCH_SANDBOX_HOST"  # the variable that holds its folder, on every host
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
@@ -130,22 +131,22 @@ def kill_marked(low: int, high: int, spare: AbstractSet[int] = frozenset()) -> N
         found = [pid for pid in marked(low, high) if pid not in spare]
         clean = 0 if found else clean + 1
         for pid in found:
-            kill(pid, low, high)
+            send(signal.SIGKILL, pid, low, high)
         if found:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"processes that cannot be killed: {' '.join(map(str, found))}")
             time.sleep(0.002)
 
 
-def kill(pid: int, low: int, high: int) -> None:
-    """Send SIGKILL to a process if it, and no later one of the same number, has a mark in low <= mark < high."""
+def send(number: int, pid: int, low: int, high: int) -> None:
+    """Send a signal to a process if it, and no later one of the same number, has a mark in low <= mark < high."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
         if low <= mark_on(pid) < high:
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            signal.pidfd_send_signal(handle, number)
     except (ProcessLookupError, PermissionError):
         pass
     finally:
@@ -188,6 +189,9 @@ class Supervisor:
     def __init__(self, plan: Mapping[str, Any]) -> None:
         self.plan = plan
         self.shutdown_at: float | None = None
+        self.rebooting = False
+        # serve: connections get an sshd; hold: they wait, as on a line that was cut; refuse: nobody listens.
+        self.ssh = "serve"
 
     def run(self) -> None:
         """Boot, serve, and kill everything when told to, when the timer fires, or when the daemon is gone."""
@@ -195,42 +199,70 @@ class Supervisor:
         ctypes.CDLL(None).prctl(_PR_SET_NAME, b"orch-host", 0, 0, 0)
         become_subreaper()
         mark_self(self.plan["mark"])
-        with socket.create_server((self.plan["address"], self.plan["port"]), backlog=256) as listener:
-            listener.setblocking(False)
-            power = os.open(self.plan["power"], os.O_RDWR | os.O_NONBLOCK)
-            emit(self.plan["number"], f"up {os.getpid()}")
-            if self.plan["user_data"] is not None:
-                self._run([self.plan["user_data"]], self.plan["env"], cwd=self.plan["home"])
-            self._serve(listener, power)
-        kill_marked(self.plan["mark"], self.plan["mark"] + 1, {os.getpid()})
-        kill_children()
+        listener = self._listen()
+        power = os.open(self.plan["power"], os.O_RDWR | os.O_NONBLOCK)
+        emit(self.plan["number"], f"up {os.getpid()}")
+        if self.plan["user_data"] is not None:
+            self._run([self.plan["user_data"]], self.plan["env"], cwd=self.plan["home"])
+        self._serve(listener, power)
+        self._kill_all()
         emit(self.plan["number"], "off")
 
-    def _serve(self, listener: socket.socket, power: int) -> None:
-        poll = select.poll()
-        poll.register(0, 0)  # nothing but the hang-up
-        poll.register(listener, select.POLLIN)
-        poll.register(power, select.POLLIN)
+    def _listen(self) -> socket.socket:
+        listener = socket.create_server((self.plan["address"], self.plan["port"]), backlog=256)
+        listener.setblocking(False)
+        return listener
+
+    def _kill_all(self) -> None:
+        kill_marked(self.plan["mark"], self.plan["mark"] + 1, {os.getpid()})
+        kill_children()
+
+    def _serve(self, listener: socket.socket | None, power: int) -> None:
+        """Serve until the host is to end; `listener` is None while SSH is refused."""
         while True:
             left = None if self.shutdown_at is None else self.shutdown_at - time.monotonic()
             if left is not None and left <= 0:
-                return
+                break
+            poll = select.poll()
+            poll.register(0, 0)  # nothing but the hang-up
+            poll.register(power, select.POLLIN)
+            if listener is not None and self.ssh == "serve":
+                poll.register(listener, select.POLLIN)
             ready = {number for number, _ in poll.poll(None if left is None else left * 1000 + 1)}
             if 0 in ready:
-                return
+                break
             if power in ready:
                 self._power(os.read(power, 4096))
-            if listener.fileno() in ready:
+                listener = self._obey(listener)
+            elif listener is not None and listener.fileno() in ready:
                 self._accept(listener)
+        if listener is not None:
+            listener.close()
+
+    def _obey(self, listener: socket.socket | None) -> socket.socket | None:
+        """Do what was asked of the host's SSH or power, and return what listens now."""
+        if listener is not None and (self.rebooting or self.ssh == "refuse"):
+            listener.close()
+            listener = None
+        if self.rebooting:
+            # Home and address stay; memory, processes and timers do not, and user-data runs once in a machine's life.
+            self.rebooting, self.shutdown_at = False, None
+            self._kill_all()
+            time.sleep(REBOOT_SECONDS)
+        return self._listen() if listener is None and self.ssh != "refuse" else listener
 
     def _power(self, text: bytes) -> None:
-        """Obey the shutdown shim: `in SECONDS` or `cancel`, a line each."""
+        """Note what the shutdown shim (`in SECONDS`, `cancel`) or the daemon (`ssh STATE`, `reboot`) says, by line."""
         for line in text.decode(errors="replace").splitlines():
-            word, _, seconds = line.partition(" ")
+            word, _, rest = line.partition(" ")
             if word == "cancel":
                 self.shutdown_at = None
-            elif word == "in" and seconds.isdigit():
-                self.shutdown_at = time.monotonic() + int(seconds)
+            elif word == "in" and rest.isdigit():
+                self.shutdown_at = time.monotonic() + int(rest)
+            elif word == "ssh" and rest in {"serve", "hold", "refuse"}:
+                self.ssh = rest
+            elif word == "reboot":
+                self.rebooting = True
 
     def _accept(self, listener: socket.socket) -> None:
         while True:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.agent.converge import START_LIMIT, Finish, PowerOff, Report, Seen, converge, find_stage
+from orchestrator.agent.converge import (
+    START_LIMIT,
+    AskToSave,
+    AskToStop,
+    Finish,
+    PowerOff,
+    Report,
+    Seen,
+    converge,
+    find_stage,
+)
 from orchestrator.agent.local import Local, observe
 from tests.agent.agent_world import PATHS, node_config
 
@@ -41,6 +52,22 @@ def test_while_it_trains_a_node_only_reports() -> None:
     assert converge(Seen(RUNNING, age=10**6, synced=False, quiet=10**6), linger=1) == (Report("running"),)
 
 
+def test_at_a_notice_the_training_is_asked_to_stop_once_and_before_anything_that_needs_s3() -> None:
+    noticed = Seen(RUNNING, age=1, synced=False, quiet=0, noticed=True)
+    assert converge(noticed, linger=1) == (AskToStop(), Report("running"))
+    assert converge(replace(noticed, local=replace(RUNNING, asked=True)), linger=1) == (Report("running"),)
+    assert converge(replace(noticed, local=Local(word="setup", alive=True)), 1)[0] == AskToStop(), (
+        "before it began, too"
+    )
+
+
+def test_at_an_advice_a_training_that_runs_is_asked_to_save_but_a_notice_comes_first() -> None:
+    advised = Seen(RUNNING, age=1, synced=False, quiet=0, advised=True)
+    assert converge(advised, linger=1) == (AskToSave(), Report("running"))
+    assert converge(replace(advised, noticed=True), linger=1) == (AskToStop(), Report("running"))
+    assert converge(replace(advised, local=Local(word="setup", alive=True)), 1) == (Report("setup"),)
+
+
 @pytest.mark.parametrize("ended", [EXITED, LOST])
 def test_after_the_end_it_saves_first_then_waits_then_turns_off(ended: Local) -> None:
     stage = find_stage(ended, 1)
@@ -57,17 +84,28 @@ locals_ = st.builds(
 )
 
 
-@given(local=locals_, age=st.floats(0, 1e6), synced=st.booleans(), quiet=st.floats(0, 1e6), linger=st.floats(1, 1e5))
+seen_ = st.builds(
+    Seen,
+    local=locals_,
+    age=st.floats(0, 1e6),
+    synced=st.booleans(),
+    quiet=st.floats(0, 1e6),
+    noticed=st.booleans(),
+    advised=st.booleans(),
+)
+
+
+@given(seen=seen_, linger=st.floats(1, 1e5))
 def test_a_machine_is_turned_off_only_when_its_work_ended_and_is_saved_and_nobody_came(
-    local: Local, age: float, synced: bool, quiet: float, linger: float
+    seen: Seen, linger: float
 ) -> None:
-    seen = Seen(local, age, synced, quiet)
     actions = converge(seen, linger)
     assert actions == converge(seen, linger)
     assert sum(isinstance(action, Report) for action in actions) == 1
-    ended = find_stage(local, age) in {"exited", "lost"}
-    assert (PowerOff() in actions) == (ended and synced and quiet >= linger)
-    assert (Finish() in actions) == (ended and not synced)
+    ended = find_stage(seen.local, seen.age) in {"exited", "lost"}
+    assert (PowerOff() in actions) == (ended and seen.synced and seen.quiet >= linger)
+    assert (Finish() in actions) == (ended and not seen.synced)
+    assert not ({AskToStop(), AskToSave()} & set(actions) and ended)
 
 
 def test_a_fresh_node_has_nothing_to_see(tmp_path: Path) -> None:
@@ -82,11 +120,12 @@ def test_the_files_of_the_training_are_read_as_they_are(tmp_path: Path) -> None:
         PATHS.exit_file: "143 running\n",
         PATHS.started_file: "1790000000.25\n",
         PATHS.epoch: "7\n",
+        PATHS.stop: "",
     }.items():
         (tmp_path / relative).write_text(text)
         os.utime(tmp_path / relative, (100, 100))
     seen = observe(node_config(tmp_path))
-    assert seen == Local("running", False, (143, "running"), 100.0, 1790000000.25, 7, 100.0)
+    assert seen == Local("running", False, (143, "running"), 100.0, 1790000000.25, 7, 100.0, asked=True)
 
 
 def test_half_written_files_count_as_not_written(tmp_path: Path) -> None:

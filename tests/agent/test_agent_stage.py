@@ -6,17 +6,19 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from orchestrator.agent import digest, fetch
+from orchestrator.agent import stage as stage_module
 from orchestrator.agent.checkpoints import make_manifest
 from orchestrator.agent.config import DataSource
 from orchestrator.agent.digest import matches_etag
 from orchestrator.agent.fetch import Corrupt
 from orchestrator.agent.restore import restore
-from orchestrator.agent.stage import stage
+from orchestrator.agent.stage import stage, stage_patiently
 from orchestrator.core.ids import Keys
 from orchestrator.errors import BadInput, NotFound, OrchError, Unreachable
 from tests.agent.agent_world import RUN, FolderStore, Found, node_config
@@ -141,6 +143,21 @@ def test_staging_waits_for_s3_and_fails_when_it_stays_away(
         staged(store, tmp_path)
 
 
+def test_a_listing_that_s3_does_not_answer_is_asked_again_for_a_while(
+    tmp_path: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("digits/a", b"right")
+    config = node_config(tmp_path, data=(source(),))
+    monkeypatch.setattr(stage_module, "PAUSE", 0.01)
+    store.failures = 1
+    stage_patiently(config, lambda *_: store)
+    assert (tmp_path / "data/sets/digits/a").read_bytes() == b"right"
+    monkeypatch.setattr(stage_module, "PATIENCE", 0.05)
+    store.failures = 10**9
+    with pytest.raises(Unreachable):
+        stage_patiently(config, lambda *_: store)
+
+
 def test_an_empty_data_set_and_keys_that_climb_out_are_refused(
     tmp_path: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +244,20 @@ def test_a_checkpoint_that_is_here_and_right_is_not_fetched(saved: Path, store: 
     restored(store, saved)
     store.download_file = lambda *_: pytest.fail("fetched")  # type: ignore[method-assign]
     assert restored(store, saved) == 100
+
+
+def test_no_node_keeps_a_checkpoint_that_the_others_do_not_start_from(
+    saved: Path, store: FolderStore, tmp_path: Path
+) -> None:
+    config = node_config(tmp_path, generation=2, restore_step=20)
+    for step in (9, 20, 150):
+        (config.checkpoint_folder / str(step)).mkdir(parents=True, exist_ok=True)
+        (config.checkpoint_folder / str(step) / "model").write_bytes(b"mine alone")
+    stage(config, lambda *_: store)
+    assert sorted(path.name for path in config.checkpoint_folder.iterdir()) == ["20", "9"]
+    assert (config.checkpoint_folder / "20" / "model").read_bytes() == b"weights 20"
+    stage(replace(config, restore_step=None), lambda *_: pytest.fail("nothing to fetch"))
+    assert list(config.checkpoint_folder.iterdir()) == [], "nobody has a checkpoint, so all begin anew"
 
 
 def test_an_absence_of_s3_is_not_taken_for_damage(saved: Path, store: FolderStore) -> None:

@@ -20,7 +20,7 @@ from orchestrator.agent.config import NodeConfig
 from orchestrator.agent.imds import Metadata as Client
 from orchestrator.agent.local import Local, observe
 from orchestrator.agent.main import Agent, run
-from orchestrator.agent.notice import PATH, read_notice
+from orchestrator.agent.notice import ADVICE, PATH, read_notice
 from orchestrator.agent.store import Opener
 from orchestrator.core.beacon import Beacon
 from orchestrator.core.ids import Keys
@@ -229,6 +229,40 @@ def test_ec2s_notice_is_in_the_next_beacon(
     watching.join(10)
     agent.tick()
     assert beacon_of(store).notice == "2026-01-01T00:02:00Z"
+
+
+def test_at_a_notice_the_stop_file_appears_even_while_s3_is_away(tmp_path: Path, store: FolderStore) -> None:
+    write(tmp_path, PATHS.stage_file, "running\n")
+    agent = Agent(node_config(tmp_path), Opener(lambda: store), lambda: None)
+    agent.tick()
+    assert not (tmp_path / PATHS.stop).exists()
+    agent.notice, store.failures = "2026-01-01T00:02:00Z", 1
+    with pytest.raises(Exception, match="S3 is away"):
+        agent.tick()
+    assert (tmp_path / PATHS.stop).exists()
+
+
+def test_ec2s_advice_is_passed_on_to_the_training_once(
+    tmp_path: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch, metadata: Metadata
+) -> None:
+    monkeypatch.setattr(module, "EVERY", 0.01)
+    write(tmp_path, PATHS.stage_file, "running\n")
+    agent, closed = Agent(node_config(tmp_path), Opener(lambda: store), lambda: None), threading.Event()
+    metadata.pages[ADVICE] = '{"noticeTime": "2026-01-01T00:01:00Z"}'
+    watching = threading.Thread(target=agent.watch_for_notice, args=(Client(metadata.endpoint), closed), daemon=True)
+    watching.start()
+    for _ in range(1000):
+        if agent.advice is not None:
+            break
+        time.sleep(0.01)
+    for file_is_there in (True, False):
+        agent.tick()
+        assert (tmp_path / PATHS.save).exists() == file_is_there
+        (tmp_path / PATHS.save).unlink(missing_ok=True)
+    assert beacon_of(store).advice == "2026-01-01T00:01:00Z"
+    assert watching.is_alive(), "the notice may still come"
+    closed.set()
+    watching.join(10)
 
 
 def test_metadata_is_asked_with_a_token_that_is_renewed(metadata: Metadata) -> None:

@@ -35,4 +35,14 @@ def test_every_command_of_the_readme_is_one(line: str) -> None:
 def test_the_scripts_of_the_readme_exist_and_can_be_run() -> None:
     scripts = set(re.findall(r"scripts/[a-z_]+", (ROOT / "README.md").read_text()))
     assert scripts >= {"scripts/demo", "scripts/test"}
+    scripts -= {"scripts/environment"}  # is sourced
     assert [name for name in scripts if not (ROOT / name).stat().st_mode & 0o111] == []
+
+
+def test_every_test_that_the_reliability_page_names_is_there() -> None:
+    named = set(re.findall(r"`(test_[a-z0-9_]+)`", (ROOT / "docs" / "reliability.md").read_text()))
+    written = {
+        name for file in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+    assert len(named) > 20
+    assert named - written == set()

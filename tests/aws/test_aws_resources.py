@@ -168,3 +168,40 @@ def test_a_key_pair_that_is_there_stays(session: Session) -> None:
     compute.import_key_pair(NAME, public, TAGS)
     compute.import_key_pair(NAME, public, TAGS)
     assert [item.kind for item in compute.resources(RUN)] == ["key-pair"]
+
+
+def test_an_image_and_its_snapshot_are_left_over_until_they_are_deleted_in_that_order(session: Session) -> None:
+    ec2, compute = session.client("ec2"), Compute(session)
+    known = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    made = ec2.run_instances(ImageId=known, MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
+    tags = [{"Key": "orch:run", "Value": RUN}]
+    image = ec2.create_image(InstanceId=made, Name="orch-image")["ImageId"]
+    other = ec2.create_image(InstanceId=made, Name="not-orchs")["ImageId"]
+    disk = ec2.describe_images(ImageIds=[image])["Images"][0]["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    ec2.create_tags(Resources=[image, disk], Tags=tags)
+    assert set(compute.leftovers()) == {Resource("image", image, RUN), Resource("snapshot", disk, RUN)}
+    assert compute.delete(Resource("image", image, RUN))
+    assert compute.delete(Resource("snapshot", disk, RUN))
+    assert compute.leftovers() == ()
+    assert [item["ImageId"] for item in ec2.describe_images(Owners=["self"])["Images"]] == [other]
+
+
+@pytest.mark.parametrize(
+    ("resource", "action", "code", "gone"),
+    [
+        (Resource("snapshot", "snap-1"), "DeleteSnapshot", "InvalidSnapshot.NotFound", True),
+        (Resource("snapshot", "snap-1"), "DeleteSnapshot", "InvalidSnapshot.InUse", False),
+        (Resource("image", "ami-1"), "DeregisterImage", "InvalidAMIID.Unavailable", True),
+        (
+            Resource("spot-request", "sir-1"),
+            "CancelSpotInstanceRequests",
+            "InvalidSpotInstanceRequestID.NotFound",
+            True,
+        ),
+    ],
+)
+def test_what_a_deletion_is_answered_with_says_whether_it_is_gone(  # noqa: PLR0917 - the columns of the table
+    session: Session, wire: Wire, resource: Resource, action: str, code: str, gone: bool
+) -> None:
+    wire.fail(action, code)
+    assert Compute(session).delete(resource) is gone

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.config import aws_settings
+from orchestrator.cli.context import Place
 from orchestrator.core.ledger import Verdict
-from orchestrator.errors import BadInput, OrchError
+from orchestrator.core.settings import Settings
+from orchestrator.errors import BadInput, OrchError, Unreachable
 from orchestrator.run.gc import Orphan
 from tests.cli.fake_clouds import SETTINGS, Handle, Orch
 from tests.report.views import ended
@@ -28,7 +31,7 @@ def lost(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> list[Orphan]:
     """What the cloud still holds; `remove` takes all but security groups."""
     there = [LOST]
 
-    def remove(session: object, orphans: list[Orphan], on_progress: Any) -> list[Orphan]:
+    def remove(session: object, bucket: object, orphans: list[Orphan], on_progress: Any) -> list[Orphan]:
         on_progress(f"removing {len(orphans)}")
         there[:] = [item for item in orphans if item.kind == "security-group"]
         return list(there)
@@ -65,13 +68,51 @@ def test_gc_json_lists_and_removes_only_with_a_yes(run_orch: Orch, lost: list[Or
     value = json.loads(result.stdout)
     assert result.exit_code == 9
     assert [item["id"] for item in value["orphans"]] == ["i-1", "sg-1"]
-    assert set(value["orphans"][0]) == {"kind", "id", "run", "why", "cloud"}
+    assert set(value["orphans"][0]) == {"kind", "id", "run", "why", "cloud", "region"}
     value = json.loads(run_orch("gc", "--json", "-y").stdout)
     assert [item["id"] for item in value["orphans"]] == ["sg-1"]
     assert [item["id"] for item in value["removed"]] == ["i-1"]
     lost.clear()
     result = run_orch("gc", "--json")
     assert (result.exit_code, json.loads(result.stdout)["orphans"]) == (0, [])
+
+
+def test_gc_looks_in_the_regions_asked_for_and_says_where_it_could_not(
+    run_orch: Orch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+
+    def find(session: Any, bucket: object) -> list[Orphan]:
+        looked.append(session.region)
+        if session.region == "eu-west-1":
+            raise Unreachable("no answer to ec2:DescribeInstances", "try again")
+        return [replace(LOST, region=session.region)] if session.region == "us-west-2" else []
+
+    def place(settings: Settings) -> Place:
+        return Place(settings, SimpleNamespace(region=settings.region), SimpleNamespace())  # type: ignore[arg-type]
+
+    class Regions:
+        def __init__(self, session: object) -> None:
+            pass
+
+        def regions(self) -> tuple[str, ...]:
+            return ("us-east-1", "us-west-2")
+
+    monkeypatch.setattr("orchestrator.run.gc.find_orphans", find)
+    monkeypatch.setattr("orchestrator.cli.context._open", place)
+    monkeypatch.setattr("orchestrator.aws.ec2.Compute", Regions)
+    two = run_orch("gc", "--json", "--region", "us-west-2", "--region", "eu-west-1")
+    value = json.loads(two.stdout)
+    assert [(item["id"], item["region"]) for item in value["orphans"]] == [("i-1", "us-west-2")]
+    assert value["left_out"] == ["sandbox, eu-west-1: no answer to ec2:DescribeInstances"]
+    assert two.exit_code == 9
+    looked.clear()
+    assert run_orch("gc", "--all-regions", "--dry-run").exit_code == 9
+    assert looked == ["us-east-1", "us-west-2"]
+    blind = run_orch("gc", "--region", "eu-west-1")
+    assert blind.exit_code == 8, "nobody can say that nothing was left there"
+    assert "left out: sandbox, eu-west-1" in blind.stderr
+    assert run_orch("gc", "--region", "eu-west-1", "--all-regions").exit_code == 2
 
 
 def test_gc_without_any_cloud_says_so(run_orch: Orch, lost: list[Orphan]) -> None:
@@ -159,12 +200,17 @@ def control(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, 
         "up": True,
         "endpoint": "http://127.0.0.1:1",
         "hosts": [{"instance_id": "i-1", "address": "127.16.0.4", "state": "running", "pids": [4, 5]}],
+        "instances": [{"instance_id": "i-1", "disturbances": ["hang", "partition"]}],
     }
 
     def up(home: Path, *, on_progress: Any) -> Any:
         on_progress("starting")
         asked.append(("up",))
         return SETTINGS["sandbox"]
+
+    def rebalance(home: Path, instance: str) -> str:
+        asked.append(("rebalance", instance))
+        return "2026-11-20T12:00:00Z"
 
     fake = SimpleNamespace(
         up=up,
@@ -173,6 +219,9 @@ def control(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, 
         env=lambda home: {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_SECRET_ACCESS_KEY": "a b"},
         interrupt=lambda home, instance, notice_seconds: asked.append(("interrupt", instance, notice_seconds)),
         kill=lambda home, instance: asked.append(("kill", instance)),
+        rebalance=rebalance,
+        disturb=lambda home, instance, kind, seconds: asked.append(("disturb", instance, kind, seconds)),
+        heal=lambda home, instance, kind: asked.append(("heal", instance, kind)),
         fault=lambda home, action, code, count, zone: asked.append(("fault", action, code, count, zone)),
     )
     monkeypatch.setitem(sys.modules, "orchestrator.sandbox.control", fake)
@@ -186,6 +235,11 @@ def test_the_sandbox_is_started_ended_and_disturbed(run_orch: Orch, control: lis
         "interrupt i-1 --after 5",
         "interrupt i-1",
         "kill i-1",
+        "partition i-1 --seconds 5",
+        "partition i-1 --heal",
+        "disturb i-1 hang",
+        "disturb i-1 reboot --json",
+        "rebalance i-1",
         "fault RunInstances InsufficientInstanceCapacity --count 2 --zone us-east-1a",
         "down",
     ):
@@ -196,6 +250,11 @@ def test_the_sandbox_is_started_ended_and_disturbed(run_orch: Orch, control: lis
         ("interrupt", "i-1", 5.0),
         ("interrupt", "i-1", 120.0),
         ("kill", "i-1"),
+        ("disturb", "i-1", "partition", 5.0),
+        ("heal", "i-1", "partition"),
+        ("disturb", "i-1", "hang", None),
+        ("disturb", "i-1", "reboot", None),
+        ("rebalance", "i-1"),
         ("fault", "RunInstances", "InsufficientInstanceCapacity", 2, "us-east-1a"),
         ("down",),
     ]
@@ -206,7 +265,21 @@ def test_the_state_of_the_sandbox_has_the_documented_shape(run_orch: Orch) -> No
     value = json.loads(run_orch("sandbox", "status", "--json").stdout)
     assert value["endpoint"] == "http://127.0.0.1:1"
     assert set(value["hosts"][0]) >= {"instance_id", "address", "pids"}
-    assert "127.16.0.4" in run_orch("sandbox", "status").stdout
+    said = run_orch("sandbox", "status").stdout
+    assert "127.16.0.4" in said
+    assert "2 processes  hang  partition" in said
+
+
+def test_disturbances_answer_in_json_and_what_does_not_last_cannot_be_healed(
+    run_orch: Orch, control: list[tuple[Any, ...]]
+) -> None:
+    done = run_orch("sandbox", "partition", "i-1", "--seconds", "2", "--json")
+    assert json.loads(done.stdout) == {"instance_id": "i-1", "kind": "partition", "healed": False, "seconds": 2.0}
+    assert json.loads(run_orch("sandbox", "rebalance", "i-1", "--json").stdout)["time"] == "2026-11-20T12:00:00Z"
+    refused = run_orch("sandbox", "disturb", "i-1", "reboot", "--heal")
+    assert refused.exit_code == 2
+    assert "reboot cannot be undone" in refused.stderr
+    assert len(control) == 2
 
 
 @pytest.mark.usefixtures("control")

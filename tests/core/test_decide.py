@@ -7,10 +7,24 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.actions import Close, Create, Delete, End, Kill, Launch, Record, Start, Stop, Terminate, Wish
+from orchestrator.core.actions import (
+    Close,
+    Create,
+    Delete,
+    End,
+    Kill,
+    Launch,
+    Probe,
+    Record,
+    Recover,
+    Start,
+    Stop,
+    Terminate,
+    Wish,
+)
 from orchestrator.core.decide import decide
 from orchestrator.core.facts import Facts, Node
-from orchestrator.core.ledger import Verdict
+from orchestrator.core.ledger import Verdict, replay
 from orchestrator.core.phase import find_phase
 from tests.core.worlds import RESOURCES, Book, at, beacon, facts, instance, offer, spec
 
@@ -101,7 +115,15 @@ def test_nothing_is_started_before_every_address_is_known() -> None:
 
 def test_a_new_instance_that_ec2_does_not_show_yet_is_not_dead() -> None:
     assert decide(spec(), launched().state, facts(30, [instance(0)])) == ()
-    assert verdict_of(launched(), facts(200, [instance(0)])).kind == "failed"
+    (missed,) = decide(spec(), launched().state, facts(200, [instance(0)]))
+    assert isinstance(missed, Recover)
+    assert missed.recovery.cause == "EC2 no longer knows i-1"
+
+
+def test_a_launch_that_a_successor_sent_late_counts_from_then() -> None:
+    book = Book().add("intent", "launch", 0, generation=1, attempt=1, offer=0, request={})
+    book.add("outcome", "launch", 1500, generation=1, attempt=1, status="launched", instance_ids=list(PAIR))
+    assert decide(spec(), book.state, facts(1530, [instance(0)])) == (), "neither unknown, nor not ready in time"
 
 
 def test_all_nodes_done_is_finished() -> None:
@@ -121,9 +143,20 @@ def test_the_first_rank_that_failed_is_named_with_its_last_words() -> None:
 
 
 def test_the_others_get_a_moment_to_say_what_happened() -> None:
-    half = [beacon(0, "exited", 60, exit_code=1, exit_time="2026-11-20T12:01:00Z"), beacon(1, "running", 60)]
+    half = [beacon(0, "exited", 60, exit_code=1, exit_time="2026-11-20T12:01:00Z"), beacon(1, "running", 65)]
     assert decide(spec(), launched().state, facts(61, [instance(0), instance(1)], half)) == ()
+    half[1] = beacon(1, "running", 69)
     assert verdict_of(launched(), facts(70, [instance(0), instance(1)], half)).rank == 0
+
+
+def test_a_training_is_not_blamed_while_the_node_that_tore_it_down_may_be_gone() -> None:
+    torn = [beacon(0, "exited", 62, exit_code=1, exit_time="2026-11-20T12:01:02Z"), beacon(1, "running", 58)]
+    torn[0] = replace(torn[0], time="2026-11-20T12:01:29Z")
+    assert decide(spec(), launched().state, facts(90, [instance(0), instance(1)], torn)) == (Probe(("i-1",)),)
+    taken = instance(1, "shutting-down", end_time=at(60), end_reason="Server.SpotInstanceTermination")
+    *_, answer = decide(spec(), launched().state, facts(91, [instance(0), taken], torn))
+    assert isinstance(answer, Recover)
+    assert answer.recovery.kind == "interrupted"
 
 
 def test_a_node_with_another_host_key_ends_the_run_loudly_and_is_not_spoken_to() -> None:
@@ -137,8 +170,10 @@ def test_a_node_with_another_host_key_ends_the_run_loudly_and_is_not_spoken_to()
 def test_an_interruption_by_ec2_is_told_apart_from_a_failure() -> None:
     taken = instance(1, "shutting-down", end_time=at(50), end_reason="Server.SpotInstanceTermination")
     seen = facts(60, [instance(0), taken], [beacon(0, seconds=60), beacon(1, seconds=50)])
-    verdict = verdict_of(launched(), seen)
-    assert (verdict.kind, verdict.rank) == ("interrupted", 1)
+    *_, answer = decide(spec(), launched().state, seen)
+    assert isinstance(answer, Recover)
+    assert answer.recovery.kind == "interrupted"
+    assert verdict_of(launched(), seen, max_duration="3m").kind == "interrupted", "no time is left to go on"
     by_hand = replace(taken, end_reason="Client.UserInitiatedShutdown")
     assert verdict_of(launched(), facts(60, [instance(0), by_hand])).kind == "failed"
 
@@ -170,6 +205,25 @@ def test_a_script_that_simply_exits_on_the_stop_file_was_stopped_not_failed() ->
     assert (verdict.kind, verdict.message) == ("stopped", "stopped by the user: no checkpoint was saved")
 
 
+def test_what_nobody_could_hear_is_not_silence() -> None:
+    quiet = facts(400, [instance(0), instance(1)], [beacon(0, seconds=400), beacon(1, seconds=200)])
+    *_, answer = decide(spec(), launched().state, quiet)
+    assert isinstance(answer, Recover)
+    assert "fell silent" in answer.recovery.cause
+    assert decide(spec(), launched().state, replace(quiet, watched_since=at(397))) == ()
+    fresh = facts(1500, [instance(0), instance(1)])
+    assert "never reported" in verdict_of(launched(), fresh).message
+    successor = replace(fresh, watched_since=at(1499))
+    assert decide(spec(), launched().state, successor) == (Start(PAIR, {"i-0": 0, "i-1": 1}, 1),)
+
+
+def test_a_stop_that_nobody_passed_on_is_passed_on_by_whoever_comes() -> None:
+    beacons = [beacon(0, seconds=400), beacon(1, seconds=400)]
+    late = facts(400, [instance(0), instance(1)], beacons, watched_since=at(399))
+    assert decide(spec(), launched().add("wish", "stop", 60, reason="r").state, late) == (Stop("i-0", 1),)
+    assert verdict_of(launched().add("wish", "stop", 60, reason="r", cap=True), late).kind == "capped"
+
+
 def test_a_script_that_does_not_look_is_ended_after_the_grace() -> None:
     book = launched().add("wish", "stop", 60, reason="r")
     late = facts(200, [instance(0), instance(1)], [beacon(0, seconds=200), beacon(1, seconds=200)], stop_sent=True)
@@ -187,6 +241,18 @@ def test_deadline_and_dollar_cap_stop_the_run_while_there_is_time_to_save() -> N
     assert decide(capped, launched().state, running(cost_so_far=50_000_000, cost_per_second=1000)) == ()
     near = decide(capped, launched().state, running(cost_so_far=59_000_000, cost_per_second=10_000))
     assert near == (Wish("stop", "max_cost of $60.00 is near"),)
+
+
+def test_nothing_is_launched_that_a_cap_would_stop_at_once() -> None:
+    book = launched().add("intent", "end", 60, verdict=Verdict("interrupted", "m").to_json())
+    book.add("outcome", "close", 70, generation=1).add("wish", "resume", 100)
+    capped, spent = spec(max_cost="60"), facts(101, cost_so_far=59_900_000)
+    assert decide(capped, book.state, spent) == (Wish("stop", "max_cost of $60.00 is near"),)
+    book.add("wish", "stop", 101, reason="max_cost of $60.00 is near", cap=True)
+    assert verdict_of(book, spent, max_cost="60").kind == "capped"
+    assert decide(spec(), Book().add("wish", "note", 0).state, facts(3550))[0] == Wish(
+        "stop", "max_duration of 1h00m is near"
+    )
 
 
 def test_after_the_verdict_nodes_upload_then_go_then_everything_else_then_the_report() -> None:
@@ -211,7 +277,7 @@ def test_after_the_verdict_nodes_upload_then_go_then_everything_else_then_the_re
 def test_nodes_that_never_upload_do_not_hold_up_the_end() -> None:
     book = launched().add("intent", "end", 60, verdict=Verdict("failed", "m").to_json())
     both = [instance(0), instance(1)]
-    stuck = facts(155, both, [beacon(0, seconds=60), beacon(1, seconds=60)], killed=frozenset(PAIR))
+    stuck = facts(155, both, [beacon(0, seconds=60), beacon(1, seconds=60)], killed=frozenset((i, 1) for i in PAIR))
     assert decide(spec(), book.state, stuck) == (Terminate(PAIR, "failed"),)
 
 
@@ -228,6 +294,19 @@ def test_a_run_that_ended_can_be_resumed_as_a_new_generation() -> None:
     seen = facts(101, gone, recorded=recorded)
     assert decide(spec(), book.state, seen) == (Launch(2, 1, 0),)
     assert find_phase(book.state, seen) == "launching"
+
+
+def test_a_conclusion_that_a_scheduler_slept_over_is_not_that_of_the_run() -> None:
+    end = launched().add("intent", "end", 60, verdict=Verdict("failed", "fell silent").to_json()).entries[-1]
+    stop = Book().add("wish", "stop", 60, reason="max_cost is near", cap=True).entries[-1]
+    later = launched().add("intent", "create", 61).entries
+    later[-1] = replace(later[-1], epoch=2)
+    for late in (end, stop):
+        state = replay([*later, replace(late, seq=len(later) + 1)])
+        assert (state.verdict, state.stop) == (None, None)
+    assert replay([*later, replace(stop, seq=len(later) + 1, epoch=0)]).stop is not None, "a user has no epoch"
+    again = Book().tried(2, 1, None).entries[-1]
+    assert decide(spec(), replay([*later, replace(again, seq=len(later) + 1)]), running()) == (), "not repeated"
 
 
 def test_deciding_twice_on_equal_facts_gives_equal_actions() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.facts import OnDemandPrice, PriceRow
-from orchestrator.core.plan import Market, Plan, make_plan
+from orchestrator.core.plan import Market, Plan, make_plan, node_timer
 from tests.core.worlds import T0
 
 ZONES = ("us-east-1a", "us-east-1b")
@@ -87,8 +87,18 @@ def test_without_an_expected_duration_costs_are_those_of_the_whole_limit() -> No
 def test_node_timers_follow_the_limit_or_the_dollar_cap_whichever_is_shorter() -> None:
     assert plan(market()).timer == timedelta(minutes=70)
     capped = plan(market(), types=("p3.16xlarge",), max_cost="50")
-    # $50 over 16 nodes at 5 $/h and a quarter more: 50 / 100 h = 30 minutes.
-    assert capped.timer == timedelta(minutes=30)
+    # $50 over 16 nodes at 5 $/h and a quarter more: 50 / 100 h = 30 minutes, of which two pass before it is armed.
+    assert capped.timer == timedelta(minutes=28)
+
+
+def test_the_timers_of_a_resumed_run_know_what_it_has_cost() -> None:
+    made = Experiment.from_json(
+        {"name": "tiny", "num_nodes": 16, "run": "x", "max_duration": "1h", "max_cost": "50"}
+        | {"resources": {"any_of": [{"instance_type": "p3.16xlarge"}]}}
+    )
+    offers = make_plan(made, 16, market()).offers
+    assert node_timer(made, 16, offers, spent=20_000_000) == timedelta(minutes=16)
+    assert node_timer(made, 16, offers, spent=60_000_000) == timedelta(minutes=1)
 
 
 @given(st.integers(1, 64), st.integers(1, 64), st.sampled_from(["20m", "1h"]))

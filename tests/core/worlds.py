@@ -79,17 +79,29 @@ class Book:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
 
-    def add(self, kind: Any, action: str, seconds: float = 0, **detail: Any) -> Book:
+    def add(self, kind: Any, action: str, seconds: float = 0, /, **detail: Any) -> Book:
         self.entries.append(Entry(len(self.entries) + 1, at(seconds), 1, "test", kind, action, detail))
         return self
 
-    def tried(self, attempt: int, offer: int, status: str | None, code: str = "", ids: Sequence[str] = ()) -> Book:
-        self.add("intent", "launch", generation=1, attempt=attempt, offer=offer, request={"ClientToken": str(attempt)})
+    def tried(  # noqa: PLR0917 - a launch in one line
+        self,
+        attempt: int,
+        offer: int,
+        status: str | None,
+        code: str = "",
+        ids: Sequence[str] = (),
+        generation: int = 1,
+        count: int | None = None,
+        seconds: float = 0,
+    ) -> Book:
+        where = {"generation": generation, "attempt": attempt, "offer": offer, "count": count}
+        self.add("intent", "launch", seconds, **where, request={"ClientToken": str(attempt)})
         if status is not None:
             self.add(
                 "outcome",
                 "launch",
-                generation=1,
+                seconds,
+                generation=generation,
                 attempt=attempt,
                 status=status,
                 code=code,

@@ -26,6 +26,8 @@ class World:
 
     home: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="orch-", dir="/tmp")))
 
+    clients: dict[str, Any] = field(default_factory=dict)
+
     @property
     def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "ORCH_CLOUD"))}
@@ -61,14 +63,16 @@ class World:
         return json.loads(self.orch(*arguments, "--json").stdout)
 
     def client(self, service: str) -> Any:
-        env = self.json("sandbox", "env")
-        return boto3.client(
-            service,
-            endpoint_url=env["AWS_ENDPOINT_URL"],
-            region_name=env["AWS_DEFAULT_REGION"],
-            aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
-        )
+        if service not in self.clients:
+            env = self.json("sandbox", "env")
+            self.clients[service] = boto3.client(
+                service,
+                endpoint_url=env["AWS_ENDPOINT_URL"],
+                region_name=env["AWS_DEFAULT_REGION"],
+                aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+                aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+            )
+        return self.clients[service]
 
     def experiment(self, name: str, run: str, **keys: Any) -> str:
         """Write an experiment file whose `run` is a shell command, and return its path."""
@@ -137,14 +141,20 @@ def phase(world: World, run_id: str) -> str:
     return str(next(r["phase"] for r in world.json("status") if r["run_id"] == run_id))
 
 
-def kill_scheduler(run_id: str) -> None:
-    """SIGKILL the one process that schedules this run."""
+def scheduler(run_id: str) -> int | None:
+    """Return the one process that schedules this run, None when there is none."""
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = entry.read_bytes().split(b"\0")
         except OSError:
             continue
         if b"schedule" in words and run_id.encode() in words:
-            os.kill(int(entry.parent.name), signal.SIGKILL)
-            return
-    raise AssertionError("no scheduler process")
+            return int(entry.parent.name)
+    return None
+
+
+def kill_scheduler(run_id: str) -> None:
+    """SIGKILL the one process that schedules this run."""
+    pid = scheduler(run_id)
+    assert pid is not None, "no scheduler process"
+    os.kill(pid, signal.SIGKILL)

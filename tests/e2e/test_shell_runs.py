@@ -183,14 +183,19 @@ def test_stop_and_resume_keep_to_one_run(world: World) -> None:
     assert len(world.json("cost", run_id)["instances"]) == 4
 
 
-def test_an_interruption_by_ec2_is_said_terminated_and_billed(world: World) -> None:
-    process = world.start("launch", "--cloud", "sandbox", "-y", world.experiment("taken", "sleep 300"))
+def test_an_interruption_that_nothing_can_replace_is_said_terminated_and_billed(world: World) -> None:
+    file = world.experiment("taken", "sleep 300", checkpoint_grace="5s")
+    offers = world.json("plan", "--cloud", "sandbox", file)["offers"]
+    process = world.start("launch", "--cloud", "sandbox", "-y", file)
     run_id = wait_for("the run is running", lambda: running(world, "taken"))
     victim = world.instances(run_id)[0]["InstanceId"]
+    # What is missing is asked for once, then the whole gang everywhere.
+    world.orch("sandbox", "fault", "RunInstances", "InsufficientInstanceCapacity", "--count", str(1 + len(offers)))
     world.orch("sandbox", "interrupt", victim, "--after", "3")
     output, _ = process.communicate(timeout=150)
-    assert process.returncode == 5, output
+    assert process.returncode == 3, output
     assert victim in output
+    assert world.json("gc")["orphans"] == []
     bill = world.json("cost", run_id)
     taken = next(line for line in bill["instances"] if line["instance_id"] == victim)
     assert taken["end_reason"] == "Server.SpotInstanceTermination"

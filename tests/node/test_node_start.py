@@ -193,6 +193,9 @@ def test_a_background_process_that_holds_the_log_open_does_not_hold_up_the_end(h
     host.run(start_script(config("setsid sleep 1000 & echo done")))
     assert host.ended() == "0 running"
     assert "done" in log(host)
+    file = host.file(PATHS.exit_file).stat()
+    # It waited two seconds for the log; of a gang the first that failed is named by when it failed, not by its log.
+    assert file.st_mtime < file.st_ctime - 1.5
 
 
 def test_run_sh_itself_runs_a_generation_only_once(host: Host) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.ledger import Verdict
+from orchestrator.core.ledger import Recovery, Verdict
 from orchestrator.report.lines import Narrator, attempts, unattended
 from tests.core.worlds import Book, beacon, facts, instance
 from tests.report.views import ended, launched, running, view
@@ -30,6 +30,21 @@ def test_zones_that_refused_are_told_each_once() -> None:
     second = narrator.tell(view(book, facts(2)))
     assert len(second) == 1
     assert "us-east-1b" in second[0]
+
+
+def test_a_recovery_is_told_once_with_its_cause_and_refusals_after_it_too() -> None:
+    narrator, late, book = Narrator(), Narrator(), launched(2).tried(2, 1, "no-capacity")
+    narrator.tell(view(book, facts(1)))
+    late.tell(view(book, facts(1)))
+    lost = Recovery(1, "interrupted", "EC2 took node 1 back", {"i-0": 0}, (), 1, 0, graceful=False, trained=True)
+    book.add("intent", "recover", 2, **lost.to_json())
+    told = narrator.tell(view(book, facts(2)))
+    assert "12:00:02  EC2 took node 1 back; 1 of 2 nodes stay, generation 2" in told
+    assert any("recovering: 2 x p3.16xlarge" in line for line in told)
+    book.tried(1, 0, "no-capacity", "InsufficientInstanceCapacity", generation=2, count=1)
+    (refused,) = narrator.tell(view(book, facts(3)))
+    assert "us-east-1a: no capacity" in refused
+    assert refused in late.tell(view(book, facts(3))), "also when both came between two looks"
 
 
 def test_an_attempt_whose_outcome_is_open_is_not_told() -> None:

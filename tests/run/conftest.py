@@ -27,6 +27,21 @@ class NoHosts:
     def announce_interruption(self, instance_id: str, iso_time: str) -> None:
         pass
 
+    def announce_rebalance(self, instance_id: str, iso_time: str) -> None:
+        pass
+
+    def disturb(self, instance_id: str, kind: str) -> None:
+        pass
+
+    def heal(self, instance_id: str, kind: str) -> None:
+        pass
+
+    def disturbances(self, instance_id: str) -> tuple[str, ...]:
+        return ()
+
+    def swallows(self, port: int) -> bool:
+        return False
+
 
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[SandboxCloud]:

@@ -10,11 +10,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from orchestrator.aws.s3 import Bucket
+from orchestrator.aws.session import ATTEMPTS
 from orchestrator.core.ids import Keys
-from orchestrator.errors import OrchError, StaleEpoch
+from orchestrator.errors import OrchError, StaleEpoch, Unreachable
 from orchestrator.run.lease import LIFETIME, Lease, Owner
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.wish import ask_resume, ask_stop
+from orchestrator.sandbox.cloud import SandboxCloud
+from orchestrator.sandbox.faults import REPLY_LOST
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -39,6 +42,28 @@ def test_an_owner_that_lost_the_lease_learns_it_at_once(bucket: Bucket) -> None:
     second.try_acquire(NOW + 2 * LIFETIME)
     with pytest.raises(StaleEpoch):
         first.renew(NOW)
+
+
+def test_holding_a_lease_renews_it_in_time_and_notices_its_loss(bucket: Bucket) -> None:
+    first, second = (Lease(bucket, "lease-7", owner(name)) for name in "ab")
+    first.try_acquire(NOW)
+    for part in range(1, 7):
+        first.hold(NOW + part * LIFETIME / 2)
+    assert not second.try_acquire(NOW + LIFETIME * 3.5)
+    second.try_acquire(NOW + LIFETIME * 5)
+    with pytest.raises(StaleEpoch):
+        first.hold(NOW + LIFETIME * 5)
+
+
+def test_an_owner_whose_renewal_was_taken_but_not_answered_keeps_the_lease(bucket: Bucket, cloud: SandboxCloud) -> None:
+    mine, other = (Lease(bucket, "lease-6", owner(name)) for name in "ab")
+    mine.try_acquire(NOW)
+    cloud.add_fault("PutObject", REPLY_LOST, ATTEMPTS)
+    with pytest.raises(Unreachable):
+        mine.renew(NOW + LIFETIME / 2)
+    mine.renew(NOW + LIFETIME)
+    assert not other.try_acquire(NOW + LIFETIME * 1.5)
+    assert mine.epoch == 1
 
 
 def test_a_dead_process_of_this_machine_does_not_hold_up_its_successor(bucket: Bucket) -> None:

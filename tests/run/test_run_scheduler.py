@@ -14,12 +14,14 @@ import pytest
 from orchestrator.aws.ec2 import Compute
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
+from orchestrator.core.actions import Terminate
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec import RunSpec
 from orchestrator.errors import StaleEpoch
 from orchestrator.run.gc import find_orphans, remove
 from orchestrator.run.home import Home
+from orchestrator.run.lease import LIFETIME
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.loop import Scheduler, run_scheduler
 from orchestrator.run.prepare import Source, begin, prepare
@@ -97,6 +99,54 @@ def test_a_launch_whose_reply_was_lost_is_repeated_and_launches_once(
     worker.join(30)
 
 
+def test_a_scheduler_that_slept_after_its_intent_launches_nothing(
+    session: Session, home: Home, launched: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, bucket = launched("slept")
+    sleeper, other = (Scheduler(session, bucket, home, spec.run_id, lambda _: None) for _ in range(2))
+    assert sleeper._lease.try_acquire(bucket.server_time())
+    append = sleeper._ledger.append
+
+    def fall_asleep_then(kind: Any, what: str, *args: Any, **keys: Any) -> Any:
+        entry = append(kind, what, *args, **keys)
+        if what == "launch":
+            assert other._lease.try_acquire(bucket.server_time() + 2 * LIFETIME)
+            later = bucket.server_time() + 3 * LIFETIME
+            monkeypatch.setattr(bucket, "server_time", lambda: later)
+        return entry
+
+    monkeypatch.setattr(sleeper._ledger, "append", fall_asleep_then)
+    with pytest.raises(StaleEpoch):
+        while True:
+            sleeper._tick()
+    assert states(session, spec) == []
+    monkeypatch.undo()
+    for scheduler in (sleeper, other):
+        scheduler._actor.close()
+    other._lease.release(bucket.server_time())
+    ask_stop(bucket, spec.run_id, "me")
+    run_scheduler(session, bucket, home, spec.run_id, lambda _: None)
+    assert Compute(session).resources(spec.run_id) == ()
+
+
+def test_one_intent_is_enough_for_machines_that_are_told_to_go_twice(
+    session: Session, home: Home, launched: Launcher
+) -> None:
+    spec, bucket = launched("twice")
+    scheduler = Scheduler(session, bucket, home, spec.run_id, lambda _: None)
+    assert scheduler._lease.try_acquire(bucket.server_time())
+    while not states(session, spec):
+        scheduler._tick()
+    facts = scheduler._observer.observe()
+    ids = tuple(item.instance_id for item in facts.instances)
+    for _ in range(3):
+        scheduler._actor.perform(Terminate(ids, "test"), facts)
+    assert [entry.action for entry in scheduler._ledger.entries].count("terminate") == 1
+    ask_stop(bucket, spec.run_id, "me")
+    scheduler.run()
+    assert Compute(session).resources(spec.run_id) == ()
+
+
 def test_a_second_scheduler_waits_and_then_says_that_the_run_has_ended(
     session: Session, home: Home, launched: Launcher
 ) -> None:
@@ -138,6 +188,12 @@ def test_what_a_run_without_scheduler_left_is_found_by_tag_and_removed(
     scheduler._lease.release(bucket.server_time())
     scheduler._actor.close()
     orphans = [item for item in find_orphans(session, bucket) if item.run == spec.run_id]
-    assert sorted(item.kind for item in orphans) == ["instance"] * 3 + ["key-pair", "placement-group", "security-group"]
-    assert remove(session, orphans, lambda _: None) == []
+    assert sorted(item.kind for item in orphans) == [
+        *["instance"] * 3,
+        "key-pair",
+        "placement-group",
+        "security-group",
+        *["spot-request"] * 3,
+    ]
+    assert remove(session, bucket, orphans, lambda _: None) == []
     assert [item for item in find_orphans(session, bucket) if item.run == spec.run_id] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -10,11 +11,11 @@ from hypothesis import strategies as st
 
 from orchestrator.core.facts import Instance, PriceRow
 from orchestrator.core.spec import RunSpec
-from orchestrator.run.observe import merge
+from orchestrator.run.observe import Watch, merge
 from orchestrator.run.prices import from_lines, to_lines
 from orchestrator.run.progress import newest_figures, parse_progress
 from orchestrator.run.request import run_instances_request
-from orchestrator.run.userdata import user_data_of
+from orchestrator.run.userdata import timer_left, user_data_of
 from tests.core.worlds import RESOURCES, at, instance, offer, spec
 
 
@@ -24,6 +25,7 @@ def request(**changes: object) -> dict[str, object]:
         replace(offer(), **changes),  # type: ignore[arg-type]
         generation=1,
         attempt=2,
+        count=16,
         resources=RESOURCES,
         root_device="/dev/sda1",
         user_data="#!/bin/bash\n",
@@ -57,14 +59,26 @@ def test_spot_requests_are_one_time_and_without_a_price_ceiling() -> None:
 def test_each_attempt_has_a_token_of_its_own_and_repeating_it_the_same() -> None:
     assert request() == request()
     other = run_instances_request(
-        spec(16), offer(), generation=1, attempt=3, resources=RESOURCES, root_device="/dev/sda1", user_data=""
+        spec(16), offer(), generation=1, attempt=3, count=16, resources=RESOURCES, root_device="/dev/sda1", user_data=""
     )
     assert other["ClientToken"] != request()["ClientToken"]
 
 
+def test_what_was_missed_during_a_gap_is_known_to_have_been_missed() -> None:
+    watch = Watch()
+    assert [watch.look(at(s)) for s in (0, 30, 74, 120, 121)] == [at(0), at(0), at(0), at(120), at(120)]
+
+
 def test_user_data_arms_the_timer_before_anything_else() -> None:
-    lines = [line for line in user_data_of(spec()).splitlines() if line and not line.startswith("#")]
-    assert lines[0].startswith("shutdown -P +60 ")
+    lines = user_data_of(spec(), timedelta(minutes=60)).splitlines()
+    assert next(line for line in lines if line and not line.startswith("#")).startswith("shutdown -P +60 ")
+
+
+def test_who_comes_late_does_not_stay_longer_and_money_that_is_spent_is_not_spent_again() -> None:
+    minutes = [timer_left(spec(), timedelta(minutes=age), 0) / timedelta(minutes=1) for age in (0, 25, 90)]
+    assert minutes == [60, 35, 1]
+    capped = spec(max_cost="6")
+    assert timer_left(capped, timedelta(), 4_000_000) < timer_left(capped, timedelta(), 0) < timedelta(hours=1)
 
 
 def test_a_spec_survives_its_file() -> None:

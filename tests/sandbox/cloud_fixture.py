@@ -31,6 +31,8 @@ class NotingHosts:
         self.boot_times: dict[str, float] = {}
         self.halted: list[str] = []
         self.notices: dict[str, str] = {}
+        self.advice: dict[str, str] = {}
+        self.disturbed: dict[str, set[str]] = {}
         self.stuck = self.broken = False
 
     def boot(self, spec: HostSpec) -> None:
@@ -46,6 +48,21 @@ class NotingHosts:
 
     def announce_interruption(self, instance_id: str, iso_time: str) -> None:
         self.notices[instance_id] = iso_time
+
+    def announce_rebalance(self, instance_id: str, iso_time: str) -> None:
+        self.advice[instance_id] = iso_time
+
+    def disturb(self, instance_id: str, kind: str) -> None:
+        self.disturbed.setdefault(instance_id, set()).add(kind)
+
+    def heal(self, instance_id: str, kind: str) -> None:
+        self.disturbed[instance_id].discard(kind)
+
+    def disturbances(self, instance_id: str) -> tuple[str, ...]:
+        return tuple(self.disturbed.get(instance_id, ()))
+
+    def swallows(self, port: int) -> bool:
+        return False
 
 
 class World:

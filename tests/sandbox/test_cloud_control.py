@@ -172,6 +172,8 @@ def test_the_control_requests_do_what_they_say(world: World, connection: http.cl
     assert control(connection, "quota", {"code": "L-7212CCBC", "value": 20_000}) == (200, {})
     status, told = control(connection, "interrupt", {"instance_id": instance_id, "notice_seconds": 60})
     assert (status, told) == (200, {"time": world.hosts.notices[instance_id]})
+    status, told = control(connection, "rebalance", {"instance_id": instance_id})
+    assert (status, told) == (200, {"time": world.hosts.advice[instance_id]})
     assert control(connection, "kill", {"instance_id": instance_id}) == (200, {})
     world.wait([instance_id], "terminated")
 

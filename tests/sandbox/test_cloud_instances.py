@@ -346,6 +346,20 @@ def test_spot_requests_follow_their_instances(world: World) -> None:
     assert status() == ("closed", "instance-terminated-by-user")
 
 
+def test_a_cancelled_spot_request_leaves_its_instance_running(world: World) -> None:
+    (instance_id,) = world.run(1)
+    world.wait([instance_id], "running")
+    mine = [{"Name": "instance-id", "Values": [instance_id]}]
+    (request,) = world.ec2.describe_spot_instance_requests(Filters=mine)["SpotInstanceRequests"]
+    world.ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=[request["SpotInstanceRequestId"]])
+    (request,) = world.ec2.describe_spot_instance_requests(Filters=mine)["SpotInstanceRequests"]
+    assert (request["State"], request["Status"]["Code"]) == ("cancelled", "request-canceled-and-instance-running")
+    assert world.state(instance_id) == "running"
+    unknown = {"SpotInstanceRequestIds": ["sir-00000000"]}
+    code = refusal(lambda: world.ec2.cancel_spot_instance_requests(**unknown))[0]
+    assert code == "InvalidSpotInstanceRequestID.NotFound"
+
+
 @pytest.mark.parametrize("operation", ["create_fleet", "request_spot_instances"])
 def test_nothing_launches_machines_that_are_none(world: World, operation: str) -> None:
     orders: dict[str, dict[str, Any]] = {

@@ -122,6 +122,14 @@ def test_an_announced_interruption_is_served_in_both_forms(metadata: Metadata) -
     assert get(metadata, "/latest/meta-data/spot/termination-time") == (200, b"2026-01-02T03:06:05Z")
 
 
+def test_an_advice_to_rebalance_is_served_once_it_is_given(metadata: Metadata) -> None:
+    path = "/latest/meta-data/events/recommendations/rebalance"
+    assert get(metadata, path)[0] == 404
+    metadata.advice = "2026-01-02T03:04:05Z"
+    status, body = get(metadata, path)
+    assert (status, json.loads(body)) == (200, {"noticeTime": "2026-01-02T03:04:05Z"})
+
+
 def test_role_credentials_that_cannot_be_had_are_an_error_of_the_service(metadata: Metadata) -> None:
     metadata.spec = replace(SPEC, role_name="gone")
     assert get(metadata, "/latest/meta-data/iam/security-credentials/gone")[0] == 500
@@ -177,6 +185,13 @@ def test_a_host_meets_its_own_metadata_and_its_own_notice_over_http(world: World
     assert fetch(other["address"], "meta-data/instance-id") == (200, other["instance_id"].encode())
     document = json.loads(fetch(node.address, "dynamic/instance-identity/document")[1])
     assert (document["instanceId"], document["region"]) == (node.instance_id, "us-east-1")
+    advice = "meta-data/events/recommendations/rebalance"
+    assert fetch(node.address, advice)[0] == 404
+    time = control.rebalance(world.home, node.instance_id)
+    status, body = fetch(node.address, advice)
+    assert (status, json.loads(body)) == (200, {"noticeTime": time})
+    assert fetch(other["address"], advice)[0] == 404
+    assert world.state(node)[0] == "running"
     notice = "meta-data/spot/instance-action"
     assert fetch(node.address, notice)[0] == 404
     control.interrupt(world.home, node.instance_id, notice_seconds=2)

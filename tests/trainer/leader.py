@@ -27,7 +27,9 @@ SCORES = Scores(top1=50.0, top5=90.0, loss=1.5, images=103)
 
 def reporter(folder: Path) -> Reporter:
     """Return what speaks for rank 0, with its files in `folder`."""
-    node = Node(0, 1, 0, 1, 1, "cpu", folder, folder / "progress.jsonl", folder / "stop", folder / "logs", RUN)
+    node = Node(
+        0, 1, 0, 1, 1, "cpu", folder, folder / "progress.jsonl", folder / "stop", folder / "save", folder / "logs", RUN
+    )
     return Reporter(SIXTEEN, node, World(0, 1, torch.device("cpu")), 1)
 
 

@@ -47,9 +47,9 @@ def raw(root: Path, count: int, side: int = 20) -> NDArray[np.uint8]:
     return pixels
 
 
-def encode(root: Path, bodies: list[bytes], width: int = 60, height: int = 40) -> None:
-    """Pack files that claim to be images of one size as the training split of the data set `root`."""
-    with pack.Writer(root / pack.TRAIN) as writer:
+def encode(root: Path, bodies: list[bytes], split: str = pack.TRAIN, width: int = 60, height: int = 40) -> None:
+    """Pack files that claim to be images of one size as a split of the data set `root`."""
+    with pack.Writer(root / split) as writer:
         for number, body in enumerate(bodies):
             writer.add(body, number % 10, width, height, f"some/{number}.jpg")
     (root / pack.DATASET).write_text(json.dumps({"name": "some", "classes": 10}))

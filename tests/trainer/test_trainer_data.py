@@ -65,7 +65,7 @@ def test_padded_images_keep_their_size_and_are_moved_by_the_padding_at_most(tmp_
 
 def test_square_validation_takes_the_middle_of_every_image_once(stripes: Path) -> None:
     split = images(stripes).split("", pack.VALIDATION)
-    items = loader.eval_items(split, size=16, batch=10, rect_multiple=0, folder="")
+    items = loader.eval_items(split, size=16, batch=10, rect_multiple=0, folder="", border=1.14)
     assert sorted(index for item in items for index in item.indices) == list(range(len(split)))
     assert {(item.height, item.width, item.short) for item in items} == {(16, 16, 18)}
     assert max(len(item.indices) for item in items) == 10
@@ -73,7 +73,7 @@ def test_square_validation_takes_the_middle_of_every_image_once(stripes: Path) -
 
 def test_rectangular_validation_keeps_the_aspect_ratio_of_its_batch(stripes: Path) -> None:
     split = images(stripes).split("", pack.VALIDATION)
-    items = loader.eval_items(split, size=16, batch=10, rect_multiple=4, folder="")
+    items = loader.eval_items(split, size=16, batch=10, rect_multiple=4, folder="", border=1.14)
     assert sorted(index for item in items for index in item.indices) == list(range(len(split)))
     aspects = split.widths / split.heights
     for item in items:

@@ -16,6 +16,7 @@ from tests.trainer.zygote import ROOT, Zygote, logs, progress
 from trainer import compress, memory, notices, precision, world
 from trainer.errors import TrainerError
 from trainer.recipes.imagenet18 import EIGHT, SIXTEEN
+from trainer.recipes.imagenet18_sandbox import SIXTEEN as SANDBOX
 from trainer.recipes.imagenet_21ep import EIGHT as TWENTY_ONE
 
 VOLTA, AMPERE, HOPPER = (7, 0), (8, 0), (9, 0)
@@ -68,11 +69,13 @@ def test_messages_are_one_on_gloo_and_small_inside_a_machine() -> None:
 
 def test_a_gpu_computes_at_once_what_was_seen_to_fit() -> None:
     at_128, at_288 = EIGHT.data[1], EIGHT.data[-1]
-    assert memory.limit(EIGHT, at_128, None) == 0  # a CPU: no limit
+    assert memory.limit(EIGHT, at_128, None) == 128  # a CPU, in 32 bit
+    assert memory.limit(SANDBOX, SANDBOX.data[0], None) == 0  # so small that all fits
     assert memory.limit(EIGHT, at_128, 16) == 256
     assert memory.limit(EIGHT, at_288, 15.7) == 128
     assert memory.limit(EIGHT, at_288, 80) == 640
-    assert memory.limit(TWENTY_ONE, TWENTY_ONE.data[-1], 16) == 128  # written for 32 GiB, and nobody saw less to fit
+    assert memory.limit(TWENTY_ONE, TWENTY_ONE.data[2], 31.7) == 256  # written for 32 GiB
+    assert memory.limit(TWENTY_ONE, TWENTY_ONE.data[2], 16) == 128
     assert memory.limit(SIXTEEN, SIXTEEN.data[0], 16) == 192  # what fits at 224 pixels fits at 128
 
 

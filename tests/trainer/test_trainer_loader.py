@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.trainer.pictures import encode, encoded, photo, raw
 from trainer.data import crops, loader, pack
-from trainer.data.loader import TrainItem
+from trainer.data.loader import EvalItem, TrainItem
 from trainer.data.workers import Batch
 from trainer.errors import TrainerError
 
@@ -78,6 +78,14 @@ def test_the_next_image_stands_in_for_one_that_cannot_be_decoded(tmp_path: Path,
     assert same(stands, found)
     assert of.damage.fresh() == ["train image 2 (some/2.jpg)", "train image 5 (some/5.jpg)"]
     assert of.damage.fresh() == []
+
+
+def test_a_validation_image_that_cannot_be_decoded_has_no_right_answer(tmp_path: Path) -> None:
+    bodies = files(6)
+    bodies[2] = bodies[2][:300]
+    encode(tmp_path, bodies, pack.VALIDATION)
+    batch = images(tmp_path)[EvalItem((1, 2, 3), 20, 20, 22, "")]
+    assert (batch.labels.tolist(), len(batch.replaced)) == ([1, loader.UNKNOWN, 3], 1)
 
 
 def test_an_image_of_another_size_than_the_index_says_is_replaced(tmp_path: Path) -> None:

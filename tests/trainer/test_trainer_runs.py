@@ -151,7 +151,49 @@ def test_the_same_weights_score_the_same_on_any_number_of_ranks_and_count_each_i
 
 def test_checkpoints_are_also_taken_by_the_clock(zygote: Zygote, stripes: Path, tmp_path: Path) -> None:
     assert zygote.train(tmp_path, 2, *command(stripes, "--checkpoint-seconds", "0", "--epochs", "1")) == [0, 0]
-    assert [line["checkpoint_step"] for line in progress(tmp_path, "checkpoint")] == [1, 2, 3, 3]
+    assert [line["checkpoint_step"] for line in progress(tmp_path, "checkpoint")] == [1, 2, 3]
+
+
+def test_where_the_ranks_word_comes_a_step_late_each_checkpoint_is_taken_once(
+    zygote: Zygote, stripes: Path, tmp_path: Path
+) -> None:
+    """As on a GPU: asked for at step 1 and taken at 2, asked for at 3, the last of the epoch, and taken there."""
+    flags = command(stripes, "--checkpoint-seconds", "0", "--epochs", "1")
+    assert zygote.train(tmp_path, 2, *flags, target="late:main") == [0, 0], logs(tmp_path)
+    assert [line["checkpoint_step"] for line in progress(tmp_path, "checkpoint")] == [2, 3]
+
+
+def test_a_stop_in_the_last_step_of_an_epoch_does_not_wait_for_the_evaluation(
+    zygote: Zygote, stripes: Path, tmp_path: Path
+) -> None:
+    def asks(rank: int) -> dict[str, str]:
+        return {"STOP_AFTER": "3"} if rank == 1 else {}
+
+    assert zygote.train(tmp_path, 2, *command(stripes), env=asks, target="late:main") == [STOPPED] * 2, logs(tmp_path)
+    assert progress(tmp_path, "eval") == []
+    assert progress(tmp_path)[-1]["step"] == 3
+
+
+def test_a_validation_image_that_cannot_be_decoded_counts_as_not_recognised(
+    zygote: Zygote, stripes: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(stripes, tmp_path / "data")
+    spoil(tmp_path / "data", range(43), split=pack.VALIDATION)  # the other sixty can be decoded
+    flags = command(tmp_path / "data", "--epochs", "1", "--max-corrupt", "0.5")
+    assert zygote.train(tmp_path, 2, *flags) == [0, 0], logs(tmp_path)
+    (line,) = progress(tmp_path, "eval")
+    assert line["images"] == 103
+    assert line["top5"] <= 100 * 60 / 103
+
+
+def test_a_checkpoint_is_taken_when_any_node_is_asked_for_it_and_the_training_goes_on(
+    zygote: Zygote, stripes: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "save").touch()
+    assert zygote.train(tmp_path, 2, *command(stripes, "--epochs", "1")) == [0, 0]
+    assert [line["checkpoint_step"] for line in progress(tmp_path, "checkpoint")] == [1, 3]
+    assert not (tmp_path / "1" / "save").exists(), "it was heard"
 
 
 def test_a_checkpoint_of_another_training_is_refused_in_one_line(
@@ -174,13 +216,13 @@ def test_a_torn_newest_checkpoint_is_passed_over(zygote: Zygote, stripes: Path, 
     assert_same(newest(tmp_path).state, newest(whole).state)
 
 
-def spoil(data: Path, indices: Sequence[int]) -> None:
-    """Make training images of the data set undecodable."""
-    split = pack.open_split(data / "train")
-    with (data / "train" / "images.bin").open("r+b") as images:
+def spoil(data: Path, indices: Sequence[int], split: str = pack.TRAIN) -> None:
+    """Make images of the data set undecodable."""
+    found = pack.open_split(data / split)
+    with (data / split / pack.IMAGES).open("r+b") as images:
         for index in indices:
-            images.seek(int(split.offsets[index]))
-            images.write(bytes(int(split.lengths[index])))
+            images.seek(int(found.offsets[index]))
+            images.write(bytes(int(found.lengths[index])))
 
 
 def test_an_image_that_cannot_be_decoded_is_named_and_the_training_goes_on(
@@ -202,7 +244,7 @@ def test_when_one_rank_fails_all_end_at_once_and_only_that_one_says_why(
     spoil(tmp_path / "data", order.permutation(0, 0, TRAIN)[1:20:4].tolist())  # five that rank 1 computes first
     assert zygote.train(tmp_path, 4, *command(tmp_path / "data")) == [1, 2, 1, 1], logs(tmp_path)
     texts = [(tmp_path / str(rank) / "log").read_text() for rank in range(4)]
-    assert ["5 of 32 images cannot be decoded, more than 0.10%" in text for text in texts] == [
+    assert ["5 of 400 images cannot be decoded, more than 0.10%" in text for text in texts] == [
         False,
         True,
         False,

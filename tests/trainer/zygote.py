@@ -57,6 +57,7 @@ class Zygote:
                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo",
                 "ORCH_DEVICE": "cpu", "ORCH_NUM_NODES": world, "ORCH_CHECKPOINT_DIR": own / "checkpoints",
                 "ORCH_PROGRESS_FILE": own / "progress.jsonl", "ORCH_STOP_FILE": own / "stop",
+                "ORCH_SAVE_FILE": own / "save",
             }  # fmt: skip
             settings = {name: str(value) for name, value in contract.items()} | dict(env(rank))
             ranks.append({"target": target, "argv": arguments, "env": settings, "log": str(own / "log")})

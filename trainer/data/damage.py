@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from trainer.errors import TrainerError
 
-SHARE = 0.001  # of the images read
+SHARE = 0.001  # of the images of a split
 FEW = 3  # different ones that are borne whatever their share, unless it is 0
 
 
@@ -20,31 +20,23 @@ def borne(share: float, images: int) -> int:
 
 
 class Damage:
-    """What one rank has met while training.
-
-    An image met again in a later epoch counts again, since all images read do; a few different ones are a few however
-    often they are met.
-    """
+    """What one rank has met while training; an image met again, in another epoch or another size, counts once."""
 
     def __init__(self, share: float = SHARE) -> None:
         self._share = share
-        self._read = self._met = 0
         self._names: dict[str, None] = {}
         self._told = 0
 
-    def note(self, read: int, names: Sequence[str]) -> None:
-        """Count `read` images, of which those called `names` were replaced by others.
+    def note(self, names: Sequence[str], images: int) -> None:
+        """Note images called `names`, of a split of `images`, that could not be decoded.
 
-        Raises TrainerError once more were than are `borne`.
+        Raises TrainerError once more were met than of these are `borne`.
         """
-        self._read += read
-        self._met += len(names)
         self._names.update(dict.fromkeys(names))
-        few = FEW if self._share else 0
-        if len(self._names) > few and self._met > self._share * self._read:
-            first = "; ".join(list(self._names)[:FEW])
+        if len(self._names) > borne(self._share, images):
+            first, count = "; ".join(list(self._names)[:FEW]), len(self._names)
             raise TrainerError(
-                f"{self._met:,} of {self._read:,} images cannot be decoded, more than {self._share:.2%}: {first}; ...",
+                f"{count:,} of {images:,} images cannot be decoded, more than {self._share:.2%}: {first}; ...",
                 "copy or pack the data set again; `python -m trainer pack` says what cannot be read in the source",
             )
 

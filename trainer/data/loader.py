@@ -19,7 +19,7 @@ from trainer.data.crops import Ints
 from trainer.data.gather import Gathered, gather
 from trainer.data.workers import Batch, ahead
 
-BORDER = 1.14  # before a centre crop the short side is this much longer than the crop
+UNKNOWN = -1  # the label of a validation image that cannot be decoded: no answer is right
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,15 @@ class Images:
             found = self._shifted(source, item)
         else:
             found = self._cropped(source, item)
-        return Batch(found.images, torch.from_numpy(source.labels[found.indices]), found.replaced)
+        labels = source.labels[found.indices]
+        if isinstance(item, EvalItem):  # what cannot be decoded was not recognised; no other is scored in its place
+            labels = np.where(found.indices == np.array(item.indices), labels, UNKNOWN)
+        return Batch(found.images, torch.from_numpy(labels), found.replaced)
+
+    def note(self, batch: Batch) -> None:
+        """Note what of `batch` could not be decoded. Raises TrainerError once that is too much."""
+        if batch.replaced:
+            self.damage.note(batch.replaced, max((len(split) for split in self._packs.values()), default=0))
 
     def _cropped(self, source: pack.Pack, item: TrainItem) -> Gathered:
         def boxes(at: Ints) -> Ints:
@@ -115,12 +123,12 @@ def batches(
     if workers:
         made = ahead(images, items, workers=workers, pin=pin)
     for batch in made:
-        images.damage.note(len(batch.labels), batch.replaced)
+        images.note(batch)
         yield batch.images, batch.labels
 
 
 def eval_items(
-    source: pack.Pack, *, size: int, batch: int, rect_multiple: int, folder: str, border: float = BORDER
+    source: pack.Pack, *, size: int, batch: int, rect_multiple: int, folder: str, border: float
 ) -> list[EvalItem]:
     """Return items that hold every image of the validation split `source` once, `batch` at most in each.
 

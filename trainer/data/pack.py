@@ -169,6 +169,10 @@ def describe(root: Path) -> dict[str, Any]:
     """Return `dataset.json` of the data set at `root`. Raises TrainerError when there is none."""
     if not root.is_dir():
         raise TrainerError(f"no data in {root}: no such folder", _HINT)
+    if not (root / DATASET).is_file():
+        raise TrainerError(
+            f"no data in {root}: it has no {DATASET}", f"where it was being packed, finish that; {_HINT}"
+        )
     try:
         value = json.loads((root / DATASET).read_text())
         return {**value, "classes": int(value["classes"]), "name": str(value["name"])}

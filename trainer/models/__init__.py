@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trainer.errors import TrainerError
 from trainer.models import preact, resnet, wide
 
+SHAPES_COMPILED = 128  # image sizes times shares times parts, or aspect ratios; torch's own limit is 8
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {**resnet.NETWORKS, **preact.NETWORKS, **wide.NETWORKS}
 
 
@@ -22,6 +23,14 @@ def build(name: str, classes: int) -> nn.Module:
     if name not in NETWORKS:
         raise TrainerError(f"there is no network {name!r}", f"choose one of {', '.join(NETWORKS)}")
     return NETWORKS[name](classes)
+
+
+def compile_in_place(network: nn.Module) -> None:
+    """Have `network` compiled for each shape of batch it is called with."""
+    from torch._dynamo import config
+
+    config.recompile_limit = SHAPES_COMPILED
+    network.compile(dynamic=False)
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

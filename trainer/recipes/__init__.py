@@ -34,16 +34,25 @@ def find(name: str, scale: str, ranks: int, *, table: int | None = None, keep: K
     published training, whose batches and learning rates stay, and whose share per GPU was seen to fit.
     Raises TrainerError when the recipe has no such scale or table.
     """
-    scales = RECIPES[name]
-    if scale not in scales:
-        raise TrainerError(f"{name} has no {scale} scale", f"leave --scale out: it has {', '.join(scales)}")
-    tables = {chosen.gpus: chosen for chosen in scales[scale]}
+    tables = {chosen.gpus: chosen for chosen in _tables(name, scale)}
     if table is not None and table not in tables:
         counts = ", ".join(str(gpus) for gpus in tables)
         raise TrainerError(f"{name} has no table for {table} GPUs", f"give --table one of {counts}, or leave it out")
     smaller = [gpus for gpus in tables if gpus <= ranks]
     chosen = tables[table or max(smaller, default=min(tables))]
     return replace(chosen, ranks=ranks, keep=keep, rule=_rule(chosen, ranks, keep, asked=table is not None))
+
+
+def largest(name: str, scale: str) -> Recipe:
+    """Return the table of a recipe for most GPUs. Raises TrainerError when the recipe has no such scale."""
+    return max(_tables(name, scale), key=lambda table: table.gpus)
+
+
+def _tables(name: str, scale: str) -> tuple[Recipe, ...]:
+    scales = RECIPES[name]
+    if scale not in scales:
+        raise TrainerError(f"{name} has no {scale} scale", f"leave --scale out: it has {', '.join(scales)}")
+    return scales[scale]
 
 
 def _rule(table: Recipe, ranks: int, keep: Keep, *, asked: bool) -> str:

@@ -1,0 +1,170 @@
+"""Which members of a gang are lost or about to be, and what that would mean if nothing could be done about it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from orchestrator.core.beacon import Beacon
+from orchestrator.core.facts import EC2_INTERRUPTED, Facts, Instance
+from orchestrator.core.gang import Gang
+from orchestrator.core.ledger import LedgerState, Verdict
+from orchestrator.core.units import format_duration, parse_time
+
+# EC2 may not show a new instance for a while (eventual consistency); until then absence is not death.
+INVISIBLE_GRACE = timedelta(minutes=2)
+BOOT_LIMIT = timedelta(minutes=15)
+FIRST_BEACON_LIMIT = timedelta(minutes=20)
+# Whoever is silent for so long is lost, whatever SSH says.
+SILENCE_LIMIT = timedelta(minutes=2)
+# Agents speak every 3 s at least. Who is silent for longer than this is asked by SSH, and who does not answer either
+# while the others are heard is lost, once the training has found its pace: machines that boot or load answer slowly.
+SUSPECT_AFTER = timedelta(seconds=4.5)
+CONDEMNED_AFTER = timedelta(seconds=8)
+SETTLED_IN = timedelta(seconds=90)
+LAST_LINES = 20
+
+ENDED: frozenset[str] = frozenset({"exited", "lost"})
+RESUME = "`orch resume` goes on from the last checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """One lost member. `verdict` is how the run ends where it cannot be replaced.
+
+    `interrupted`: EC2 takes it or took it (`noticed`: it is still there). `ended`: somebody ended it on purpose, which
+    is obeyed. `unfit`: it never came to work, so the same elsewhere is of no use. `lost`: everything else.
+    """
+
+    kind: Literal["interrupted", "lost", "unfit", "ended"]
+    verdict: Verdict
+    noticed: bool = False
+
+
+def find_lost(ledger: LedgerState, gang: Gang, facts: Facts) -> dict[str, Lost]:
+    """Return the lost members of the current generation by instance id, those that are gone already first."""
+    silent = _silent(gang, facts)
+    found: dict[str, Lost] = {}
+    for instance_id in gang.ranks:
+        if not _is_done(gang, instance_id):
+            lost = (
+                _gone(ledger, gang, facts, instance_id)
+                or _unfit(ledger, gang, facts, instance_id)
+                or silent.get(instance_id)
+                or _noticed(gang, instance_id)
+            )
+            if lost is not None:
+                found[instance_id] = lost
+    return dict(sorted(found.items(), key=lambda item: item[1].noticed))
+
+
+def silence(beacon: Beacon, facts: Facts) -> timedelta:
+    """Return how long a node has not been heard of, as far as somebody listened."""
+    return facts.waited_since(parse_time(beacon.time))
+
+
+def suspects(gang: Gang, facts: Facts) -> tuple[str, ...]:
+    """Return the members that have not been heard of for longer than they should."""
+    return tuple(
+        instance_id
+        for instance_id, beacon in gang.latest.items()
+        if silence(beacon, facts) > SUSPECT_AFTER
+        and not _is_done(gang, instance_id)
+        and (item := gang.instances.get(instance_id)) is not None
+        and item.usable
+    )
+
+
+def _is_done(gang: Gang, instance_id: str) -> bool:
+    """Tell whether a member did all its work and saved it: nothing is lost with it any more."""
+    beacon = gang.beacons.get(instance_id)
+    return beacon is not None and beacon.stage == "exited" and beacon.exit_code == 0 and beacon.synced
+
+
+def _gone(ledger: LedgerState, gang: Gang, facts: Facts, instance_id: str) -> Lost | None:
+    instance = gang.instances.get(instance_id)
+    if instance is None:
+        beacon = gang.latest.get(instance_id)
+        if beacon is not None and silence(beacon, facts) <= CONDEMNED_AFTER:
+            return None  # it speaks, so it is EC2's listing that lags
+        launched = ledger.launched
+        new = launched is not None and instance_id in launched.instance_ids
+        if new and launched is not None and facts.server_time - launched.time <= INVISIBLE_GRACE:
+            return None
+        return Lost("lost", Verdict("failed", f"EC2 no longer knows {instance_id}", "launch again"))
+    return None if instance.usable else _ended(gang, instance)
+
+
+def _ended(gang: Gang, instance: Instance) -> Lost:
+    rank = gang.ranks.get(instance.instance_id)
+    who = f"node {rank} ({instance.instance_id}, {instance.zone})"
+    if instance.end_reason in EC2_INTERRUPTED:
+        message = f"EC2 took {who} back: {instance.end_reason}"
+        hint = "`orch resume` launches the gang again from the last checkpoint"
+        return Lost("interrupted", Verdict("interrupted", message, hint, str(instance.end_reason), rank))
+    reasons = {
+        "Client.InstanceInitiatedShutdown": "it shut itself down (its own timer, or a shutdown on the node)",
+        "Client.UserInitiatedShutdown": "somebody terminated it through the API",
+    }
+    why = reasons.get(instance.end_reason or "", instance.end_reason or "EC2 gives no reason")
+    kind: Literal["ended", "lost"] = "ended" if instance.end_reason == "Client.UserInitiatedShutdown" else "lost"
+    return Lost(kind, Verdict("failed", f"{who} is gone: {why}", RESUME, rank=rank))
+
+
+def _unfit(ledger: LedgerState, gang: Gang, facts: Facts, instance_id: str) -> Lost | None:
+    launched = ledger.launched
+    if launched is None or instance_id not in launched.instance_ids:
+        return None
+    rank, node, age = gang.ranks[instance_id], facts.nodes.get(instance_id), facts.server_time - launched.time
+    who = f"node {rank} ({instance_id})"
+    if node is not None and node.boot_failure is not None:
+        lines = tuple(node.boot_failure.strip().splitlines()[-LAST_LINES:])
+        verdict = Verdict("failed", f"{who} did not boot", "see its last lines", "", rank, lines)
+    elif (node is None or not node.host_keys) and age > BOOT_LIMIT:
+        limit = format_duration(BOOT_LIMIT)
+        verdict = Verdict("failed", f"{who} was not ready within {limit}", "check image and network", "", rank)
+    elif instance_id not in gang.latest and facts.waited_since(launched.time) > FIRST_BEACON_LIMIT:
+        verdict = Verdict("failed", f"{who} never reported", "see `orch ssh`", "", rank)
+    else:
+        return None
+    return Lost("unfit", verdict)
+
+
+def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
+    """Return the members that fell silent for good.
+
+    When more than half of a gang is not heard at once the trouble is more likely between us and them, and they are
+    given the whole of the limit.
+    """
+    doubted = suspects(gang, facts)
+    hurry = 2 * len(doubted) <= max(2, gang.size) and _has_pace(gang, facts)
+    found = {}
+    for instance_id in doubted:
+        quiet = silence(gang.latest[instance_id], facts)
+        unanswered = instance_id in facts.unanswered and quiet > CONDEMNED_AFTER and hurry
+        if not unanswered and quiet <= SILENCE_LIMIT:
+            continue
+        rank = gang.ranks[instance_id]
+        how = f"for {format_duration(SILENCE_LIMIT)}" if not unanswered else "and does not answer SSH"
+        message = f"node {rank} ({instance_id}) fell silent {how}"
+        found[instance_id] = Lost("lost", Verdict("failed", message, RESUME, "", rank))
+    return found
+
+
+def _has_pace(gang: Gang, facts: Facts) -> bool:
+    """Tell whether the training makes steps, or has run for so long that it would if it said so."""
+    first = next((b for b in gang.beacons.values() if b.rank == 0 and b.started is not None), None)
+    if first is None or first.started is None:
+        return False
+    return first.progress is not None or facts.server_time.timestamp() - first.started > SETTLED_IN.total_seconds()
+
+
+def _noticed(gang: Gang, instance_id: str) -> Lost | None:
+    beacon = gang.latest.get(instance_id)
+    if beacon is None or beacon.notice is None:
+        return None
+    rank = gang.ranks[instance_id]
+    message = f"EC2 takes node {rank} ({instance_id}) back at {beacon.notice}"
+    return Lost("interrupted", Verdict("interrupted", message, RESUME, "", rank), noticed=True)

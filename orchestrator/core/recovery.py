@@ -1,0 +1,254 @@
+"""What is done about a loss or a failure: who stays, what is launched, when it is not worth it. Pure.
+
+The survivors stay while they are at least half of the gang; then only what is lost is launched, where they are. Else,
+or when there is no room beside them, the whole gang moves: another zone, another type, by the plan's order of offers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from orchestrator.core.actions import Action, Kill, Probe, Terminate
+from orchestrator.core.facts import Facts
+from orchestrator.core.gang import Gang
+from orchestrator.core.health import ENDED, Lost, find_lost, suspects
+from orchestrator.core.launching import launch_failed
+from orchestrator.core.ledger import LedgerState, Recovery, Verdict
+from orchestrator.core.plan import BOOT_ALLOWANCE
+from orchestrator.core.spec import RunSpec
+from orchestrator.core.units import format_duration, format_usd
+from orchestrator.core.verdict import find_ending, find_failure
+
+# Recoveries in a row after which training did not begin again: whatever is wrong, one more does not mend it.
+FRUITLESS = 5
+# After the training was made to end its nodes get so long to put logs and checkpoints into S3.
+SYNC_ALLOWANCE = timedelta(seconds=20)
+# An instance that EC2 announced to take and did not take is not kept for longer than this.
+OVERDUE = timedelta(minutes=5)
+
+
+def judge(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Recovery | Verdict | None:
+    """Return how this generation ends: with a recovery, or for good (the first verdict holds); None while it goes on.
+
+    A loss comes before a failure: ranks that crash because a peer went away are no error of the user.
+    """
+    if ledger.verdict is not None:
+        return ledger.verdict
+    gang = Gang.of(ledger, facts)
+    if _came_to_its_end(spec, ledger, facts):
+        return Verdict("finished", f"all {spec.num_nodes} nodes finished")
+    lost = find_lost(ledger, gang, facts)
+    if ledger.stop is not None and not ledger.manned:
+        return _stopped_while_unmanned(ledger, facts)
+    if lost:
+        recovery = _recover_from(spec, ledger, gang, facts, lost)
+        # Of those that are only announced the training may still save itself, or come to its end.
+        if isinstance(recovery, Recovery) or not all(item.noticed for item in lost.values()):
+            return recovery
+    if not ledger.manned:
+        return ledger.refused or launch_failed(spec, ledger)
+    ending = find_ending(spec, ledger, gang, facts)
+    failure = find_failure(spec, ledger, gang, facts) if ending is None else None
+    return ending if failure is None else _try_again(spec, ledger, gang, facts, failure)
+
+
+def _came_to_its_end(spec: RunSpec, ledger: LedgerState, facts: Facts) -> bool:
+    """Tell whether the training that a notice was to stop was done before it heard of that: no other need begin."""
+    recovery = ledger.recovery
+    if recovery is None:
+        return False
+    nodes = (facts.nodes.get(i) for i in {*recovery.kept, *recovery.going})
+    said = [node.beacon for node in nodes if node is not None and node.beacon is not None]
+    done = [b for b in said if b.generation == recovery.generation and b.exit_code == 0 and b.synced]
+    return len(done) == spec.num_nodes and all(b.stopped_step is None for b in done)
+
+
+def _stopped_while_unmanned(ledger: LedgerState, facts: Facts) -> Verdict:
+    why = str(ledger.stop.detail.get("reason", "asked to stop")) if ledger.stop is not None else ""
+    kind: Literal["capped", "stopped"] = "stopped"
+    if ledger.stop is not None and ledger.stop.detail.get("cap"):
+        kind = "capped"
+    if ledger.recovery is None and kind == "capped":
+        return Verdict(kind, f"{why}: nothing was launched", "raise the limit")
+    if ledger.recovery is None:
+        return Verdict(kind, "stopped before anything was launched")
+    steps = [b.checkpoint_step for n in facts.nodes.values() if (b := n.beacon) and b.checkpoint_step is not None]
+    newest = f"last checkpoint: step {max(steps)}" if steps else "no checkpoint was saved"
+    return Verdict(kind, f"{why}: while lost nodes were being replaced, {newest}", "`orch resume` goes on from there")
+
+
+def _recover_from(
+    spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts, lost: Mapping[str, Lost]
+) -> Recovery | Verdict:
+    first = next(iter(lost.values()))
+    by_purpose = next((item for item in lost.values() if item.kind == "ended"), None)
+    if by_purpose is not None or ledger.stop is not None:
+        return (by_purpose or first).verdict
+    hopeless = _hopeless(spec, ledger, gang, facts, _boot_time(ledger, gang))
+    if hopeless:
+        return _with_reason(first.verdict, hopeless)
+    survivors = _usable(gang, without=lost)
+    enough = 2 * len(survivors) >= spec.num_nodes
+    if not enough and all(item.kind == "unfit" for item in lost.values()):
+        return first.verdict
+    noticed = {instance_id for instance_id, item in lost.items() if item.noticed}
+    before = ledger.recovery.going if ledger.recovery is not None else ()
+    going = {*noticed, *(() if enough else survivors), *(i for i in before if i not in gang.ranks)}
+    interrupted = any(item.kind == "interrupted" for item in lost.values())
+    return Recovery(
+        generation=ledger.generation,
+        kind="interrupted" if interrupted else "lost",
+        cause="; ".join(item.verdict.message for item in lost.values()),
+        kept=survivors if enough else {},
+        going=tuple(sorted(going)),
+        missing=spec.num_nodes - len(survivors) if enough else spec.num_nodes,
+        offer=ledger.offer or 0,
+        graceful=len(noticed) == len(lost) and _saves_itself(ledger, gang),
+        trained=gang.training,
+        time=facts.server_time,
+    )
+
+
+def _saves_itself(ledger: LedgerState, gang: Gang) -> bool:
+    """Tell whether there is a training that can, or one of the generation before that already does."""
+    before = ledger.recovery
+    return gang.training or (before is not None and before.graceful and not gang.beacons)
+
+
+def _try_again(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts, verdict: Verdict) -> Recovery | Verdict:
+    """Return another start on the same nodes after a failure of the user's code, while there is reason to hope."""
+    tried = sum(item.kind == "failed" for item in ledger.recoveries)
+    if tried >= spec.experiment.retries:
+        return _with_reason(verdict, f"tried again {tried} times already" if tried else "")
+    if not _made_steps(ledger, gang):
+        return _with_reason(verdict, "no step was made since the last start" if tried else "")
+    hopeless = _hopeless(spec, ledger, gang, facts, timedelta())
+    survivors = _usable(gang, without={})
+    if hopeless or len(survivors) < spec.num_nodes:
+        return _with_reason(verdict, hopeless)
+    return Recovery(
+        generation=ledger.generation,
+        kind="failed",
+        cause=verdict.message,
+        kept=survivors,
+        going=(),
+        missing=0,
+        offer=ledger.offer or 0,
+        graceful=False,
+        trained=gang.training,
+        time=facts.server_time,
+    )
+
+
+def _made_steps(ledger: LedgerState, gang: Gang) -> bool:
+    steps = [b.progress.get("step") for b in gang.beacons.values() if b.progress is not None]
+    return any(isinstance(step, int) and step > (ledger.restore_step or 0) for step in steps)
+
+
+def _usable(gang: Gang, without: Mapping[str, object]) -> dict[str, int]:
+    return {
+        instance_id: rank
+        for instance_id, rank in gang.ranks.items()
+        if instance_id not in without and (item := gang.instances.get(instance_id)) is not None and item.usable
+    }
+
+
+def _hopeless(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts, boot: timedelta) -> str:
+    """Return why a recovery is not worth its money, "" when it is."""
+    fruitless = 0
+    for item in (*(r.trained for r in ledger.recoveries), gang.training):
+        fruitless = 0 if item else fruitless + 1
+    if fruitless > FRUITLESS:
+        return f"training did not begin again after {FRUITLESS} recoveries"
+    needed = boot + spec.experiment.checkpoint_grace
+    began = ledger.generation_began or spec.created
+    if facts.server_time - began + needed >= spec.experiment.max_duration:
+        return f"too little is left of max_duration ({format_duration(spec.experiment.max_duration)}) to replace it"
+    cap = spec.experiment.max_cost_micro
+    ahead = facts.cost_per_second * round((needed + timedelta(minutes=1)).total_seconds())
+    if cap is not None and facts.cost_so_far + ahead >= cap:
+        return f"too little is left of max_cost ({format_usd(cap)}) to replace it"
+    return ""
+
+
+def _boot_time(ledger: LedgerState, gang: Gang) -> timedelta:
+    """Return how long it will take until training goes on: as long as it took last time, where that is known."""
+    first = next((b for b in gang.beacons.values() if b.rank == 0), None)
+    if ledger.launched is None or first is None or first.started is None:
+        return BOOT_ALLOWANCE
+    return max(timedelta(), datetime.fromtimestamp(first.started, UTC) - ledger.launched.time)
+
+
+def _with_reason(verdict: Verdict, reason: str) -> Verdict:
+    return replace(verdict, message=f"{verdict.message}; {reason}") if reason else verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """The end of the training of the generation before: what to do for it, and whether the next may begin."""
+
+    actions: tuple[Action, ...] = ()
+    done: bool = True
+
+
+def settle(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Settling:
+    """Return what ends the old training on those who stay or are going.
+
+    One that saves itself gets `checkpoint_grace` for it, unless a rank of it is gone: then no other can save any more.
+    """
+    recovery = ledger.recovery
+    if recovery is None or recovery.time is None:
+        return Settling()
+    usable = {item.instance_id for item in facts.instances if item.usable}
+    old = {
+        i: beacon
+        for i in (*recovery.kept, *recovery.going)
+        if (node := facts.nodes.get(i)) is not None
+        and (beacon := node.beacon) is not None
+        and beacon.generation <= recovery.generation
+    }
+    pending = {i: beacon for i, beacon in old.items() if i in usable and not (beacon.stage in ENDED and beacon.synced)}
+    age, grace = facts.server_time - recovery.time, spec.experiment.checkpoint_grace
+    if not pending or age > grace + SYNC_ALLOWANCE:
+        return Settling()
+    broken = any(i not in usable and beacon.stage not in ENDED for i, beacon in old.items())
+    if recovery.graceful and not broken and age <= grace:
+        return Settling(done=False)
+    busy = {i: b for i, b in pending.items() if b.stage not in ENDED and (i, b.generation) not in facts.killed}
+    kills = tuple(
+        Kill(tuple(i for i, b in busy.items() if b.generation == generation), generation)
+        for generation in sorted({b.generation for b in busy.values()})
+    )
+    return Settling(kills, done=False)
+
+
+def release(ledger: LedgerState, facts: Facts, settled: bool) -> tuple[Action, ...]:
+    """Return the end of machines that are no members any more.
+
+    Those of a gang that moves are needed until they have saved. Those that EC2 announced to take are left to EC2, which
+    does not charge for what it takes within the first hour, but not for ever.
+    """
+    recovery = ledger.recovery
+    if recovery is None or recovery.time is None:
+        return ()
+    members = Gang.of(ledger, facts).ranks
+    needed = {*recovery.kept, *recovery.going}
+    overdue = facts.server_time - recovery.time > OVERDUE
+    strays = []
+    for item in facts.instances:
+        if not item.usable or item.instance_id in members:
+            continue
+        node = facts.nodes.get(item.instance_id)
+        noticed = node is not None and node.beacon is not None and node.beacon.notice is not None
+        if item.instance_id not in needed or (settled and (overdue or not noticed)):
+            strays.append(item.instance_id)
+    return (Terminate(tuple(sorted(strays)), "replaced"),) if strays else ()
+
+
+def probe(ledger: LedgerState, facts: Facts) -> tuple[Action, ...]:
+    """Return the question to nodes that fell silent whether they are still there."""
+    asked = tuple(i for i in suspects(Gang.of(ledger, facts), facts) if i not in facts.answering)
+    return (Probe(asked),) if asked else ()

@@ -1,0 +1,371 @@
+"""A scheduler process: `run.loop` and `run.act` as thinly as they can be said again, over the simulated world.
+
+The real Lease, Ledger, decide, make_bill and request builder are used; only what talks to the outside is put in its
+place. Between any two steps the process may be paused, before and after any effect it may die.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.aws.errors import LaunchRefused
+from orchestrator.core import actions as do
+from orchestrator.core.bill import make_bill
+from orchestrator.core.facts import Facts, Instance, PriceRow, Resource
+from orchestrator.core.ids import client_token, resource_name
+from orchestrator.core.phase import find_phase
+from orchestrator.core.spec import RunSpec
+from orchestrator.errors import OrchError, StaleEpoch, Unreachable
+from orchestrator.run.act import ASK_AGAIN, TRY_AGAIN, Errand
+from orchestrator.run.lease import Lease, Owner
+from orchestrator.run.ledger import Ledger
+from orchestrator.run.loop import LONGEST_BACKOFF
+from orchestrator.run.nodes import newest_step
+from orchestrator.run.observe import Watch, merge
+from orchestrator.run.request import run_instances_request
+from orchestrator.run.userdata import timer_left
+from tests.sim.clock import Body, Crashed
+from tests.sim.store import Listed
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+# Slower than production's, so that a seed takes milliseconds; a tick decides from facts, not from how often it comes.
+QUICK_TICK = 3.0
+CALM_TICK = 10.0
+AFTER_ACTING = 0.5
+POLL = 5.0
+BILL_EVERY = 8.0
+PRICES_EVERY = 60.0
+JUDGED_EVERY = 45.0
+QUICK = frozenset({"launching", "booting", "starting", "recovering", "terminating", "saving", "stopping"})
+
+
+class Client:
+    """The bucket as one scheduler process reaches it: every write is an effect, at which it may die."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def put(self, key: str, body: bytes, *, if_none_match: bool = False, if_match: str | None = None) -> str:
+        """As `Store.put`."""
+        world = self._world
+        label = "s3:" + key.split("/")[2]
+        return world.effect(label, lambda: world.store.put(key, body, if_none_match=if_none_match, if_match=if_match))
+
+    def get(self, key: str) -> bytes:
+        """As `Store.get`."""
+        return self._world.store.get(key)
+
+    def get_with_etag(self, key: str) -> tuple[bytes, str]:
+        """As `Store.get_with_etag`."""
+        return self._world.store.get_with_etag(key)
+
+    def list(self, prefix: str) -> tuple[Listed, ...]:
+        """As `Store.list`."""
+        return self._world.store.list(prefix)
+
+
+class Scheduler:
+    """One scheduler of the run, from its start to its end or death. `body()` is what it does."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self._spec: RunSpec = world.spec
+        client: Any = Client(world)
+        self._client = client
+        self._lease = Lease(client, self._spec.run_id, Owner(name, 1, name))
+        self._ledger = Ledger(client, self._spec.run_id, name)
+        self._reaching: set[Errand] = set()
+        self._reached: set[Errand] = set()
+        self._unanswered: set[str] = set()
+        self._answered: dict[str, float] = {}
+        self._watch = Watch()
+        self._stale = False
+        self.held_until = 0.0
+        self._rows: tuple[PriceRow, ...] = ()
+        self._priced = self._judged = self._billed = -PRICES_EVERY
+        self._cost = (0, 0)
+        self._ends: dict[str, datetime] = {}
+        self.ended = ""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under which it acts."""
+        return self._lease.epoch
+
+    def body(self) -> Body:
+        """Take the lease and work until the generation is closed."""
+        failures = 0
+        try:
+            while True:
+                try:
+                    if not self._lease.epoch:
+                        yield from self._acquire()
+                    if (yield from self._tick()):
+                        break
+                    failures = 0
+                except StaleEpoch:
+                    raise
+                except OrchError as error:
+                    self.world.note("trouble", f"{self.name}: {error.message}")
+                    failures += 1
+                    yield min(LONGEST_BACKOFF, 0.5 * 2**failures)
+            with suppress(OrchError):
+                self._lease.release(self.world.store.server_time())
+            self.ended = "closed"
+        except StaleEpoch as error:
+            self.ended = error.message
+        self.world.ended(self)
+
+    def _acquire(self) -> Body:
+        while not self._lease.try_acquire(self.world.store.server_time()):
+            yield POLL
+            if self._ledger.read().closed:
+                raise StaleEpoch("another scheduler brought this run to its end")
+
+    def _tick(self) -> Generator[float, None, bool]:
+        """Do what is to be done now; tell whether the generation is closed."""
+        self._fence()
+        state = self._ledger.read()
+        facts = self._complete(self._with_cost(self._observe()), state.generation)
+        phase = find_phase(state, facts)
+        if state.closed:
+            return True
+        actions = self.world.decide(self._spec, state, facts)
+        for action in actions:
+            yield from self._breathe()
+            yield from self._perform(action, facts)
+        yield AFTER_ACTING if actions else QUICK_TICK if phase in QUICK else CALM_TICK
+        return False
+
+    def _breathe(self) -> Body:
+        pause = self.world.pause()
+        if pause:
+            self.held_until = self.world.clock.now + pause
+            yield pause
+
+    def _observe(self) -> Facts:
+        world = self.world
+        world.settle()
+        now = world.store.server_time()
+        if not world.store.up:
+            raise Unreachable("S3 does not answer")
+        world.api("describe")
+        world.looked()
+        records = world.store.records
+        seen = [self._with_end(item, records, now) for item in world.ec2.describe(world.behind())]
+        return Facts(
+            server_time=now,
+            instances=merge(seen, records.values()),
+            nodes=dict(world.store.nodes),
+            resources=tuple(world.ec2.resources.values()),
+            recorded={key: item.state for key, item in records.items()},
+            watched_since=self._watch.look(now),
+        )
+
+    def _with_end(self, item: Instance, records: Mapping[str, Instance], now: datetime) -> Instance:
+        if item.usable or item.end_time is not None:
+            return item
+        known = records.get(item.instance_id)
+        end = known.end_time if known else None
+        return replace(item, end_time=end or self._ends.setdefault(item.instance_id, now))
+
+    def _with_cost(self, facts: Facts) -> Facts:
+        now, world = self.world.clock.now, self.world
+        alive = {item.instance_id for item in facts.instances if item.alive}
+        if alive and now - self._priced > PRICES_EVERY:
+            self._fetch_prices()
+            self._priced = now
+        # Production computes the bill on every tick; here, for speed, only where it matters or is to be judged.
+        judged = now - self._judged >= JUDGED_EVERY
+        capped = self._spec.experiment.max_cost is not None
+        if not judged and (not capped or now - self._billed < BILL_EVERY):
+            cost, rate = self._cost
+            return replace(facts, cost_so_far=cost, cost_per_second=rate) if capped else facts
+        self._billed = now
+        bill = make_bill(self._spec.run_id, facts.instances, self._rows, world.market.on_demand(), facts.server_time)
+        if judged:
+            self._judged = now
+            world.billed(facts, self._rows, bill)
+        hourly = sum(line.hours[-1].price for line in bill.instances if line.instance_id in alive)
+        self._cost = bill.high, -(-hourly // 3600)
+        return replace(facts, cost_so_far=self._cost[0], cost_per_second=self._cost[1])
+
+    def _fetch_prices(self) -> None:
+        self.world.api("prices")
+        self._rows = self.world.market.history(self.world.clock.now)
+
+    def _complete(self, facts: Facts, generation: int) -> Facts:
+        if self._stale:
+            raise StaleEpoch("a node obeys a newer scheduler")
+        both = self._reached | self._reaching
+        asked = {item.instance_id for item in self._reaching if item.what == "probe"}
+        self._unanswered &= {item.instance_id for item in facts.instances if item.usable}
+        recent = {i for i, moment in self._answered.items() if self.world.clock.now - moment < ASK_AGAIN}
+        return replace(
+            facts,
+            started=frozenset(e.instance_id for e in both if (e.what, e.generation) == ("start", generation)),
+            stop_sent=any((e.what, e.generation) == ("stop", generation) for e in both),
+            killed=frozenset((e.instance_id, e.generation) for e in both if e.what == "kill"),
+            unanswered=frozenset(self._unanswered),
+            answering=frozenset(asked | recent),
+        )
+
+    def _append(self, kind: Any, what: str, detail: Mapping[str, Any]) -> None:
+        self._ledger.append(kind, what, detail, epoch=self._lease.epoch, now=self.world.store.server_time())
+
+    def _perform(self, action: do.Action, facts: Facts) -> Body:
+        match action:
+            case do.Create():
+                yield from self._create(action)
+            case do.Launch():
+                yield from self._launch(action, facts)
+            case do.Start() | do.Stop() | do.Kill() | do.Probe():
+                self._send(action, facts)
+            case do.Recover():
+                self._append("intent", "recover", action.recovery.to_json())
+            case do.Wish():
+                self._append("wish", action.action, {"reason": action.reason, "cap": True})
+            case do.End():
+                self._append("intent", "end", {"verdict": action.verdict.to_json()})
+            case do.Terminate():
+                yield from self._terminate(action)
+            case do.Record():
+                self.world.effect("s3:record", lambda: self.world.store.record(action.instance))
+            case do.Delete():
+                self._fence()
+                delete = partial(self.world.ec2.delete, action.resource)
+                self.world.effect(f"ec2:delete-{action.resource.kind}", delete)
+            case do.Close():
+                self._close(action)
+
+    def _close(self, action: do.Close) -> None:
+        self._fetch_prices()
+        detail = {"generation": self._ledger.state.generation, "verdict": action.verdict.to_json()}
+        self._append("outcome", "close", detail)
+
+    def _terminate(self, action: do.Terminate) -> Body:
+        if self.world.rules.intents and not set(action.instance_ids) <= self._ledger.terminating:
+            detail = {"instance_ids": list(action.instance_ids), "reason": action.reason}
+            self._append("intent", "terminate", detail)
+            yield from self._breathe()
+        self._fence()
+        self.world.effect("ec2:terminate", lambda: self.world.terminate(action.instance_ids, self.epoch))
+
+    def _create(self, action: do.Create) -> Body:
+        world, name = self.world, resource_name(self._spec.run_id)
+        self._append("intent", "create", {"kind": action.kind, "name": name})
+        yield from self._breathe()
+        self._fence()
+        world.effect(f"ec2:create-{action.kind}", lambda: world.ec2.create(Resource(action.kind, name)))
+
+    def _launch(self, action: do.Launch, facts: Facts) -> Body:
+        spec, world = self._spec, self.world
+        where: dict[str, Any] = {"generation": action.generation, "attempt": action.attempt, "offer": action.offer}
+        where |= {} if action.count is None else {"count": action.count}
+        request = action.request
+        if request is None:
+            began = self._ledger.state.generation_began or facts.server_time
+            timer = timer_left(spec, facts.server_time - began, facts.cost_so_far)
+            request = run_instances_request(
+                spec,
+                spec.offers[action.offer],
+                generation=action.generation,
+                attempt=action.attempt,
+                count=action.count or spec.num_nodes,
+                resources=facts.resources,
+                root_device="/dev/sda1",
+                user_data=str(timer.total_seconds()),
+            )
+            token = client_token(spec.run_id, action.generation, action.attempt)
+            self._append("intent", "launch", where | {"request": request, "token": token})
+            yield from self._breathe()
+        elif not world.rules.tokens:
+            request = {**request, "ClientToken": f"fresh-{world.rng.random()}"}
+        self._fence()
+        try:
+            ids = sorted(world.effect("ec2:launch", lambda: world.launch(request, self.epoch)))
+        except LaunchRefused as error:
+            if error.kind in TRY_AGAIN:
+                raise
+            refusal = {"status": error.kind, "code": error.code, "message": error.message}
+            self._append("outcome", "launch", where | refusal)
+            return
+        yield from self._breathe()
+        self._append("outcome", "launch", where | {"status": "launched", "instance_ids": ids})
+
+    def _fence(self) -> None:
+        self._lease.hold(self.world.store.server_time())
+
+    def _send(self, action: do.Start | do.Stop | do.Kill | do.Probe, facts: Facts) -> None:
+        node, epoch = self.world.node, self.epoch
+        match action:
+            case do.Start():
+                self._start(action, facts)
+            case do.Stop(first, generation):
+                self._reach(Errand("stop", first, generation), lambda: node(first).stop(generation, epoch))
+            case do.Kill(ids, generation):
+                for i in ids:
+                    kill = partial(lambda i: node(i).kill(generation, epoch), i)
+                    self._reach(Errand("kill", i, generation), kill)
+            case do.Probe(ids):
+                self._unanswered -= set(ids)
+                for i in ids:
+                    self._reach(Errand("probe", i, 0), partial(lambda i: node(i).answer(), i))
+
+    def _start(self, action: do.Start, facts: Facts) -> None:
+        if action.generation > 1 and not self._ledger.state.restore_known:
+            step = newest_step(self._client, self._spec.run_id)
+            self._append("intent", "start", {"generation": action.generation, "restore_step": step})
+        self._fence()
+        for i in action.instance_ids:
+            self._reach(Errand("start", i, action.generation), self._start_command(action, i, facts))
+
+    def _start_command(self, action: do.Start, instance_id: str, facts: Facts) -> Callable[[], str]:
+        by_id = {item.instance_id: item for item in facts.instances}
+        ips = tuple(str(by_id[i].private_ip) for i in sorted(action.ranks, key=lambda i: action.ranks[i]))
+        rank, generation, epoch, world = action.ranks[instance_id], action.generation, self.epoch, self.world
+        step = self._ledger.state.restore_step
+        return lambda: world.node(instance_id).start(generation, epoch, rank, ips, step, world.script.upload)
+
+    def _reach(self, errand: Errand, command: Callable[[], str]) -> None:
+        """Send a command by SSH, beside the loop."""
+        world, (what, instance_id, _) = self.world, errand
+        self._reaching.add(errand)
+
+        def arrive() -> None:
+            if world.is_dead(self):
+                return
+            if world.clock.now < self.held_until:
+                world.clock.after(self.held_until - world.clock.now, arrive)
+                return
+            try:
+                world.effect(f"ssh:{what}", command)
+            except Crashed:
+                world.bury(self)
+            except StaleEpoch:
+                self._stale = True
+            except OrchError as error:
+                world.note("trouble", f"{what} {instance_id}: {error.message}")
+                if what == "probe":
+                    self._unanswered.add(instance_id)
+            else:
+                self._came_back(errand)
+            self._reaching.discard(errand)
+
+        world.clock.after(world.rng.uniform(0.3, 2), arrive)
+
+    def _came_back(self, errand: Errand) -> None:
+        """Take in that a node answered."""
+        if errand.what != "probe":
+            self._reached.add(errand)
+            return
+        self._unanswered.discard(errand.instance_id)
+        self._answered[errand.instance_id] = self.world.clock.now
