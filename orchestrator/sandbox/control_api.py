@@ -110,9 +110,7 @@ def _do(cloud: Controlled, method: str, verb: str, asked: dict[str, Any]) -> dic
             return {"time": cloud.rebalance(asked["instance_id"])}
         case ("POST", "credentials"):
             return dict(cloud.role_credentials(asked["role_name"]))
-        case ("POST", _):
-            return {} if _change(cloud, verb, asked) else None
-    return None
+    return {} if method == "POST" and _change(cloud, verb, asked) else None
 
 
 def _change(cloud: Controlled, verb: str, asked: dict[str, Any]) -> bool:
