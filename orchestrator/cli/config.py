@@ -1,21 +1,30 @@
-"""`$ORCH_HOME/config.yaml`: the few settings of AWS that are neither in its own configuration nor in an experiment."""
+"""`$ORCH_HOME/config.yaml`: the few settings that are neither in the AWS configuration nor in an experiment."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.core.settings import Settings
 from orchestrator.errors import BadInput
 
+if TYPE_CHECKING:
+    from orchestrator.run.notify import Targets
+
+S3 = "s3://"
+WEB = ("https://", "http://")
 KEYS = {
     "region": "the region when neither AWS_REGION nor AWS_DEFAULT_REGION is set",
     "ssh_user": "the user of the image that SSH logs in as",
     "ssh_address": "public or private: which address of a node SSH goes to",
     "ssh_cidr": "the addresses SSH is opened to; by default this machine's own",
     "bucket": "the bucket runs are kept in; by default orch-<account>-<region>",
+    "billing": "s3://bucket/prefix of the spot data feed or of a CUR 2.0 export: what --reconcile reads",
     "image": "the image of experiments that name none",
+    "notify_webhook": "the URL of a Slack-compatible webhook that is told how runs go",
+    "notify_command": "a shell command that is run with such news in ORCH_EVENT, ORCH_RUN and ORCH_TEXT",
 }
 
 
@@ -30,6 +39,11 @@ def aws_settings(home: Path, environ: Mapping[str, str]) -> Settings:
     faults += [f"{key}: must be a text" for key, value in values.items() if key in KEYS and not _is_text(value)]
     if values.get("ssh_address", "public") not in ("public", "private"):
         faults.append("ssh_address: must be public or private")
+    if _is_text(billing := values.get("billing", S3)) and not str(billing).startswith(S3):
+        faults.append(f"billing: must be {S3}bucket/prefix")
+    webhook = values.get("notify_webhook", WEB[0])
+    if _is_text(webhook) and not str(webhook).startswith(WEB):
+        faults.append("notify_webhook: must be an https:// URL")
     if faults:
         raise BadInput(
             f"{file}: {len(faults)} fault{'s' * (len(faults) > 1)}", "docs/commands.md", details=tuple(faults)
@@ -43,7 +57,21 @@ def aws_settings(home: Path, environ: Mapping[str, str]) -> Settings:
         ssh_cidr=_optional(values, "ssh_cidr"),
         bucket=_optional(values, "bucket"),
         image=_optional(values, "image"),
+        billing=_optional(values, "billing"),
     )
+
+
+def notify_targets(home: Path) -> Targets:
+    """Return who is told how runs go. A file that cannot be read, or a value that is no text, tells nobody."""
+    from orchestrator.run.notify import Targets
+
+    try:
+        values = _read(home / "config.yaml")
+    except BadInput:
+        return Targets()
+    webhook, command = values.get("notify_webhook"), values.get("notify_command")
+    usable = _is_text(webhook) and str(webhook).startswith(WEB)
+    return Targets(str(webhook) if usable else None, str(command) if _is_text(command) else None)
 
 
 def _read(file: Path) -> dict[object, object]:

@@ -209,6 +209,28 @@ def fault(action: str, code: str, count: int, zone: str | None) -> None:
     click.echo(f"the next {count} calls of {action}{where} fail with {code}")
 
 
+@command.command()
+@click.argument("run", required=False)
+@json_option
+def meter(run: str | None, as_json: bool) -> None:
+    """Show what machines (of RUN, an id, where it is given) have cost by the sandbox's own count, second by second.
+
+    It shares nothing with the bill, which can be held against it: docs/billing.md.
+    """
+    from orchestrator.sandbox import control
+
+    value = control.meter(open_home().path, run)
+    if as_json:
+        _print(value)
+        return
+    for row in value["instances"]:
+        click.echo(
+            f"{row['instance_id']}  {row['instance_type']:<14}  {row['zone']}  {row['lifecycle']:<9}"
+            f"  {row['seconds']:>7} s  ${row['usd']}"
+        )
+    click.echo(f"total ${value['usd']}")
+
+
 def _disturb(instance: str, kind: str, seconds: float | None, *, heal: bool, as_json: bool) -> None:
     """Begin or undo a disturbance, and say so. Raises BadInput for one that does not last."""
     from orchestrator.sandbox import control

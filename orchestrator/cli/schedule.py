@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 @click.option("--cloud", type=click.Choice(CLOUDS), required=True, help="The cloud the run is on.")
 def command(run: str, cloud: str) -> None:
     """Schedule RUN (its whole id) until nothing of it is left, then write its page. Killing it is harmless."""
+    from orchestrator.cli.config import notify_targets
     from orchestrator.run.loop import run_scheduler
+    from orchestrator.run.notify import telling
 
     home = open_home()
     place = open_place(home, cloud)
-    run_scheduler(place.session, place.bucket, home, run, _log)
-    _write_page(place, home, run)
+    with telling(place.session, place.bucket, run, notify_targets(home.path), _log):
+        run_scheduler(place.session, place.bucket, home, run, _log)
+        _write_page(place, home, run)
 
 
 def _log(line: str) -> None:

@@ -3,7 +3,7 @@
 The rule, printed with every bill (`RULE`), is that of facts on EC2 spot billing: per second with a 60-second minimum,
 an hour's price being the one in force when that instance-hour began (AWS, "New spot pricing model", 2017); an instance
 that EC2 itself interrupts within its first hour is not charged (AWS, "Billing for interrupted Spot Instances"), which
-makes the low bound, the seconds used the high one.
+makes the low bound, the seconds used the high one. What is not a machine is estimated (`core.estimates`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
-from orchestrator.core.facts import EC2_INTERRUPTED, Instance, Lifecycle, OnDemandPrice, PriceRow, Volume
+from orchestrator.core.estimates import MINIMUM_SECONDS, S3Use, ebs_charge, ipv4_charge, s3_requests, s3_storage
+from orchestrator.core.facts import EC2_INTERRUPTED, Instance, Lifecycle, OnDemandPrice, PriceRow
 from orchestrator.core.units import MicroUSD, iso, per_hour, usd
 
 RULE = (
@@ -23,11 +23,7 @@ RULE = (
     "the price in force when it began; each hour's line rounded half-even to a micro-dollar; totals are sums of "
     "rounded lines"
 )
-MINIMUM_SECONDS = 60
 HOUR = timedelta(hours=1)
-# gp3 storage in us-east-1, dollars per GiB-month of 30 days (AWS EBS pricing, 2026); an estimate and marked as one.
-GP3_GIB_MONTH: MicroUSD = 80_000
-MONTH_SECONDS = 30 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +38,11 @@ class HourLine:
 
 @dataclass(frozen=True, slots=True)
 class InstanceBill:
-    """The charge of one instance. `low` is 0 where EC2 interrupted it within its first hour, else `usd`."""
+    """The charge of one instance: at most `usd`, at least `low`.
+
+    `low` is 0 where EC2 interrupted it within its first hour or has not said why it ended then, and leaves out hours
+    whose price is not known.
+    """
 
     instance_id: str
     instance_type: str
@@ -70,13 +70,22 @@ class OtherLine:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """Everything a run cost, all generations together. `final` once every instance has ended."""
+    """Everything a run cost, all generations together. `final` once every instance has ended.
+
+    `reconciliation` is what came of holding it against AWS's own files (`core.reconcile`), None where nobody has.
+    """
 
     run_id: str
     instances: tuple[InstanceBill, ...]
     other: tuple[OtherLine, ...]
     final: bool
     on_demand_sources: tuple[str, ...] = ()
+    reconciliation: Mapping[str, Any] | None = None
+
+    @property
+    def machines(self) -> MicroUSD:
+        """The instances alone, high bound."""
+        return sum(i.usd for i in self.instances)
 
     @property
     def low(self) -> MicroUSD:
@@ -86,7 +95,7 @@ class Bill:
     @property
     def high(self) -> MicroUSD:
         """The most it can be; never below the truth."""
-        return sum(i.usd for i in self.instances) + sum(o.usd for o in self.other)
+        return self.machines + sum(o.usd for o in self.other)
 
     @property
     def on_demand(self) -> MicroUSD:
@@ -111,7 +120,7 @@ class Bill:
             "rule": RULE,
             "instances": [_instance_json(item) for item in self.instances],
             "other": [{"kind": o.kind, "id": o.id, "usd": usd(o.usd), "estimate": True} for o in self.other],
-        }
+        } | ({} if self.reconciliation is None else {"reconciliation": dict(self.reconciliation)})
 
 
 def _instance_json(item: InstanceBill) -> dict[str, Any]:
@@ -141,15 +150,16 @@ def make_bill(
     prices: Sequence[PriceRow],
     on_demand: Mapping[str, OnDemandPrice],
     now: datetime,
+    *,
+    s3: S3Use | None = None,
 ) -> Bill:
-    """Return the bill of `instances` (any order, all generations); those still alive are charged up to `now`."""
+    """Return the bill of `instances` (any order, all generations); those still alive are charged up to `now`.
+
+    Without `s3` it has no lines for requests and storage.
+    """
     ordered = sorted(instances, key=lambda i: (i.launch_time, i.generation, i.launch_index, i.instance_id))
     lines = tuple(bill_instance(item, prices, on_demand, now) for item in ordered)
-    other = tuple(
-        OtherLine("ebs", volume.volume_id, ebs_charge(volume, line.seconds))
-        for item, line in zip(ordered, lines, strict=True)
-        for volume in item.volumes
-    )
+    other = _estimates(list(zip(ordered, lines, strict=True)), run_id, s3)
     used = sorted({line.instance_type for line in lines})
     sources = tuple(f"{t}: {on_demand[t].source}, read {iso(on_demand[t].time)}" for t in used if t in on_demand)
     return Bill(run_id, lines, other, all(not item.alive for item in ordered), sources)
@@ -171,14 +181,15 @@ def bill_instance(
     known = True
     hours: list[HourLine] = []
     list_hours: list[MicroUSD] = []
+    low = 0
     for start, used in split_hours(item.launch_time, seconds):
         found = price_in_force(rows, start) if item.lifecycle == "spot" else ceiling
         known = known and found is not None and (item.lifecycle == "spot" or listed is not None)
         price = ceiling if found is None else found
         hours.append(HourLine(start, used, price, per_hour(price, used)))
         list_hours.append(per_hour(ceiling, used))
+        low += 0 if found is None else hours[-1].usd
     charge = sum(line.usd for line in hours)
-    taken_early = item.lifecycle == "spot" and item.end_reason in EC2_INTERRUPTED and seconds <= 3600
     return InstanceBill(
         item.instance_id,
         item.instance_type,
@@ -190,10 +201,30 @@ def bill_instance(
         item.end_reason,
         tuple(hours),
         charge,
-        0 if taken_early else charge,
+        0 if _may_be_free(item, seconds) else low,
         sum(list_hours),
         known,
     )
+
+
+def _may_be_free(item: Instance, seconds: int) -> bool:
+    """Whether AWS waives it, or may: EC2 took it within the first hour, or it ended then and EC2 has not said why."""
+    ended = item.end_reason in EC2_INTERRUPTED or (item.end_time is not None and item.end_reason is None)
+    return item.lifecycle == "spot" and ended and seconds <= 3600
+
+
+def _estimates(billed: Sequence[tuple[Instance, InstanceBill]], run_id: str, s3: S3Use | None) -> tuple[OtherLine, ...]:
+    """Return the lines that are not machines: volumes, addresses, and S3 where its use is known."""
+    found = [OtherLine("ebs", v.volume_id, ebs_charge(v, line.seconds)) for item, line in billed for v in item.volumes]
+    addresses = [(line.instance_id, ipv4_charge(item, line.seconds)) for item, line in billed]
+    found += [OtherLine("ipv4", instance_id, cost) for instance_id, cost in addresses if cost is not None]
+    if s3 is not None and billed:
+        seconds = sum(line.seconds for _, line in billed)
+        ends = [line.start + timedelta(seconds=line.seconds) for _, line in billed]
+        length = int((max(ends) - min(line.start for _, line in billed)).total_seconds())
+        found += [OtherLine("s3-requests", run_id, s3_requests(s3, seconds))]
+        found += [OtherLine("s3-storage", run_id, s3_storage(s3, length))]
+    return tuple(found)
 
 
 def split_hours(start: datetime, seconds: int) -> list[tuple[datetime, int]]:
@@ -205,9 +236,3 @@ def price_in_force(rows: Iterable[PriceRow], moment: datetime) -> MicroUSD | Non
     """Return the price of the last change at or before `moment`, or None when there is none."""
     before = [row for row in rows if row.time <= moment]
     return max(before, key=lambda row: row.time).price if before else None
-
-
-def ebs_charge(volume: Volume, seconds: int) -> MicroUSD:
-    """Return the storage charge of a gp3 volume: per second, at least 60 (AWS EBS pricing)."""
-    exact = Decimal(GP3_GIB_MONTH) * volume.size_gib * max(MINIMUM_SECONDS, seconds) / MONTH_SECONDS
-    return int(exact.to_integral_value(ROUND_HALF_EVEN))

@@ -76,6 +76,7 @@ class Keys:
         self.metrics = f"{self.prefix}metrics.jsonl"
         self.prices = f"{self.prefix}prices.jsonl"
         self.report = f"{self.prefix}report.json"
+        self.reconciliation = f"{self.prefix}reconciliation.json"
         self.report_html = f"{self.prefix}report.html"
 
     def entry(self, seq: int) -> str:

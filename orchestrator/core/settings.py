@@ -12,7 +12,7 @@ class Settings:
 
     `endpoint_url` None means AWS itself; `access_key` None means boto3's own credential chain. `ssh_address` says
     which of an instance's addresses its `sshd` is reached at, `ssh_cidr` from where (None: this machine's address as
-    the cloud sees it).
+    the cloud sees it). `billing` is where AWS leaves its own bill (s3://bucket/prefix).
     """
 
     cloud: str
@@ -26,3 +26,4 @@ class Settings:
     ssh_cidr: str | None = None
     bucket: str | None = None
     image: str | None = None
+    billing: str | None = None

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from orchestrator.core.bill import MINIMUM_SECONDS
+from orchestrator.core.estimates import MINIMUM_SECONDS
 from orchestrator.core.facts import Lifecycle
 from orchestrator.core.units import MicroUSD, per_hour
 

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.core.facts import EC2_INTERRUPTED
-from orchestrator.core.units import format_duration, parse_time, to_micro
+from orchestrator.core.units import format_duration, parse_time, to_micro, usd
+from orchestrator.report.reconcile import mark, show_reconciliation
 from orchestrator.report.text import clean, percent
 
 COLUMNS = (
@@ -20,6 +21,12 @@ COLUMNS = (
 RIGHT = frozenset({"SECONDS", "USD OF EACH HOUR", "USD", "ON-DEMAND"})
 NARROW = frozenset({"INSTANCE", "ZONE", "SECONDS AT PRICE IN FORCE", "USD", "ON-DEMAND"})
 WIDE = 150
+NAMES = {
+    "ebs": "EBS volumes",
+    "ipv4": "public IPv4 addresses",
+    "s3-requests": "S3 requests",
+    "s3-storage": "S3 storage",
+}
 END_REASONS = {
     "Client.UserInitiatedShutdown": "terminated",
     "Client.InstanceInitiatedShutdown": "shut itself down",
@@ -29,22 +36,37 @@ END_REASONS = {
 def show_bill(console: Console, bill: Mapping[str, Any]) -> None:
     """Print a bill (`core.bill.Bill.to_json`): a row for each instance, the other lines, totals, and the rule."""
     state = "bill" if bill.get("final", True) else "bill so far (instances are still there)"
-    console.print(Text(f"{state} of {clean(str(bill['run_id']))}", style="bold"))
+    console.print(Text(f"{state} of {clean(str(bill['run_id']))}{mark(bill)}", style="bold"))
     if not bill["instances"]:
         console.print("  nothing was launched: $0.000000")
         return
     console.print(_instances(bill["instances"], console.width))
-    for item in bill["other"]:
-        about = " (estimate from the list price)" if item.get("estimate") else ""
-        console.print(f"{clean(str(item['kind']))} {clean(str(item['id']))}  ${item['usd']}{about}")
+    for line in _others(bill["other"]):
+        console.print(line)
     console.print(_totals(bill))
     if not all(item.get("price_known", True) for item in bill["instances"]):
         note = "hours marked ? have no recorded price; they are charged at the on-demand price, the most they can cost"
         console.print(Text(note, style="yellow"))
+    if bill.get("reconciliation"):
+        show_reconciliation(console, bill["reconciliation"])
     for source in bill.get("on_demand_sources", ()):
         console.print(Text(f"on-demand price of {clean(str(source))}", style="dim"))
     if bill.get("rule"):
         console.print(Text(f"rule: {clean(str(bill['rule']))}", style="dim"))
+
+
+def _others(items: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each kind of what is not a machine, and of how many it is the sum."""
+    by_kind: dict[str, list[Mapping[str, Any]]] = {}
+    for item in items:
+        by_kind.setdefault(str(item["kind"]), []).append(item)
+    lines = []
+    for kind, same in by_kind.items():
+        amount = usd(sum(to_micro(item["usd"]) for item in same))
+        about = " (estimate from the list price)" if any(item.get("estimate") for item in same) else ""
+        count = f" of {len(same)}" if len(same) > 1 else ""
+        lines.append(f"{clean(NAMES.get(kind, kind))}{count}  ${amount}{about}")
+    return lines
 
 
 def _instances(items: Sequence[Mapping[str, Any]], width: int) -> Table:
@@ -99,7 +121,11 @@ def _totals(bill: Mapping[str, Any]) -> Table:
         "total", f"${bill['spot_usd_high']}", f"for {format_duration(seconds)} of instance time", style="bold"
     )
     if low != high:
-        table.add_row("at least", f"${bill['spot_usd_low']}", "if AWS waives what it interrupted within the first hour")
+        table.add_row(
+            "at least",
+            f"${bill['spot_usd_low']}",
+            "as far as AWS has not said what it waives (taken in the first hour) or its price",
+        )
     table.add_row("on-demand", f"${bill['on_demand_usd']}", "the same seconds at the on-demand price")
     table.add_row("saving", f"${bill['saving']}", percent(saving, on_demand), style="bold green" if saving > 0 else "")
     return table

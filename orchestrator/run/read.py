@@ -17,7 +17,9 @@ from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.observe import Observer
 from orchestrator.run.progress import newest_figures, parse_progress
+from orchestrator.run.reconcile import with_reconciliation
 from orchestrator.run.spec import load_spec
+from orchestrator.run.usage import measure_s3
 from orchestrator.run.view import RunView
 
 
@@ -57,13 +59,16 @@ class Reader:
         on_demand = prices.on_demand_of(self.spec)
         rows = prices.load(self._bucket, self.spec.run_id)
         phase = find_phase(state, facts)
+        # What only an ended run is worth asking for; the scheduler leaves the cents of S3 out as well.
+        s3 = measure_s3(self._bucket, self.spec.run_id, facts) if state.closed else None
+        bill = make_bill(self.spec.run_id, facts.instances, rows, on_demand, facts.server_time, s3=s3)
         closing = [e.time for e in self._ledger.entries if e.action == "close"]
         return RunView(
             spec=self.spec,
             ledger=state,
             facts=facts,
             phase=phase,
-            bill=make_bill(self.spec.run_id, facts.instances, rows, on_demand, facts.server_time),
+            bill=with_reconciliation(self._bucket, bill) if state.closed else bill,
             metrics=newest_figures(lines),
             history=lines if self._history else (),
             scheduler=scheduler if phase not in ENDED else None,

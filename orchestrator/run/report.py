@@ -15,6 +15,7 @@ from orchestrator.errors import NotFound
 from orchestrator.run import prices
 from orchestrator.run.home import Home
 from orchestrator.run.progress import newest_figures, parse_progress
+from orchestrator.run.usage import measure_s3
 from orchestrator.run.view import RunView
 
 
@@ -26,7 +27,8 @@ def write_report(spec: RunSpec, bucket: Bucket, home: Home, state: LedgerState, 
     except NotFound:
         lines = ()
     rows = prices.load(bucket, spec.run_id)
-    bill = make_bill(spec.run_id, facts.instances, rows, prices.on_demand_of(spec), facts.server_time)
+    s3 = measure_s3(bucket, spec.run_id, facts)
+    bill = make_bill(spec.run_id, facts.instances, rows, prices.on_demand_of(spec), facts.server_time, s3=s3)
     view = RunView(
         spec=spec,
         ledger=state,

@@ -21,6 +21,8 @@ from moto.ec2.models import ec2_backends
 from moto.ec2.models.instances import Instance, InstanceState
 from moto.ssm.models import Parameter, ssm_backends
 
+from orchestrator.core.ids import TAG_RUN
+from orchestrator.core.units import iso, usd
 from orchestrator.errors import NotFound, OrchError
 from orchestrator.sandbox import catalogue, control_api, s3_api
 from orchestrator.sandbox.boundary import Hosts
@@ -29,6 +31,7 @@ from orchestrator.sandbox.ec2_backend import Machine, SandboxEC2Backend
 from orchestrator.sandbox.faults import Faults
 from orchestrator.sandbox.http_server import Server
 from orchestrator.sandbox.lifecycle import Lifecycle
+from orchestrator.sandbox.meter import Life, PriceAt, Reading, read_meter
 from orchestrator.sandbox.price_list import ON_DEMAND
 from orchestrator.sandbox.prices import SpotMarket
 from orchestrator.sandbox.quotas_api import Quotas
@@ -217,6 +220,22 @@ class SandboxCloud:
             "instances": machines,
         }
 
+    def meter(self, run: str | None = None) -> dict[str, Any]:
+        """Return what each machine (of `run`, an id, if given) has cost by the sandbox's own count (`meter`)."""
+        now = datetime.now(UTC)
+        with self._ec2.lock:
+            lives = [replace(life) for life in self._lifecycle.lives]
+            runs = {life.instance_id: self._ec2.tags.get(life.instance_id, {}).get(TAG_RUN, "") for life in lives}
+        lives = [life for life in lives if run is None or runs[life.instance_id] == run]
+        readings = [read_meter(life, self._feed(life), now) for life in lives]
+        rows = [_metered(life, reading, runs[life.instance_id]) for life, reading in zip(lives, readings, strict=True)]
+        return {"time": iso(now), "usd": usd(sum(reading.usd for reading in readings)), "instances": rows}
+
+    def _feed(self, life: Life) -> PriceAt:
+        if not life.spot:
+            return lambda moment: ON_DEMAND[life.instance_type]
+        return partial(self._ec2.market.price, life.instance_type, life.zone)
+
     def _take(self, machine: Machine) -> None:
         if machine.instance.state in _TAKEABLE:
             machine.spot_status = "instance-terminated-no-capacity"
@@ -256,6 +275,22 @@ def _summary(machine: Machine) -> dict[str, Any]:
         "zone": item.placement.zone,
         "lifecycle": "spot" if machine.spot_request else "on-demand",
         "launch_time": _iso(item.launch_time),
+    }
+
+
+def _metered(life: Life, reading: Reading, run: str) -> dict[str, Any]:
+    return {
+        "instance_id": life.instance_id,
+        "instance_type": life.instance_type,
+        "zone": life.zone,
+        "lifecycle": "spot" if life.spot else "on-demand",
+        "run": run,
+        "launched": iso(life.launched),
+        "ran": iso(life.ran) if life.ran else None,
+        "ended": iso(life.ended) if life.ended else None,
+        "taken": life.taken,
+        "seconds": reading.seconds,
+        "usd": usd(reading.usd),
     }
 
 

@@ -173,6 +173,14 @@ def fault(home: Path, action: str, code: str, count: int = 1, *, zone: str | Non
         _call(_up(home), "POST", "fault", {"action": action, "code": code, "count": count, "zone": zone})
 
 
+def meter(home: Path, run: str | None = None) -> dict[str, Any]:
+    """Return what the machines (of the run of that id, if given) have cost by the sandbox's own count. Raises NotFound.
+
+    The form is that of `POST /_orch/meter` (control_api).
+    """
+    return _call(_up(home), "POST", "meter", {"run": run})
+
+
 def _up(home: Path) -> State:
     state = states.running(states.sandbox_folder(home))
     if state is None:

@@ -7,6 +7,8 @@ Bodies and answers are JSON. A failure answers `{"error": "<one line>"}` with 40
                                "quotas": {code: vcpus}, "instances": [{"instance_id", "state", "address",
                                "instance_type", "zone", "lifecycle", "launch_time", "end_time",
                                "disturbances": [kind]}]}
+    POST /_orch/meter      {"run": null}     -> {"time", "usd", "instances": [{"instance_id", "instance_type", "zone",
+                               "lifecycle", "run", "launched", "ran", "ended", "taken", "seconds", "usd"}]}
     POST /_orch/interrupt  {"instance_id", "notice_seconds": 120.0}                     -> {"time": "<ISO-8601>"}
     POST /_orch/kill       {"instance_id"}                                              -> {}
     POST /_orch/rebalance  {"instance_id"}                                              -> {"time": "<ISO-8601>"}
@@ -39,6 +41,9 @@ class Controlled(Protocol):
 
     def status(self) -> dict[str, Any]:
         """Return its state as JSON values."""
+
+    def meter(self, run: str | None = None) -> dict[str, Any]:
+        """Return what its machines have cost by its own count."""
 
     def interrupt(self, instance_id: str, notice_seconds: float = 120.0) -> str:
         """Announce the end of an instance and take it after the notice; return the announced time."""
@@ -97,30 +102,38 @@ def _do(cloud: Controlled, method: str, verb: str, asked: dict[str, Any]) -> dic
     match (method, verb):
         case ("GET", "status"):
             return cloud.status()
+        case ("POST", "meter"):
+            return cloud.meter(asked.get("run"))
         case ("POST", "interrupt"):
             return {"time": cloud.interrupt(asked["instance_id"], float(asked.get("notice_seconds", 120.0)))}
-        case ("POST", "kill"):
-            cloud.kill(asked["instance_id"])
         case ("POST", "rebalance"):
             return {"time": cloud.rebalance(asked["instance_id"])}
-        case ("POST", "disturb"):
-            seconds = asked.get("seconds")
-            cloud.disturb(asked["instance_id"], asked["kind"], None if seconds is None else float(seconds))
-        case ("POST", "heal"):
-            cloud.heal(asked["instance_id"], asked["kind"])
-        case ("POST", "fault"):
-            cloud.add_fault(asked["action"], asked["code"], int(asked.get("count", 1)), asked.get("zone"))
-        case ("POST", "clear-faults"):
-            cloud.clear_faults()
-        case ("POST", "quota"):
-            cloud.set_quota(asked["code"], float(asked["value"]))
-        case ("POST", "shutdown"):
-            cloud.shut_down_by_host(asked["instance_id"])
         case ("POST", "credentials"):
             return dict(cloud.role_credentials(asked["role_name"]))
+    return {} if method == "POST" and _change(cloud, verb, asked) else None
+
+
+def _change(cloud: Controlled, verb: str, asked: dict[str, Any]) -> bool:
+    """Carry out a request that has nothing to answer; tell whether there is such one."""
+    match verb:
+        case "kill":
+            cloud.kill(asked["instance_id"])
+        case "disturb":
+            seconds = asked.get("seconds")
+            cloud.disturb(asked["instance_id"], asked["kind"], None if seconds is None else float(seconds))
+        case "heal":
+            cloud.heal(asked["instance_id"], asked["kind"])
+        case "fault":
+            cloud.add_fault(asked["action"], asked["code"], int(asked.get("count", 1)), asked.get("zone"))
+        case "clear-faults":
+            cloud.clear_faults()
+        case "quota":
+            cloud.set_quota(asked["code"], float(asked["value"]))
+        case "shutdown":
+            cloud.shut_down_by_host(asked["instance_id"])
         case _:
-            return None
-    return {}
+            return False
+    return True
 
 
 def _json(status: int, value: dict[str, Any]) -> Reply:

@@ -18,6 +18,7 @@ from typing import Literal
 from moto.ec2.models.instances import Instance, InstanceState, StateReason
 
 from orchestrator.sandbox.boundary import Hosts, HostSpec
+from orchestrator.sandbox.meter import Life
 from orchestrator.sandbox.timers import Timers
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
@@ -38,12 +39,12 @@ _REASONS: dict[Cause, tuple[str, str, str]] = {
 
 @dataclass(slots=True)
 class _Host:
-    """A machine to boot and halt; `turn` keeps a halt from overtaking its boot."""
+    """A machine to boot and halt; `turn` keeps a halt from overtaking its boot. `life` is what the meter reads."""
 
     instance: Instance
     spec: HostSpec
+    life: Life
     turn: threading.Lock = field(default_factory=threading.Lock)
-    ended: datetime | None = None
 
 
 class Lifecycle:
@@ -68,6 +69,7 @@ class Lifecycle:
         self._on_end = on_end
         self._timers = Timers()
         self._known: dict[str, _Host] = {}
+        self.lives: list[Life] = []
 
     def close(self) -> None:
         """Change nothing any more. Hosts stay as they are."""
@@ -79,33 +81,37 @@ class Lifecycle:
 
     def launch(self, instance: Instance, spec: HostSpec) -> None:
         """Make an instance pending; it runs, and its host boots, after the pending time."""
-        self._known[instance.id] = host = _Host(instance, spec)
+        self._known[instance.id] = host = _Host(instance, spec, _life(spec, _aware(instance.launch_time)))
         self._begin(host)
 
     def start(self, instance: Instance) -> None:
         """Boot a stopped instance again."""
         instance._reason, instance.state_reason = "", StateReason()
-        self._begin(self._known[instance.id])
+        host = self._known[instance.id]
+        host.life = _life(host.spec, datetime.now(UTC))
+        self._begin(host)
 
     def end(self, instance: Instance, cause: Cause) -> None:
         """Begin to terminate an instance; one that is going or gone stays as it is."""
         with self._lock:
             if instance.state not in ENDED:
-                self._known[instance.id].ended = _give_reason(instance, cause)
+                self._leave(instance, cause)
                 self._wind_down(instance, "shutting-down", "terminated")
 
     def ended(self, instance: Instance) -> datetime | None:
         """Return when an instance began to end, also where EC2 does not say so; None before."""
-        return self._known[instance.id].ended
+        life = self._known[instance.id].life
+        return life.ended.replace(microsecond=0) if life.ended and instance.state in ENDED else None
 
     def stop(self, instance: Instance, cause: Cause) -> None:
         """Begin to stop an instance that is pending or running."""
         with self._lock:
             if instance.state in {"pending", "running"}:
-                _give_reason(instance, cause)
+                self._leave(instance, cause)
                 self._wind_down(instance, "stopping", "stopped")
 
     def _begin(self, host: _Host) -> None:
+        self.lives.append(host.life)
         host.instance._state = _state("pending")
         self._timers.after(self._pending, partial(self._boot, host))
 
@@ -121,7 +127,14 @@ class Lifecycle:
                 return
             with self._lock:
                 if host.instance.state == "pending":
+                    host.life.ran = datetime.now(UTC)
                     host.instance._state = _state("running")
+
+    def _leave(self, instance: Instance, cause: Cause) -> None:
+        now = datetime.now(UTC)
+        life = self._known[instance.id].life
+        life.ended, life.taken = now, cause == "spot"
+        _give_reason(instance, cause, now)
 
     def _wind_down(self, instance: Instance, through: str, to: str) -> None:
         instance._state = _state(through)
@@ -151,9 +164,15 @@ def _state(name: str) -> InstanceState:
     return InstanceState(name, CODES[name])
 
 
-def _give_reason(instance: Instance, cause: Cause) -> datetime:
+def _life(spec: HostSpec, launched: datetime) -> Life:
+    return Life(spec.instance_id, spec.instance_type, spec.zone, spec.lifecycle == "spot", launched)
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _give_reason(instance: Instance, cause: Cause, now: datetime) -> None:
     code, text, transition = _REASONS[cause]
-    now = datetime.now(UTC).replace(microsecond=0)
     instance._reason = transition.format(time=now.strftime("%Y-%m-%d %H:%M:%S GMT"))
     instance.state_reason = StateReason(f"{code}: {text}", code)
-    return now

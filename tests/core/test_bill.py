@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.bill import bill_instance, ebs_charge, make_bill, price_in_force, split_hours
+from orchestrator.core.bill import bill_instance, make_bill, price_in_force, split_hours
+from orchestrator.core.estimates import ebs_charge
 from orchestrator.core.facts import Instance, OnDemandPrice, PriceRow, Volume
 from tests.core.worlds import T0, at, instance
 

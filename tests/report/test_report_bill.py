@@ -44,7 +44,7 @@ def test_totals_saving_volumes_and_the_rule_are_there() -> None:
     assert "total $7.355111" in text
     assert "on-demand $24.491111" in text
     assert "saving $17.136000 70%" in text
-    assert "ebs vol-0 $0.011111 (estimate from the list price)" in text
+    assert "EBS volumes $0.011111 (estimate from the list price)" in text
     assert " ".join(RULE.split()) in text
 
 

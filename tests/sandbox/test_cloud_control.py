@@ -178,6 +178,25 @@ def test_the_control_requests_do_what_they_say(world: World, connection: http.cl
     world.wait([instance_id], "terminated")
 
 
+def test_the_meter_counts_what_runs_and_forgives_what_was_taken_early(
+    world: World, connection: http.client.HTTPConnection
+) -> None:
+    tagged = [{"ResourceType": "instance", "Tags": [{"Key": "orch:run", "Value": "metered"}]}]
+    kept, taken = world.run(2, TagSpecifications=tagged)
+    bought = world.run(1, InstanceMarketOptions=None, TagSpecifications=tagged)[0]
+    world.wait([kept, taken, bought], "running")
+    world.cloud.kill(taken)
+    _, told = control(connection, "meter", {"run": "metered"})
+    rows = {row["instance_id"]: row for row in told["instances"]}
+    assert rows.keys() == {kept, taken, bought}
+    assert (rows[taken]["taken"], rows[taken]["usd"], rows[taken]["ended"] is None) == (True, "0.000000", False)
+    # m5.large is $0.096 an hour on demand, and 60 seconds are the least that is charged.
+    assert (rows[bought]["seconds"], rows[bought]["usd"]) == (60, "0.001600")
+    assert 0 < float(rows[kept]["usd"]) < 0.0016
+    assert float(told["usd"]) == pytest.approx(sum(float(row["usd"]) for row in told["instances"]))
+    assert control(connection, "meter", {"run": "none"})[1]["instances"] == []
+
+
 @pytest.mark.parametrize(
     ("verb", "body", "status", "word"),
     [

@@ -144,7 +144,7 @@ def test_a_host_is_never_booted_after_its_instance_began_to_end() -> None:
     lifecycle = Lifecycle(
         hosts, lock, pending_seconds=0.5, shutting_down_seconds=0.0, on_end=lambda instance, state: ended.set()
     )
-    instance: Any = SimpleNamespace(id="i-1", state="pending")
+    instance: Any = SimpleNamespace(id="i-1", state="pending", launch_time=datetime.now(UTC))
     spec = HostSpec("i-1", "127.16.0.10", "m5.large", "us-east-1a", "us-east-1", "ami-1", "spot", b"", "", None)
     lifecycle.launch(instance, spec)
     instance.state = "pending"

@@ -1,0 +1,71 @@
+"""What a run costs beside its machines, estimated from list prices and marked so in the bill. Pure.
+
+List prices of us-east-1 (AWS's pages on EBS, VPC and S3 pricing, 2026), micro-dollars. Estimates are on the high side;
+a reconciliation puts AWS's own figures beside them. Traffic between zones has no line: a gang is in one zone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Decimal
+
+from orchestrator.core.facts import Instance, Volume
+from orchestrator.core.units import MicroUSD, per_hour
+
+MINIMUM_SECONDS = 60
+MONTH_SECONDS = 30 * 86_400
+GIB = 2**30
+# gp3 storage, a GiB-month of 30 days.
+GP3_GIB_MONTH: MicroUSD = 80_000
+# A public IPv4 address in use, an hour.
+IPV4_HOUR: MicroUSD = 5_000
+# S3 Standard: a GiB-month; a thousand of PUT, COPY, POST and LIST; a thousand of GET.
+S3_GIB_MONTH: MicroUSD = 23_000
+S3_1000_PUTS: MicroUSD = 5_000
+S3_1000_GETS: MicroUSD = 400
+PART_BYTES = 16 * 2**20
+# What a node (beacon, logs) and the scheduler's looks at it cost at most, in requests of the dearer kind.
+PUTS_A_SECOND = 1
+
+
+@dataclass(frozen=True, slots=True)
+class S3Use:
+    """What a run left in S3 and what its nodes fetched: objects, bytes, and bytes of data sets staged by all nodes."""
+
+    objects: int
+    stored_bytes: int
+    staged_bytes: int
+
+
+def ebs_charge(volume: Volume, seconds: int) -> MicroUSD:
+    """Return the storage charge of a gp3 volume: per second, at least 60 (AWS EBS pricing)."""
+    exact = Decimal(GP3_GIB_MONTH) * volume.size_gib * max(MINIMUM_SECONDS, seconds) / MONTH_SECONDS
+    return _micro(exact)
+
+
+def ipv4_charge(item: Instance, seconds: int) -> MicroUSD | None:
+    """Return what the public address of an instance cost; None when it is known to have none.
+
+    EC2 shows no address of a terminated instance: then it is taken to have had one.
+    """
+    without = item.public_ip is None and item.private_ip is not None
+    return None if without else per_hour(IPV4_HOUR, max(MINIMUM_SECONDS, seconds))
+
+
+def s3_requests(use: S3Use, node_seconds: int) -> MicroUSD:
+    """Return the charge for requests: objects in parts, the nodes' own, and the parts of what was staged."""
+    puts = 2 * use.objects + _parts(use.stored_bytes) + PUTS_A_SECOND * node_seconds
+    return _micro(Decimal(puts * S3_1000_PUTS + _parts(use.staged_bytes) * S3_1000_GETS) / 1000)
+
+
+def s3_storage(use: S3Use, seconds: int) -> MicroUSD:
+    """Return the charge for keeping everything that the run left for `seconds`, its whole length."""
+    return _micro(Decimal(S3_GIB_MONTH) * use.stored_bytes * seconds / (GIB * MONTH_SECONDS))
+
+
+def _parts(size: int) -> int:
+    return -(-size // PART_BYTES)
+
+
+def _micro(exact: Decimal) -> MicroUSD:
+    return int(exact.to_integral_value(ROUND_HALF_EVEN))

@@ -1,0 +1,67 @@
+"""What of a run is worth telling somebody who does not watch it: its end, interruptions, a cap that is near. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.core.facts import EC2_INTERRUPTED
+from orchestrator.core.units import format_duration, format_usd
+from orchestrator.run.view import RunView
+
+Event = Literal["finished", "failed", "interrupted", "cap-near"]
+CAP_PERCENT = (95, 80)
+_GOOD = frozenset({"finished", "stopped"})
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """One message. `key` names it within its run: what was told under a key is not told again."""
+
+    key: str
+    event: Event
+    text: str
+
+
+def news_of(view: RunView, told: Collection[str]) -> list[News]:
+    """Return what `view` has that was not told before."""
+    found = [item for item in (_interruption(view, told), _cap(view), _end(view)) if item is not None]
+    return [item for item in found if item.key not in told]
+
+
+def _interruption(view: RunView, told: Collection[str]) -> News | None:
+    """Tell instances that EC2 took together: the first of them that is new gives the message its key."""
+    taken = [i for i in view.facts.instances if i.end_reason in EC2_INTERRUPTED]
+    fresh = sorted(i.instance_id for i in taken if f"interrupted-{i.instance_id}" not in told)
+    if not fresh:
+        return None
+    which = ", ".join(fresh[:3]) + (f" and {len(fresh) - 3} more" if len(fresh) > 3 else "")
+    text = f"{view.spec.run_id}: EC2 took {len(fresh)} node{'s' * (len(fresh) > 1)} back ({which})"
+    return News(f"interrupted-{fresh[0]}", "interrupted", f"{text}; {_cost(view)}")
+
+
+def _cap(view: RunView) -> News | None:
+    cap = view.spec.experiment.max_cost_micro
+    if cap is None or view.ended:
+        return None
+    for percent in CAP_PERCENT:
+        if view.bill.high * 100 >= cap * percent:
+            text = f"{view.spec.run_id} has cost {format_usd(view.bill.high)}, {percent}% of max_cost {format_usd(cap)}"
+            return News(f"cap-{cap}-{percent}", "cap-near", text)
+    return None
+
+
+def _end(view: RunView) -> News | None:
+    if not view.ended or view.verdict is None or view.ended_at is None:
+        return None
+    kind: Event = "finished" if view.phase in _GOOD else "interrupted" if view.phase == "interrupted" else "failed"
+    took = format_duration(view.ended_at - view.spec.created)
+    said = "" if view.phase in _GOOD else f": {view.verdict.message}"
+    return News(
+        f"end-{view.ledger.generation}", kind, f"{view.spec.run_id} {view.phase} after {took}{said}; {_cost(view)}"
+    )
+
+
+def _cost(view: RunView) -> str:
+    return f"{format_usd(view.bill.high)}, on-demand {format_usd(view.bill.on_demand)}"

@@ -1,0 +1,87 @@
+"""A run on real hosts: its bill beside the sandbox's own meter, and held against a data feed of what EC2 says."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from tests.e2e.recompute import ended, price_at
+from tests.e2e.sandbox_world import World, wait_for
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(300)]
+HEAD = (
+    "#Version: 1.0\n#Fields: Timestamp UsageType Operation InstanceID MyBidID MyMaxPrice MarketPrice Charge Version\n"
+)
+
+
+@pytest.fixture(scope="module")
+def run_id(world: World) -> str:
+    news = f'echo "$ORCH_EVENT $ORCH_RUN" >> {world.home}/news'
+    (world.home / "config.yaml").write_text(json.dumps({"notify_command": news}))
+    world.launch("short", "true")
+    return world.run_id("short")
+
+
+def feed(world: World, run_id: str) -> str:
+    """A data feed of the run, made from what EC2 describes and nothing of the bill. No node lived for an hour."""
+    ec2, lines = world.client("ec2"), []
+    for item in world.instances(run_id):
+        start = item["LaunchTime"]
+        price = price_at(ec2, item["InstanceType"], item["Placement"]["AvailabilityZone"], start)
+        seconds = max(60, math.ceil((ended(item) - start).total_seconds()))
+        charge = price * seconds / 3600
+        lines.append(
+            f"{start:%Y-%m-%d %H:%M:%S} UTC\tSpotUsage:{item['InstanceType']}\tRunInstances:SV001"
+            f"\t{item['InstanceId']}\t{item['SpotInstanceRequestId']}\t24.480 USD\t{price} USD\t{charge:.6f} USD\t1\n"
+        )
+    return HEAD + "".join(lines)
+
+
+def test_the_bill_is_not_below_the_meter_and_above_it_by_the_pending_time_at_most(world: World, run_id: str) -> None:
+    bill, meter = world.json("cost", run_id), world.json("sandbox", "meter", run_id)
+    ours = {line["instance_id"]: Decimal(line["usd"]) for line in bill["instances"]}
+    assert ours.keys() == {row["instance_id"] for row in meter["instances"]}
+    for row in meter["instances"]:
+        [line] = [line for line in bill["instances"] if line["instance_id"] == row["instance_id"]]
+        began, ran = datetime.fromisoformat(row["launched"]), datetime.fromisoformat(row["ran"])
+        pending = Decimal(str(max(timedelta(minutes=1), ran - began).total_seconds())) + 1
+        bound = Decimal(line["hours"][0]["price_usd"]) * pending / 3600 + Decimal("0.000002")
+        assert 0 < Decimal(row["usd"]) <= ours[row["instance_id"]] <= Decimal(row["usd"]) + bound
+    assert f"total ${meter['usd']}" in world.orch("sandbox", "meter", run_id).stdout
+    assert world.json("sandbox", "meter", "no-such-run")["instances"] == []
+
+
+def test_a_feed_from_a_bucket_marks_the_bill_reconciled_for_good(world: World, run_id: str) -> None:
+    text = feed(world, run_id)
+    name = f"billing/123456789012.{text.splitlines()[2][:13].replace(' ', '-')}.001.aBcD1234.gz"
+    world.client("s3").put_object(Bucket=world.bucket(), Key=name, Body=gzip.compress(text.encode()))
+    found = world.json("cost", run_id, "--reconcile", f"s3://{world.bucket()}/billing/")["reconciliation"]
+    assert (found["reconciled"], found["matched"], found["differences"]) == (True, 2, [])
+    assert f"bill of {run_id} (reconciled)" in world.orch("cost", run_id).stdout
+
+
+def test_a_changed_line_is_named_and_a_broken_one_refused(world: World, run_id: str) -> None:
+    lines = feed(world, run_id).splitlines(keepends=True)
+    cells = lines[3].split("\t")
+    file = world.home / "feed"
+    file.write_text("".join(lines[:3]) + "\t".join([*cells[:7], "9.990000 USD", cells[8]]))
+    said = world.orch("cost", run_id, "--reconcile", str(file)).stdout
+    assert "(held against AWS's: 1 difference)" in said
+    assert "feed line 4" in said
+    assert cells[3] in said
+    file.write_text("".join(lines[:3]) + "nonsense\n")
+    refused = world.orch("cost", run_id, "--reconcile", str(file), check=2).stderr
+    assert "line 4: 1 fields where there must be 9" in refused
+    assert "config.yaml" in world.orch("cost", run_id, "--reconcile", check=2).stderr
+    kept = json.loads((world.home / "runs" / run_id / "report.json").read_text())
+    assert kept["bill"]["reconciliation"]["reconciled"] is False
+
+
+def test_the_end_of_a_run_is_told(world: World, run_id: str) -> None:
+    file = world.home / "news"
+    assert wait_for("the news", lambda: file.exists() and file.read_text()) == f"finished {run_id}\n"
