@@ -15,7 +15,7 @@ from tests.e2e.sandbox_world import World, wait_for
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "bring-your-own-script.md").read_text()
 COMMANDS = re.findall(r"^orch (.*)$", PAGE, re.MULTILINE)
-pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.sandbox, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 def test_the_commands_of_the_page_train_stop_resume_and_bill_a_script_that_knows_nothing_of_orch(
