@@ -20,8 +20,8 @@ FIRST_BEACON_LIMIT = timedelta(minutes=20)
 # Whoever is silent for so long is lost, whatever SSH says.
 SILENCE_LIMIT = timedelta(minutes=2)
 # Agents speak every 3 s at least. Who is silent for longer than this is asked by SSH. A machine that answers and has
-# neither agent nor training is lost (it rebooted); one that does not answer while the others are heard is lost too, once
-# the training has found its pace: machines that boot or load answer slowly.
+# neither agent nor training is lost (it rebooted). So is one that does not answer while the others are heard, once the
+# training has found its pace: machines that boot or load answer slowly.
 SUSPECT_AFTER = timedelta(seconds=4.5)
 CONDEMNED_AFTER = timedelta(seconds=8)
 SETTLED_IN = timedelta(seconds=90)

@@ -1,4 +1,4 @@
-"""User-data as cloud-init reads it, as far as the sandbox goes: which scripts run at the first boot, which at every one.
+"""User-data as cloud-init reads it, as far as the sandbox goes: what runs at the first boot, what at every one.
 
 Pure. Knows plain scripts and MIME multiparts of scripts; may not run anything.
 """
