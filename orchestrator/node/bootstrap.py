@@ -25,7 +25,7 @@ LIMIT = 16 * 1024
 END = "ORCH_BOOT_SCRIPT"
 BOUNDARY = "ORCH_PART"
 
-# cloud-init leaves it in a folder that an image made of a node takes along, so it obeys the machine it first ran on only.
+# cloud-init leaves it in a folder that an image made of a node takes along: it serves only the machine it first ran on.
 # A wrong clock can shorten a node's life, never make it longer than the timer from this boot on.
 _EVERY_BOOT = """\
 #!/bin/bash

@@ -1,9 +1,9 @@
 """The commands that go to a node over SSH, as scripts for the standard input of `bash -s`. Pure.
 
-`start_script` begins a generation, `stop_script` asks its training to save and exit, `kill_script` ends it; these exit
-with 0 and print what they did (`started`, `stopping`, `killed`, or `already`), with REFUSED when this scheduler's epoch or
-generation is not the newest the node has seen, with NOT_BOOTED when the node's bundle is not there. `probe_script` only
-looks. Each may be sent again at any time. On standard input nothing shows in a process list: the secrets travel this way.
+`start_script` begins a generation, `stop_script` asks its training to save and exit, `kill_script` ends it. They exit
+with 0 and print what they did (`started`, `stopping`, `killed`, or `already`), with REFUSED when this scheduler's epoch
+or generation is not the newest the node has seen, with NOT_BOOTED when the node's bundle is not there. `probe_script`
+only looks. Each may be sent again at any time. On standard input nothing shows in a process list: so secrets travel.
 
 `setup` and `run` are shell text, run by `bash -eo pipefail` in the working directory: the first command that fails ends
 it and gives the exit code. Each is a shell of its own; what `setup` exports is not seen by `run`.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
-from orchestrator.aws.s3 import Bucket
+from orchestrator.aws.session import Session
+from orchestrator.core.actions import Probe
 from orchestrator.core.facts import Facts, Node
+from orchestrator.run.act import Actor
 from orchestrator.run.home import Home
-from orchestrator.run.nodes import Deserted, NodeCommands
 from orchestrator.sandbox import control
 from tests.core.worlds import at, instance, spec
 from tests.sandbox.hosts_world import World, needs_hosts, new_world, wait_for
@@ -33,12 +34,25 @@ def test_a_host_that_rebooted_and_is_back_before_it_is_asked_says_that_nothing_l
     keys = tuple(world.on(node, "cat $SSH_HOST_KEY_DIR/*.pub").splitlines())
     seen = replace(instance(0), instance_id=node.instance_id, private_ip=node.address)
     facts = Facts(at(0), (seen,), {node.instance_id: Node(host_keys=keys)})
-    commands = NodeCommands(run, cast("Bucket", None), home)
+    said: list[str] = []
+    nothing: Any = None  # a question needs neither S3 nor a lease
+    actor = Actor(run, Session(world.settings), nothing, home, nothing, nothing, said.append, nothing)
+
+    def ask() -> Facts:
+        """Ask, and return the facts once the answer is among them."""
+        actor.perform(Probe((node.instance_id,)), facts)
+        seen = len(said)
+        return cast(
+            "Facts", wait_for("an answer", lambda: (known := actor.complete(facts, 1)) and said[seen:] and known)
+        )
 
     world.on(node, f"ORCH_AGENT_OF=$HOME/orch/{run.run_id}/gen-1 setsid sleep 1000 >/dev/null 2>&1 </dev/null &")
-    commands.probe(facts, node.instance_id)
+    lives = ask()
+    assert (lives.answering, lives.deserted, lives.unanswered) == ({node.instance_id}, set(), set())
     control.disturb(world.home, node.instance_id, "reboot")
     wait_for("it is down", lambda: not world.answers(node))
     wait_for("it is back", lambda: world.answers(node))
-    with pytest.raises(Deserted, match="neither agent nor training"):
-        commands.probe(facts, node.instance_id)
+    gone = ask()
+    assert (gone.deserted, gone.unanswered) == ({node.instance_id}, set())
+    assert "neither agent nor training" in said[-1]
+    actor.close()

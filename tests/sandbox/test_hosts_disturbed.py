@@ -210,6 +210,12 @@ def test_a_node_that_reboots_without_a_scheduler_still_ends_at_its_deadline(worl
     assert world.state(node)[1] == "Client.InstanceInitiatedShutdown"
 
 
+def test_a_machine_that_goes_down_is_not_held_up_by_a_later_timer(world: World) -> None:
+    node = world.launch(InstanceInitiatedShutdownBehavior="terminate")[0]
+    world.ssh(node, "printf 'in 0\\nin 3600\\ncancel\\n' > $HOME/../power")
+    wait_for("it has ended itself", lambda: world.state(node)[0] == "terminated", 20)
+
+
 def test_what_cannot_be_done_is_refused_in_one_line(world: World, node: Node) -> None:
     with pytest.raises(BadInput, match="cannot be disturbed by 'flood'"):
         control.disturb(world.home, node.instance_id, "flood")
