@@ -48,11 +48,15 @@ def test_a_host_that_rebooted_and_is_back_before_it_is_asked_says_that_nothing_l
 
     world.on(node, f"ORCH_AGENT_OF=$HOME/orch/{run.run_id}/gen-1 setsid sleep 1000 >/dev/null 2>&1 </dev/null &")
     lives = ask()
-    assert (lives.answering, lives.deserted, lives.unanswered) == ({node.instance_id}, set(), set())
+    assert (lives.answering, lives.deserted, lives.unanswered) == (
+        frozenset({node.instance_id}),
+        frozenset(),
+        frozenset(),
+    )
     control.disturb(world.home, node.instance_id, "reboot")
     wait_for("it is down", lambda: not world.answers(node))
     wait_for("it is back", lambda: world.answers(node))
     gone = ask()
-    assert (gone.deserted, gone.unanswered) == ({node.instance_id}, set())
+    assert (gone.deserted, gone.unanswered) == (frozenset({node.instance_id}), frozenset())
     assert "neither agent nor training" in said[-1]
     actor.close()
