@@ -161,7 +161,7 @@ def disturb(instance: str, what: str, seconds: float | None, *, heal: bool, as_j
     stop-sshd  SSH is refused, sessions end; all else goes on
     crash      its training is killed (SIGKILL)
     kill-tmux  its tmux server is killed; the training goes on
-    reboot     every process ends and sshd comes back; home stays, timers do not
+    reboot     every process ends and sshd comes back; home stays, timers are armed anew
 
     The first four last until they are healed.
     """

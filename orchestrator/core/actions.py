@@ -58,7 +58,7 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Ask nodes that fell silent, by SSH, whether they are still there."""
+    """Ask nodes that fell silent, by SSH, whether agent or training live there."""
 
     instance_ids: tuple[str, ...]
 

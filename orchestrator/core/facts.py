@@ -150,7 +150,8 @@ class Facts:
     `started` and `stop_sent` are what this scheduler itself did over SSH in this generation, `killed` (instance id,
     generation) whose training it ended; a successor does not know them and does them again, which nodes answer with
     "already". Of nodes asked because they fell silent, `unanswered` are those that SSH did not reach the last time,
-    `answering` those being asked, and those that answered a moment ago.
+    `answering` those being asked, and those of which agent or training answered a moment ago; of `deserted` the machine
+    did, and neither was there.
     """
 
     server_time: datetime
@@ -163,6 +164,7 @@ class Facts:
     killed: frozenset[tuple[str, int]] = frozenset()
     unanswered: frozenset[str] = frozenset()
     answering: frozenset[str] = frozenset()
+    deserted: frozenset[str] = frozenset()
     mistrusted: frozenset[str] = frozenset()
     cost_so_far: MicroUSD = 0
     cost_per_second: MicroUSD = 0

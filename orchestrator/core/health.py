@@ -19,8 +19,9 @@ BOOT_LIMIT = timedelta(minutes=15)
 FIRST_BEACON_LIMIT = timedelta(minutes=20)
 # Whoever is silent for so long is lost, whatever SSH says.
 SILENCE_LIMIT = timedelta(minutes=2)
-# Agents speak every 3 s at least. Who is silent for longer than this is asked by SSH, and who does not answer either
-# while the others are heard is lost, once the training has found its pace: machines that boot or load answer slowly.
+# Agents speak every 3 s at least. Who is silent for longer than this is asked by SSH. A machine that answers and has
+# neither agent nor training is lost (it rebooted). So is one that does not answer while the others are heard, once the
+# training has found its pace: machines that boot or load answer slowly.
 SUSPECT_AFTER = timedelta(seconds=4.5)
 CONDEMNED_AFTER = timedelta(seconds=8)
 SETTLED_IN = timedelta(seconds=90)
@@ -135,8 +136,8 @@ def _unfit(ledger: LedgerState, gang: Gang, facts: Facts, instance_id: str) -> L
 def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
     """Return the members that fell silent for good.
 
-    When more than half of a gang is not heard at once the trouble is more likely between us and them, and they are
-    given the whole of the limit.
+    A machine that says itself that nothing lives there is lost at once. Otherwise, when more than half of a gang is not
+    heard at once, the trouble is more likely between us and them, and they are given the whole of the limit.
     """
     doubted = suspects(gang, facts)
     hurry = 2 * len(doubted) <= max(2, gang.size) and _has_pace(gang, facts)
@@ -144,10 +145,12 @@ def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
     for instance_id in doubted:
         quiet = silence(gang.latest[instance_id], facts)
         unanswered = instance_id in facts.unanswered and quiet > CONDEMNED_AFTER and hurry
-        if not unanswered and quiet <= SILENCE_LIMIT:
+        deserted = instance_id in facts.deserted
+        if not deserted and not unanswered and quiet <= SILENCE_LIMIT:
             continue
         rank = gang.ranks[instance_id]
-        how = f"for {format_duration(SILENCE_LIMIT)}" if not unanswered else "and does not answer SSH"
+        how = "and does not answer SSH" if unanswered else f"for {format_duration(SILENCE_LIMIT)}"
+        how = "and has neither agent nor training any more" if deserted else how
         message = f"node {rank} ({instance_id}) fell silent {how}"
         found[instance_id] = Lost("lost", Verdict("failed", message, RESUME, "", rank))
     return found

@@ -249,6 +249,6 @@ def release(ledger: LedgerState, facts: Facts, settled: bool) -> tuple[Action, .
 
 
 def probe(ledger: LedgerState, facts: Facts) -> tuple[Action, ...]:
-    """Return the question to nodes that fell silent whether they are still there."""
+    """Return the question to nodes that fell silent whether agent or training still live there."""
     asked = tuple(i for i in suspects(Gang.of(ledger, facts), facts) if i not in facts.answering)
     return (Probe(asked),) if asked else ()

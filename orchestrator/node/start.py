@@ -1,9 +1,9 @@
 """The commands that go to a node over SSH, as scripts for the standard input of `bash -s`. Pure.
 
-`start_script` begins a generation, `stop_script` asks its training to save and exit, `kill_script` ends it. Each may be
-sent again at any time. They exit with 0 and print what they did (`started`, `stopping`, `killed`, or `already`), with
-REFUSED when this scheduler's epoch or generation is not the newest the node has seen, with NOT_BOOTED when the node's
-bundle is not there. On standard input nothing shows in a process list: the secrets travel this way.
+`start_script` begins a generation, `stop_script` asks its training to save and exit, `kill_script` ends it. They exit
+with 0 and print what they did (`started`, `stopping`, `killed`, or `already`), with REFUSED when this scheduler's epoch
+or generation is not the newest the node has seen, with NOT_BOOTED when the node's bundle is not there. `probe_script`
+only looks. Each may be sent again at any time. On standard input nothing shows in a process list: so secrets travel.
 
 `setup` and `run` are shell text, run by `bash -eo pipefail` in the working directory: the first command that fails ends
 it and gives the exit code. Each is a shell of its own; what `setup` exports is not seen by `run`.
@@ -25,6 +25,7 @@ from orchestrator.core.contract import NodePaths, environment
 REFUSED = 75
 NOT_BOOTED = 69
 NOT_ENDING = 70
+DESERTED = 71
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HOME = "$HOME/"
@@ -118,6 +119,16 @@ def kill_script(run: str, generation: int, epoch: int, grace: timedelta = timede
     It takes up to `grace` and 5 s, and exits with NOT_ENDING when even that leaves a process.
     """
     return _script(run, generation, epoch, {"tenths": str(grace // timedelta(milliseconds=100))}, "kill.sh")
+
+
+def probe_script(run: str) -> bytes:
+    """Return the script that exits with 0 when an agent or a training of the run lives on the node, else with DESERTED.
+
+    It obeys any epoch, and waits for a command that is under way only when nothing lives.
+    """
+    if not ids.is_run_id(run):
+        raise ValueError(f"{run!r} is not a run id")
+    return f"run={run}\n{_file('probe.sh')}".encode()
 
 
 def node_json(config: StartConfig) -> str:

@@ -30,7 +30,7 @@ from orchestrator.node.ssh import HostKeyMismatch
 from orchestrator.run.home import Home
 from orchestrator.run.lease import Lease
 from orchestrator.run.ledger import Ledger
-from orchestrator.run.nodes import NodeCommands, newest_step
+from orchestrator.run.nodes import Deserted, NodeCommands, newest_step
 from orchestrator.run.report import write_report
 from orchestrator.run.request import run_instances_request, tags
 from orchestrator.run.userdata import timer_left, user_data_of
@@ -50,6 +50,11 @@ class Errand(NamedTuple):
     what: Literal["start", "stop", "kill", "probe"]
     instance_id: str
     generation: int
+
+
+def _recent(moments: Mapping[str, float]) -> set[str]:
+    """Return the nodes whose answer is too young to ask again."""
+    return {i for i, moment in moments.items() if time.monotonic() - moment < ASK_AGAIN}
 
 
 class Actor:
@@ -82,6 +87,7 @@ class Actor:
         self._mistrusted: set[str] = set()
         self._unanswered: set[str] = set()
         self._answered: dict[str, float] = {}
+        self._deserted: dict[str, float] = {}
 
     def close(self) -> None:
         """Let go of the SSH workers."""
@@ -96,7 +102,6 @@ class Actor:
         both = self._reached | self._reaching.keys()
         asked = {item.instance_id for item in self._reaching if item.what == "probe"}
         self._unanswered &= {item.instance_id for item in facts.instances if item.usable}
-        recent = {i for i, moment in self._answered.items() if time.monotonic() - moment < ASK_AGAIN}
         return replace(
             facts,
             started=frozenset(e.instance_id for e in both if (e.what, e.generation) == ("start", generation)),
@@ -104,7 +109,8 @@ class Actor:
             killed=frozenset((e.instance_id, e.generation) for e in both if e.what == "kill"),
             mistrusted=frozenset(self._mistrusted),
             unanswered=frozenset(self._unanswered),
-            answering=frozenset(asked | recent),
+            answering=frozenset(asked | _recent(self._answered)),
+            deserted=frozenset(_recent(self._deserted)),
         )
 
     def _came_back(self, errand: Errand, error: BaseException | None) -> None:
@@ -113,13 +119,16 @@ class Actor:
             self._mistrusted.add(instance_id)
         elif error is not None and (isinstance(error, StaleEpoch) or not isinstance(error, OrchError)):
             raise error
+        elif isinstance(error, Deserted):
+            self._deserted[instance_id] = time.monotonic()
+            self._log(f"{instance_id} is silent and answers SSH, but neither agent nor training is there")
         elif what == "probe" and error is not None:
             self._unanswered.add(instance_id)
             self._log(f"{instance_id} is silent and does not answer SSH: {error.message}")
         elif what == "probe":
             self._unanswered.discard(instance_id)
             self._answered[instance_id] = time.monotonic()
-            self._log(f"{instance_id} is silent, but answers SSH")
+            self._log(f"{instance_id} is silent, but lives")
         elif error is not None:
             self._log(f"{what} {instance_id}: {error.message}; trying again")
         else:
@@ -216,7 +225,7 @@ class Actor:
                 count=count,
                 resources=facts.resources,
                 root_device=self._images.root_device(spec.image),
-                user_data=user_data_of(spec, self._timer(facts)),
+                user_data=user_data_of(spec, self._timer(facts), facts.server_time),
             )
             self._append("intent", "launch", where | {"request": request, "token": token})
         self._fence()

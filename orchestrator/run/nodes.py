@@ -15,13 +15,26 @@ from orchestrator.core.manifest import NAME, newest
 from orchestrator.core.spec import RunSpec
 from orchestrator.errors import StaleEpoch, Unreachable
 from orchestrator.node.ssh import Connection, connect
-from orchestrator.node.start import REFUSED, DataSource, StartConfig, kill_script, start_script, stop_script
+from orchestrator.node.start import (
+    DESERTED,
+    REFUSED,
+    DataSource,
+    StartConfig,
+    kill_script,
+    probe_script,
+    start_script,
+    stop_script,
+)
 from orchestrator.run.home import Home
 
 CONNECT_SECONDS = 20.0
 COMMAND_SECONDS = 60.0
 PROBE_SECONDS = 4.0
 KILL_GRACE = timedelta(seconds=5)
+
+
+class Deserted(Unreachable):
+    """A node answers SSH, but neither agent nor training of the run lives there any more."""
 
 
 class NodeCommands:
@@ -75,12 +88,14 @@ class NodeCommands:
         self._send(facts, instance_id, kill_script(self._spec.run_id, generation, epoch, KILL_GRACE))
 
     def probe(self, facts: Facts, instance_id: str) -> None:
-        """Ask a node whether it is there. Raises Unreachable."""
+        """Ask a node whether agent or training live there. Raises Unreachable, Deserted."""
         connection = self._connect(facts, instance_id, PROBE_SECONDS)
         try:
-            connection.run("true", b"", PROBE_SECONDS)
+            result = connection.run("bash -s", probe_script(self._spec.run_id), PROBE_SECONDS)
         finally:
             connection.close()
+        if result.code == DESERTED:
+            raise Deserted(f"{instance_id} has neither agent nor training any more", "it is replaced")
 
     def _connect(self, facts: Facts, instance_id: str, seconds: float) -> Connection:
         instance = next(item for item in facts.instances if item.instance_id == instance_id)

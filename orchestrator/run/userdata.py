@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from orchestrator.core.plan import node_timer
 from orchestrator.core.spec import RunSpec
@@ -20,8 +20,8 @@ def timer_left(spec: RunSpec, age: timedelta, spent: MicroUSD) -> timedelta:
     return max(SHORTEST_TIMER, min(spec.timer - age, node_timer(spec.experiment, spec.num_nodes, spec.offers, spent)))
 
 
-def user_data_of(spec: RunSpec, timer: timedelta) -> str:
-    """Return the script that every node of a launch gets; `timer` is how long it lives without a scheduler."""
+def user_data_of(spec: RunSpec, timer: timedelta, now: datetime) -> str:
+    """Return what every node of a launch that is asked for `now` gets; `timer` is how long it lives unscheduled."""
     return user_data(
         BootConfig(
             run=spec.run_id,
@@ -30,6 +30,7 @@ def user_data_of(spec: RunSpec, timer: timedelta) -> str:
             bundle=spec.bundle,
             ssh_user=spec.ssh_user,
             timer=timer,
+            deadline=now + timer,
             stages_data=bool(spec.experiment.data),
         )
     )

@@ -13,7 +13,7 @@ import shutil
 import site
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from orchestrator.sandbox import shims, supervisor
 from orchestrator.sandbox.boundary import HostSpec
 from orchestrator.sandbox.supervisor import MARKER
 from orchestrator.sandbox.tools import SYSTEM_PATH, Tools
+from orchestrator.sandbox.user_data import scripts_of
 
 SOCKET_LIMIT = 107
 # The longest socket that is usual below a host: Python's multiprocessing in TMPDIR. tmux needs less.
@@ -96,12 +97,9 @@ class Image:
         _dot_files(host / "home", env, spec.address)
         log = self.folder / "logs" / f"{spec.instance_id}.log"
         (host / "home/cloud-init-output.log").symlink_to(log)
-        user_data = None
-        if spec.user_data.startswith(b"#!"):
-            user_data = host / "user-data"
-            _program(user_data, spec.user_data)
-        elif spec.user_data:
-            log.write_text("orch: the user-data is no script (it does not begin with #!) and was not run\n")
+        scripts = scripts_of(spec.user_data)
+        if scripts.passed_over:
+            log.write_text("".join(f"orch: the user-data is {what} and was not run\n" for what in scripts.passed_over))
         plan: dict[str, Any] = {
             "number": number,
             "instance_id": spec.instance_id,
@@ -111,7 +109,8 @@ class Image:
             "home": env["HOME"],
             "power": str(host / "power"),
             "log": str(log),
-            "user_data": None if user_data is None else str(user_data),
+            "every_boot": _programs(host, "per-boot", scripts.every_boot),
+            "first_boot": _programs(host, "user-data", scripts.first_boot),
             "env": env,
             "sshd": [self.tools.sshd, "-i", "-f", str(host / "sshd_config"), "-E", str(log)],
             "sshd_env": {"PATH": SYSTEM_PATH, MARKER: str(host)} | self._libraries,
@@ -251,6 +250,14 @@ def _first_on_path(path: str, program: Path) -> bool:
 def _program(path: Path, text: str | bytes) -> None:
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     path.chmod(0o700)
+
+
+def _programs(folder: Path, name: str, texts: Sequence[bytes]) -> list[str]:
+    """Write programs that differ in their number only, and return where they are."""
+    paths = [folder / f"{name}-{number}" for number, _ in enumerate(texts)]
+    for path, text in zip(paths, texts, strict=True):
+        _program(path, text)
+    return [str(path) for path in paths]
 
 
 def _private(path: Path, content: bytes) -> None:

@@ -202,8 +202,7 @@ class Supervisor:
         listener = self._listen()
         power = os.open(self.plan["power"], os.O_RDWR | os.O_NONBLOCK)
         emit(self.plan["number"], f"up {os.getpid()}")
-        if self.plan["user_data"] is not None:
-            self._run([self.plan["user_data"]], self.plan["env"], cwd=self.plan["home"])
+        self._run_scripts(self.plan["every_boot"] + self.plan["first_boot"])
         self._serve(listener, power)
         self._kill_all()
         emit(self.plan["number"], "off")
@@ -245,15 +244,18 @@ class Supervisor:
             listener.close()
             listener = None
         if self.rebooting:
-            # Home and address stay; memory, processes and timers do not, and user-data runs once in a machine's life.
+            # Home and address stay; memory, processes and timers do not. Of user-data only what is for every boot runs.
             self.rebooting, self.shutdown_at = False, None
             self._kill_all()
             time.sleep(REBOOT_SECONDS)
+            self._run_scripts(self.plan["every_boot"])
         return self._listen() if listener is None and self.ssh != "refuse" else listener
 
     def _power(self, text: bytes) -> None:
         """Note what the shutdown shim (`in SECONDS`, `cancel`) or the daemon (`ssh STATE`, `reboot`) says, by line."""
         for line in text.decode(errors="replace").splitlines():
+            if self.shutdown_at is not None and self.shutdown_at <= time.monotonic():
+                return  # it goes down already, and nothing takes that back
             word, _, rest = line.partition(" ")
             if word == "cancel":
                 self.shutdown_at = None
@@ -263,6 +265,12 @@ class Supervisor:
                 self.ssh = rest
             elif word == "reboot":
                 self.rebooting = True
+
+    def _run_scripts(self, paths: list[str]) -> None:
+        """Run scripts one after the other, as cloud-init does."""
+        if paths:
+            in_turn = ["/bin/sh", "-c", 'for script; do "$script"; done', "cloud-init", *paths]
+            self._run(paths if len(paths) == 1 else in_turn, self.plan["env"], cwd=self.plan["home"])
 
     def _accept(self, listener: socket.socket) -> None:
         while True:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from orchestrator.core.beacon import Beacon
 from orchestrator.core.contract import NodePaths
 from orchestrator.core.ids import Keys, bundle_key
 from orchestrator.core.manifest import Manifest
-from orchestrator.node.bootstrap import BootConfig, user_data
+from orchestrator.node.bootstrap import BootConfig, first_boot
 from orchestrator.node.bundle import build_bundle
 from orchestrator.node.start import DataSource, kill_script, start_script
 from tests.agent.agent_world import json_lines
@@ -71,7 +71,8 @@ def host(s3_endpoint: str, s3: Any, metadata: Metadata) -> Iterator[Host]:
             "SSH_HOST_KEY_DIR": str(made.home),
         }
         name = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
-        script = user_data(BootConfig(RUN, BUCKET, "us-east-1", bundle.digest, name, timedelta(hours=1)))
+        hour = timedelta(hours=1)
+        script = first_boot(BootConfig(RUN, BUCKET, "us-east-1", bundle.digest, name, hour, datetime.now(UTC) + hour))
         subprocess.run(["bash"], input=script, text=True, env=made.env, check=True, timeout=60, capture_output=True)
         yield made
 

@@ -337,6 +337,22 @@ def test_a_silent_node_is_asked_and_lost_only_when_it_does_not_answer() -> None:
     assert "fell silent for 2m" in recovery_of(decide(gang_of_four(), four().state, answers)).cause
 
 
+def test_a_machine_that_answers_and_has_neither_agent_nor_training_is_lost_at_once() -> None:
+    loading = [beacon(i, seconds=65, started=at(60).timestamp()) for i in (0, 2, 3)]
+    quiet = world(66, said=[*loading, beacon(1, seconds=61)])
+    assert decide(gang_of_four(), four().state, quiet) == (Probe(("i-1",)),)
+    found = recovery_of(decide(gang_of_four(), four().state, replace(quiet, deserted=frozenset({"i-1"}))))
+    assert (found.kind, found.missing) == ("lost", 1)
+    assert "node 1 (i-1) fell silent and has neither agent nor training any more" in found.cause
+    heard = world(66, said=loading, deserted=frozenset({"i-1"}))
+    assert decide(gang_of_four(), four().state, heard) == (), "an answer from before it spoke again"
+
+
+def test_most_of_a_gang_that_says_so_is_lost_at_once_too() -> None:
+    quiet = world(66, said=[beacon(i, seconds=61) for i in (0, 1, 2)], deserted=frozenset({"i-0", "i-1", "i-2"}))
+    assert recovery_of(decide(gang_of_four(), four().state, quiet)).missing == 4
+
+
 def test_before_a_training_found_its_pace_silence_is_given_more_time() -> None:
     loading = [beacon(i, seconds=72, started=at(40).timestamp()) for i in (0, 2, 3)]
     quiet = world(72, said=[*loading, beacon(1, seconds=60)], unanswered=frozenset({"i-1"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import hashlib
 import re
 import socket
@@ -11,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from botocore.credentials import Credentials
 from orchestrator.core.contract import NodePaths
 from orchestrator.core.ids import Keys, bundle_key
 from orchestrator.node import boot_script
-from orchestrator.node.bootstrap import LIMIT, BootConfig, user_data
+from orchestrator.node.bootstrap import LIMIT, BootConfig, every_boot, first_boot, user_data
 from orchestrator.node.bundle import build_bundle
 from tests.node.fake_aws import BUCKET, ROLE, Metadata, s3_client, serve_metadata, serve_s3
 from tests.node.node_host import RUN, Host, new_host, wait_for
@@ -72,7 +73,14 @@ def user() -> str:
 
 
 def boot_config(bundle: str, **changes: Any) -> BootConfig:
-    values = {"run": RUN, "bucket": BUCKET, "region": "us-east-1", "ssh_user": user(), "timer": timedelta(minutes=90)}
+    values: dict[str, Any] = {
+        "run": RUN,
+        "bucket": BUCKET,
+        "region": "us-east-1",
+        "ssh_user": user(),
+        "timer": timedelta(minutes=90),
+    }
+    values["deadline"] = datetime(2030, 1, 1, tzinfo=UTC)
     return BootConfig(bundle=bundle, **{**values, **changes})
 
 
@@ -96,24 +104,62 @@ def read(s3: Any, key: str) -> bytes:
 
 
 def test_the_dead_man_timer_is_the_first_thing_that_happens_and_rounds_up() -> None:
-    text = user_data(boot_config("0" * 64, timer=timedelta(minutes=89, seconds=1)))
+    text = first_boot(boot_config("0" * 64, timer=timedelta(minutes=89, seconds=1)))
     commands = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert commands[0].startswith("shutdown -P +90 ||")
 
 
 def test_user_data_is_small_and_holds_nothing_but_what_it_needs() -> None:
+    longest = {"run": f"{'a' * 40}-20260101-000000-abcd", "bucket": "b" * 63, "ssh_user": "u" * 32}
+    assert len(user_data(boot_config("0" * 64, stages_data=True, **longest))) * 4 / 3 < LIMIT
     text = user_data(boot_config("0" * 64, stages_data=True))
-    assert len(text) * 4 / 3 < LIMIT
     found = re.findall(r"main\((.*)\)", text)[-1]
     assert found == repr({"run": RUN, "bucket": BUCKET, "region": "us-east-1", "bundle": "0" * 64})
     assert not re.search(r"AKIA|BEGIN|PRIVATE", text)
+
+
+def test_user_data_is_a_multipart_of_a_script_for_every_boot_and_one_for_the_first() -> None:
+    made = boot_config("0" * 64)
+    assert user_data(made) == user_data(made)
+    message = email.message_from_string(user_data(made))
+    assert "mime-version:" in user_data(made)[:200].lower(), "by which cloud-init knows it"
+    parts = [(part.get_content_type(), part.get_payload(decode=True)) for part in message.walk()][1:]
+    assert parts == [
+        ("text/x-shellscript-per-boot", every_boot(made).encode()),
+        ("text/x-shellscript", first_boot(made).encode()),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("left", "armed"),
+    [
+        (timedelta(minutes=29, seconds=30), "+30"), (timedelta(days=400), "+90"), (timedelta(seconds=30), "+1"),
+        (timedelta(seconds=-1), "+0"), (timedelta(days=-400), "+0"),
+    ],
+)  # fmt: skip
+def test_a_later_boot_arms_what_is_left_and_never_more_than_the_first_did(
+    host: Host, left: timedelta, armed: str
+) -> None:
+    done = boot(host, every_boot(boot_config("0" * 64, deadline=datetime.now(UTC) + left)))
+    assert done.stderr == ""
+    assert host.called() == [f"shutdown -P {armed}"]
+
+
+def test_a_machine_made_from_an_image_of_a_node_is_left_alone(host: Host) -> None:
+    text = every_boot(boot_config("0" * 64))
+    boot(host, text)
+    boot(host, text)
+    assert len(host.called()) == 2
+    (host.home / "user-data.of").write_text("i-another-machine\n")
+    boot(host, text)
+    assert len(host.called()) == 2
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("run", "x; rm -rf /"), ("bucket", "a'b"), ("region", "$(id)"), ("bundle", "12"), ("ssh_user", "-o x"),
-        ("timer", timedelta()),
+        ("timer", timedelta()), ("deadline", datetime(2030, 1, 1)),  # noqa: DTZ001
     ],
 )  # fmt: skip
 def test_values_that_could_run_as_shell_are_refused(name: str, value: object) -> None:
@@ -144,38 +190,38 @@ def test_the_signature_is_the_one_botocore_makes(method: str, token: str) -> Non
 
 
 def test_a_node_unpacks_the_bundle_and_then_publishes_its_public_host_keys(host: Host, s3: Any) -> None:
-    done = boot(host, user_data(boot_config(with_bundle(s3))))
+    done = boot(host, first_boot(boot_config(with_bundle(s3))))
     assert done.returncode == 0, done.stdout + done.stderr
     assert host.called()[0] == "shutdown -P +90"
     assert read(s3, KEYS.host_key("i-0abc")).decode() == HOST_KEY + "\n"
     bundle = host.file(NodePaths(RUN, 1).bundle)
     assert (bundle / "agent/orchestrator/agent/main.py").exists()
     assert (bundle / "workdir").is_dir()
-    again = boot(host, user_data(boot_config("f" * 64)))
+    again = boot(host, first_boot(boot_config("f" * 64)))
     assert again.returncode == 0, "a boot that is repeated finds everything done"
 
 
 def test_a_memory_file_system_for_data_is_mounted_only_when_there_is_data(host: Host, s3: Any) -> None:
     digest = with_bundle(s3)
-    boot(host, user_data(boot_config(digest)))
+    boot(host, first_boot(boot_config(digest)))
     assert not any(call.startswith("mount") for call in host.called())
     host.shim("mount", "exit 32")
     host.shim("id", 'if [ "$1" = -u ]; then echo 0; else echo ' + user() + "; fi")
-    done = boot(host, user_data(boot_config(digest, stages_data=True)))
+    done = boot(host, first_boot(boot_config(digest, stages_data=True)))
     assert done.returncode == 0
     mounts = [call for call in host.called() if call.startswith("mount")]
     assert mounts == [f"mount -t tmpfs -o size=90%,mode=0700 orch-data {host.home}/data"] * (user() == "root")
 
 
 def test_another_user_than_the_ssh_user_hands_over_to_it(host: Host) -> None:
-    done = boot(host, user_data(boot_config("0" * 64, ssh_user="nobody")))
+    done = boot(host, first_boot(boot_config("0" * 64, ssh_user="nobody")))
     assert done.returncode == 0
     assert host.called()[1] == "runuser -l nobody -c exec python3 -"
 
 
 def test_without_a_timer_a_node_does_not_become_ready(host: Host, s3: Any) -> None:
     host.shim("shutdown", "exit 1")
-    done = boot(host, user_data(boot_config(with_bundle(s3))))
+    done = boot(host, first_boot(boot_config(with_bundle(s3))))
     assert done.returncode == 1
     assert "stays unused" in done.stdout
     assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET, Prefix="runs/")
@@ -190,7 +236,7 @@ def test_credentials_host_keys_and_bundle_that_come_late_are_waited_for(
     key = host.home / "etc" / "ssh_host_ed25519_key.pub"
     key.unlink()
     done: list[subprocess.CompletedProcess[str]] = []
-    thread = threading.Thread(target=lambda: done.append(boot(host, user_data(boot_config(bundle.digest)))))
+    thread = threading.Thread(target=lambda: done.append(boot(host, first_boot(boot_config(bundle.digest)))))
     thread.start()
     wait_for(lambda: metadata.asked.count(ROLE) > 1)
     metadata.token = "token-2"  # a token that was forgotten is asked for anew

@@ -7,12 +7,14 @@ import signal
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from orchestrator.core.contract import NodePaths
-from orchestrator.node.start import NOT_BOOTED, REFUSED, kill_script, start_script, stop_script
+from orchestrator.node.start import DESERTED, NOT_BOOTED, REFUSED, kill_script, probe_script, start_script, stop_script
 from tests.node.node_host import RUN, Host, config, new_host, wait_for
 
 PATHS = NodePaths(RUN, 1)
@@ -249,6 +251,60 @@ def test_a_new_generation_ends_the_older_training_first(host: Host) -> None:
     assert "generation 1, but 2" in refused.stderr
 
 
+def test_a_node_is_deserted_when_neither_agent_nor_training_lives_there(host: Host) -> None:
+    assert host.run(probe_script(RUN)).returncode == DESERTED
+    host.run(start_script(config("echo begun; sleep 1000")))
+    wait_for(lambda: "begun" in log(host))
+    assert host.run(probe_script(RUN)).stdout == "alive\n"
+    end(f"ORCH_AGENT_OF={host.file(PATHS.generation_dir)}")
+    assert host.run(probe_script(RUN)).returncode == 0, "the training lives"
+    host.run(kill_script(RUN, 1, 1, timedelta(0)))
+    assert host.run(probe_script(RUN)).returncode == DESERTED
+    host.run(start_script(config("true", generation=2)))
+    host.ended(2)
+    assert host.run(probe_script(RUN)).returncode == 0, "the agent lives"
+
+
+def test_a_node_that_is_just_being_given_its_next_generation_is_not_deserted(host: Host) -> None:
+    host.run(start_script(config("true")))
+    host.ended()
+    end(f"ORCH_AGENT_OF={host.file(PATHS.generation_dir)}")
+    lock = host.file(PATHS.bundle).parent / "lock"
+    starts = (
+        f"exec 9>{lock}; flock 9; echo held; read -r; ORCH_AGENT_OF={host.file(PATHS.generation_dir)} sleep 100 9>&- &"
+    )
+    with subprocess.Popen(
+        ["bash", "-c", starts], env=host.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        assert holder.stdout.readline() == "held\n"
+        asking = subprocess.Popen(["bash", "-s"], env=host.env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        assert asking.stdin is not None
+        asking.stdin.write(probe_script(RUN))
+        asking.stdin.close()
+        wait_for(lambda: with_environment(f"HOME={host.home}") and waits_for(lock))
+        holder.stdin.write("\n")
+        holder.stdin.close()
+        assert asking.wait(20) == 0
+
+
+def end(mark: str) -> None:
+    """End every process that was started with this in its environment."""
+    wait_for(lambda: with_environment(mark))
+    for path in with_environment(mark):
+        with suppress(ProcessLookupError):
+            os.kill(int(path.split("/")[2]), signal.SIGKILL)
+    wait_for(lambda: not with_environment(mark))
+
+
+def waits_for(lock: Path) -> bool:
+    """Tell whether a process waits for a file's lock."""
+    return any(
+        "->" in line and f":{lock.stat().st_ino} " in line for line in Path("/proc/locks").read_text().splitlines()
+    )
+
+
 def test_names_that_could_run_as_shell_are_refused() -> None:
     with pytest.raises(ValueError, match="environment variable"):
         config("true", envs={"A;touch /tmp/x": "1"})
@@ -256,3 +312,5 @@ def test_names_that_could_run_as_shell_are_refused() -> None:
         config("true", run="$(touch x)")
     with pytest.raises(ValueError, match="not a run id"):
         stop_script("../../x", 1, 1)
+    with pytest.raises(ValueError, match="not a run id"):
+        probe_script("../../x")

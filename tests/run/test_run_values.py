@@ -16,6 +16,7 @@ from orchestrator.run.prices import from_lines, to_lines
 from orchestrator.run.progress import newest_figures, parse_progress
 from orchestrator.run.request import run_instances_request
 from orchestrator.run.userdata import timer_left, user_data_of
+from orchestrator.sandbox.user_data import scripts_of
 from tests.core.worlds import RESOURCES, at, instance, offer, spec
 
 
@@ -69,9 +70,12 @@ def test_what_was_missed_during_a_gap_is_known_to_have_been_missed() -> None:
     assert [watch.look(at(s)) for s in (0, 30, 74, 120, 121)] == [at(0), at(0), at(0), at(120), at(120)]
 
 
-def test_user_data_arms_the_timer_before_anything_else() -> None:
-    lines = user_data_of(spec(), timedelta(minutes=60)).splitlines()
+def test_user_data_arms_the_timer_before_anything_else_and_holds_the_moment_at_which_it_ends() -> None:
+    scripts = scripts_of(user_data_of(spec(), timedelta(minutes=60), at(30)).encode())
+    (later,), (first,) = scripts.every_boot, scripts.first_boot
+    lines = first.decode().splitlines()
     assert next(line for line in lines if line and not line.startswith("#")).startswith("shutdown -P +60 ")
+    assert f"$((({int(at(3630).timestamp())} - now + 59) / 60))" in later.decode()
 
 
 def test_who_comes_late_does_not_stay_longer_and_money_that_is_spent_is_not_spent_again() -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import socket
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
 from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import BadInput, NotFound, OrchError
+from orchestrator.node.bootstrap import BootConfig, user_data
 from orchestrator.sandbox import control
 from tests.sandbox.hosts_world import Node, World, naming, needs_hosts, new_world, sentinel, sleepers, wait_for
 
@@ -181,6 +185,35 @@ def test_a_reboot_ends_every_process_and_timer_and_keeps_home_and_address(world:
     assert world.state(node)[0] == "running"
     world.ssh(node, "shutdown now")
     wait_for("it can still shut itself down", lambda: world.state(node)[0] in {"stopped", "terminated"})
+
+
+def test_of_a_multipart_the_part_for_every_boot_runs_before_the_other_and_at_each_reboot(world: World) -> None:
+    parts = MIMEMultipart()
+    parts.attach(MIMEText("#!/bin/sh\necho first >> $HOME/booted\n", "x-shellscript"))
+    parts.attach(MIMEText("#!/bin/sh\necho every >> $HOME/booted\n", "x-shellscript-per-boot"))
+    node = world.launch(user_data=parts.as_string())[0]
+    for booted in ("every\nfirst\n", "every\nfirst\nevery\n", "every\nfirst\nevery\nevery\n"):
+        wait_for("the scripts ran", lambda: world.ssh(node, "cat booted").stdout == booted)  # noqa: B023
+        control.disturb(world.home, node.instance_id, "reboot")
+
+
+def test_a_node_that_reboots_without_a_scheduler_still_ends_at_its_deadline(world: World) -> None:
+    deadline = datetime.now(UTC) + timedelta(seconds=10)
+    run, user, timer = "demo-20260101-000000-abcd", world.settings.ssh_user, timedelta(hours=1)
+    config = BootConfig(run, "no-such-bucket", "us-east-1", "0" * 64, user, timer, deadline)
+    node = world.launch(user_data=user_data(config), InstanceInitiatedShutdownBehavior="terminate")[0]
+    wait_for("its boot script runs", lambda: world.ssh(node, f"ls orch/{run}").returncode == 0)
+    wait_for("its deadline has passed", lambda: datetime.now(UTC) > deadline)
+    assert world.state(node)[0] == "running", "its first boot armed the timer itself"
+    control.disturb(world.home, node.instance_id, "reboot")
+    wait_for("it has ended itself", lambda: world.state(node)[0] == "terminated")
+    assert world.state(node)[1] == "Client.InstanceInitiatedShutdown"
+
+
+def test_a_machine_that_goes_down_is_not_held_up_by_a_later_timer(world: World) -> None:
+    node = world.launch(InstanceInitiatedShutdownBehavior="terminate")[0]
+    world.ssh(node, "printf 'in 0\\nin 3600\\ncancel\\n' > $HOME/../power")
+    wait_for("it has ended itself", lambda: world.state(node)[0] == "terminated", 20)
 
 
 def test_what_cannot_be_done_is_refused_in_one_line(world: World, node: Node) -> None:

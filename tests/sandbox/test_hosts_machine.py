@@ -12,10 +12,13 @@ import subprocess
 import time
 import zipfile
 from collections.abc import Iterator
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
 from pathlib import Path
 
 import pytest
 
+from orchestrator.sandbox.user_data import Scripts, scripts_of
 from tests.sandbox.hosts_world import Node, World, needs_hosts, new_world, wait_for
 
 pytestmark = needs_hosts
@@ -92,6 +95,20 @@ def test_what_user_data_prints_is_in_the_hosts_log(world: World, node: Node) -> 
 def test_user_data_that_is_no_script_is_said_to_be_none(world: World) -> None:
     node = world.launch(user_data="#cloud-config\nruncmd: [touch here]\n")[0]
     assert "no script" in world.on(node, "cat cloud-init-output.log")
+
+
+def test_a_multipart_gives_scripts_by_when_they_run_and_says_what_is_passed_over() -> None:
+    parts = MIMEMultipart()
+    for kind, text in (
+        ("x-shellscript", "#!/bin/sh\na\n"),
+        ("cloud-config", "a: b"),
+        ("x-shellscript-per-boot", "#!/bin/sh\nb\n"),
+    ):
+        parts.attach(MIMEText(text, kind, "us-ascii"))
+    found = scripts_of(parts.as_bytes())
+    assert (found.first_boot, found.every_boot) == ((b"#!/bin/sh\na\n",), (b"#!/bin/sh\nb\n",))
+    assert found.passed_over == ("a part of type text/cloud-config",)
+    assert scripts_of(b"") == Scripts()
 
 
 @pytest.mark.parametrize(

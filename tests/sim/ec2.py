@@ -39,6 +39,7 @@ class Machine:
     run: str
     launch: float
     timer: float
+    deadline: float
     state: State = "pending"
     end: float | None = None
     reason: str | None = None
@@ -137,8 +138,9 @@ class Ec2:
         if (code := self.has_room(zone, lifecycle)) is not None:
             raise refusal(code)
         tags = {pair["Key"]: pair["Value"] for pair in request["TagSpecifications"][0]["Tags"]}
-        timer = float(request["UserData"])
-        made = [self._launch(zone, lifecycle, token, tags, index, timer) for index in range(int(request["MinCount"]))]
+        timer, deadline = map(float, request["UserData"].split())
+        count = int(request["MinCount"])
+        made = [self._launch(zone, lifecycle, token, tags, index, timer, deadline) for index in range(count)]
         self._tokens[token] = (asked, made)
         return made, True
 
@@ -166,11 +168,11 @@ class Ec2:
             self.resources.pop(resource.kind, None)
 
     def _launch(  # noqa: PLR0917 - a machine's birth, in one place
-        self, zone: str, lifecycle: str, token: str, tags: Mapping[str, str], index: int, timer: float
+        self, zone: str, lifecycle: str, token: str, tags: Mapping[str, str], index: int, timer: float, deadline: float
     ) -> Machine:
         name = f"i-{len(self.machines) + 10}"
         generation, now = int(tags[TAG_GENERATION]), float(int(self._clock.now))
-        machine = Machine(name, zone, lifecycle, token, generation, index, tags[TAG_RUN], now, timer)
+        machine = Machine(name, zone, lifecycle, token, generation, index, tags[TAG_RUN], now, timer, deadline)
         self.machines[name] = machine
         machine.views.append((self._clock.now + self.lag("launch"), machine.look()))
         self._clock.after(self._rng.uniform(8, 40), lambda: self._boot(machine))

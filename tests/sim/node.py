@@ -11,6 +11,7 @@ from orchestrator.core.beacon import Beacon
 from orchestrator.core.ids import Keys
 from orchestrator.core.manifest import newest
 from orchestrator.errors import StaleEpoch, Unreachable
+from orchestrator.run.nodes import Deserted
 from tests.sim.agent import RETRY, Agent
 from tests.sim.clock import Clock
 from tests.sim.ec2 import Machine
@@ -28,6 +29,7 @@ class Rules:
     epochs: bool = True
     data_first: bool = True
     timer: bool = True
+    rearms: bool = True
     starts_once: bool = True
     restores: bool = True
 
@@ -70,7 +72,7 @@ class Node:
         self.obeyed: list[int] = []
         self.deadline = clock.now + machine.timer
         if rules.timer:
-            clock.after(machine.timer, lambda: self._timer_fires(1))
+            self._arm(machine.timer)
         self._publish(clock.now + PATIENCE, boot_failure)
 
     @property
@@ -98,7 +100,7 @@ class Node:
             self._gang_of(rank.generation, rank.ips).gone(rank)
 
     def reboot(self) -> None:
-        """Restart the machine: nothing runs on it any more, and no timer either, since user-data runs once."""
+        """Restart the machine: nothing runs on it any more, and no timer until it is back."""
         self.go_down()
         self.boot_id += 1
         self.clock.after(self.rng.uniform(20, 60), self._come_back)
@@ -149,10 +151,12 @@ class Node:
         return "stopping"
 
     def answer(self) -> str:
-        """Say that it is there. Raises Unreachable."""
+        """Say whether agent or training live here. Raises Unreachable, Deserted."""
         if not self.reachable or not self.ready:
             raise Unreachable(f"{self.machine.id} does not answer")
-        return "here"
+        if self.agent is None and not self.trainers:
+            raise Deserted(f"{self.machine.id} has neither agent nor training")
+        return "alive"
 
     def ask_to_stop(self, rank: Rank) -> None:
         """Make the stop file appear, as the agent does by itself."""
@@ -201,6 +205,12 @@ class Node:
 
     def _come_back(self) -> None:
         self.up = self.machine.usable
+        if self.rules.timer and self.rules.rearms:
+            self._arm(max(0.0, min(self.machine.timer, self.machine.deadline - self.clock.now)))
+
+    def _arm(self, seconds: float) -> None:
+        boot_id = self.boot_id
+        self.clock.after(seconds, lambda: self._timer_fires(boot_id))
 
     def _timer_fires(self, boot_id: int) -> None:
         if self.up and self.boot_id == boot_id:

@@ -25,10 +25,11 @@ from orchestrator.run.act import ASK_AGAIN, TRY_AGAIN, Errand
 from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.loop import LONGEST_BACKOFF
-from orchestrator.run.nodes import newest_step
+from orchestrator.run.nodes import Deserted, newest_step
 from orchestrator.run.observe import Watch, merge
 from orchestrator.run.request import run_instances_request
 from orchestrator.run.userdata import timer_left
+from tests.core.worlds import T0
 from tests.sim.clock import Body, Crashed
 from tests.sim.store import Listed
 
@@ -86,6 +87,7 @@ class Scheduler:
         self._reached: set[Errand] = set()
         self._unanswered: set[str] = set()
         self._answered: dict[str, float] = {}
+        self._deserted: dict[str, float] = {}
         self._watch = Watch()
         self._stale = False
         self.held_until = 0.0
@@ -208,15 +210,18 @@ class Scheduler:
         both = self._reached | self._reaching
         asked = {item.instance_id for item in self._reaching if item.what == "probe"}
         self._unanswered &= {item.instance_id for item in facts.instances if item.usable}
-        recent = {i for i, moment in self._answered.items() if self.world.clock.now - moment < ASK_AGAIN}
         return replace(
             facts,
             started=frozenset(e.instance_id for e in both if (e.what, e.generation) == ("start", generation)),
             stop_sent=any((e.what, e.generation) == ("stop", generation) for e in both),
             killed=frozenset((e.instance_id, e.generation) for e in both if e.what == "kill"),
             unanswered=frozenset(self._unanswered),
-            answering=frozenset(asked | recent),
+            answering=frozenset(asked | self._recent(self._answered)),
+            deserted=frozenset(self._recent(self._deserted)),
         )
+
+    def _recent(self, moments: Mapping[str, float]) -> set[str]:
+        return {i for i, moment in moments.items() if self.world.clock.now - moment < ASK_AGAIN}
 
     def _append(self, kind: Any, what: str, detail: Mapping[str, Any]) -> None:
         self._ledger.append(kind, what, detail, epoch=self._lease.epoch, now=self.world.store.server_time())
@@ -282,7 +287,7 @@ class Scheduler:
                 count=action.count or spec.num_nodes,
                 resources=facts.resources,
                 root_device="/dev/sda1",
-                user_data=str(timer.total_seconds()),
+                user_data=f"{timer.total_seconds()} {(facts.server_time + timer - T0).total_seconds()}",
             )
             token = client_token(spec.run_id, action.generation, action.attempt)
             self._append("intent", "launch", where | {"request": request, "token": token})
@@ -354,7 +359,9 @@ class Scheduler:
                 self._stale = True
             except OrchError as error:
                 world.note("trouble", f"{what} {instance_id}: {error.message}")
-                if what == "probe":
+                if isinstance(error, Deserted):
+                    self._deserted[instance_id] = world.clock.now
+                elif what == "probe":
                     self._unanswered.add(instance_id)
             else:
                 self._came_back(errand)

@@ -138,6 +138,7 @@ def no_timers_known(patch: Patch) -> None:
 
 MUTANTS: Mapping[str, Mutant] = {
     "timers do not fire": Mutant("no_orphan", off("node_rules", "timer")),
+    "a reboot disarms the timer": Mutant("no_orphan", off("node_rules", "rearms")),
     "machines carry another run's tag": Mutant("no_orphan", patch=tags_another_run),
     "bills lag behind": Mutant("bill_is_bound", patch=bills_too_little(scheduler)),
     "the last bill is too low": Mutant("final_bill_is_bound", patch=bills_too_little(run)),
