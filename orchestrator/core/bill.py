@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
+from operator import attrgetter
 from typing import Any
 
 from orchestrator.core.facts import EC2_INTERRUPTED, Instance, Lifecycle, OnDemandPrice, PriceRow, Volume
@@ -203,8 +204,8 @@ def split_hours(start: datetime, seconds: int) -> list[tuple[datetime, int]]:
 
 def price_in_force(rows: Iterable[PriceRow], moment: datetime) -> MicroUSD | None:
     """Return the price of the last change at or before `moment`, or None when there is none."""
-    before = [row for row in rows if row.time <= moment]
-    return max(before, key=lambda row: row.time).price if before else None
+    newest = max((row for row in rows if row.time <= moment), key=attrgetter("time"), default=None)
+    return newest.price if newest is not None else None
 
 
 def ebs_charge(volume: Volume, seconds: int) -> MicroUSD:

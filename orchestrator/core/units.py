@@ -77,7 +77,9 @@ def format_usd(amount: MicroUSD) -> str:
 
 def per_hour(price_per_hour: MicroUSD, seconds: int) -> MicroUSD:
     """Return the charge for `seconds` at an hourly price, rounded half-even to a micro-dollar."""
-    return int((Decimal(price_per_hour) * seconds / 3600).to_integral_value(ROUND_HALF_EVEN))
+    whole, rest = divmod(price_per_hour * seconds, 3600)
+    # A tie goes up only from an odd number.
+    return whole + (2 * rest + whole % 2 > 3600)
 
 
 def iso(moment: datetime) -> str:
