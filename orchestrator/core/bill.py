@@ -12,12 +12,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import ROUND_HALF_EVEN, Decimal
 from operator import attrgetter
 from typing import Any
 
 from orchestrator.core.facts import EC2_INTERRUPTED, Instance, Lifecycle, OnDemandPrice, PriceRow, Volume
-from orchestrator.core.units import MicroUSD, iso, per_hour, usd
+from orchestrator.core.units import MicroUSD, divide, iso, per_hour, usd
 
 RULE = (
     "from LaunchTime to the transition time EC2 gives, whole seconds rounded up, at least 60; each instance-hour at "
@@ -210,5 +209,4 @@ def price_in_force(rows: Iterable[PriceRow], moment: datetime) -> MicroUSD | Non
 
 def ebs_charge(volume: Volume, seconds: int) -> MicroUSD:
     """Return the storage charge of a gp3 volume: per second, at least 60 (AWS EBS pricing)."""
-    exact = Decimal(GP3_GIB_MONTH) * volume.size_gib * max(MINIMUM_SECONDS, seconds) / MONTH_SECONDS
-    return int(exact.to_integral_value(ROUND_HALF_EVEN))
+    return divide(GP3_GIB_MONTH * volume.size_gib * max(MINIMUM_SECONDS, seconds), MONTH_SECONDS)

@@ -137,6 +137,8 @@ def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
     given the whole of the limit.
     """
     doubted = suspects(gang, facts)
+    if not doubted:
+        return {}
     hurry = 2 * len(doubted) <= max(2, gang.size) and _has_pace(gang, facts)
     found = {}
     for instance_id in doubted:

@@ -87,7 +87,7 @@ class Node:
         """Put the beacon into S3. Raises Unreachable."""
         if not self.reachable:
             raise Unreachable("no network")
-        self.store.say(self.machine.id, beacon=beacon)
+        self.store.say(self.machine.id, beacon)
 
     def go_down(self) -> None:
         """Let everything on it end, as the machine goes or restarts."""
@@ -192,7 +192,7 @@ class Node:
         if self.reachable and self.store.up:
             self.ready = failure is None
             keys = ("ssh-ed25519 AAAA",) if self.ready else ()
-            self.store.say(self.machine.id, host_keys=keys, boot_failure=failure)
+            self.store.greet(self.machine.id, keys, failure)
         elif self.clock.now < give_up:
             self.clock.after(RETRY, lambda: self._publish(give_up, failure))
         elif failure is None:

@@ -20,6 +20,7 @@ from orchestrator.core.facts import Facts, Instance, PriceRow, Resource
 from orchestrator.core.ids import client_token, resource_name
 from orchestrator.core.phase import find_phase
 from orchestrator.core.spec import RunSpec
+from orchestrator.core.units import MicroUSD
 from orchestrator.errors import OrchError, StaleEpoch, Unreachable
 from orchestrator.run.act import ASK_AGAIN, TRY_AGAIN, Errand
 from orchestrator.run.lease import Lease, Owner
@@ -134,7 +135,8 @@ class Scheduler:
         """Do what is to be done now; tell whether the generation is closed."""
         self._fence()
         state = self._ledger.read()
-        facts = self._complete(self._with_cost(self._observe()), state.generation)
+        seen = self._observe()
+        facts = self._complete(seen, self._cost_of(seen), state.generation)
         phase = find_phase(state, facts)
         if state.closed:
             return True
@@ -177,7 +179,8 @@ class Scheduler:
         end = known.end_time if known else None
         return replace(item, end_time=end or self._ends.setdefault(item.instance_id, now))
 
-    def _with_cost(self, facts: Facts) -> Facts:
+    def _cost_of(self, facts: Facts) -> tuple[MicroUSD, MicroUSD]:
+        """Return what was spent and what a second costs, (0, 0) where nobody asks."""
         now, world = self.world.clock.now, self.world
         alive = {item.instance_id for item in facts.instances if item.alive}
         if alive and now - self._priced > PRICES_EVERY:
@@ -187,8 +190,7 @@ class Scheduler:
         judged = now - self._judged >= JUDGED_EVERY
         capped = self._spec.experiment.max_cost is not None
         if not judged and (not capped or now - self._billed < BILL_EVERY):
-            cost, rate = self._cost
-            return replace(facts, cost_so_far=cost, cost_per_second=rate) if capped else facts
+            return self._cost if capped else (0, 0)
         self._billed = now
         bill = make_bill(self._spec.run_id, facts.instances, self._rows, world.market.on_demand(), facts.server_time)
         if judged:
@@ -196,13 +198,13 @@ class Scheduler:
             world.billed(facts, self._rows, bill)
         hourly = sum(line.hours[-1].price for line in bill.instances if line.instance_id in alive)
         self._cost = bill.high, -(-hourly // 3600)
-        return replace(facts, cost_so_far=self._cost[0], cost_per_second=self._cost[1])
+        return self._cost
 
     def _fetch_prices(self) -> None:
         self.world.api("prices")
         self._rows = self.world.market.history(self.world.clock.now)
 
-    def _complete(self, facts: Facts, generation: int) -> Facts:
+    def _complete(self, facts: Facts, cost: tuple[MicroUSD, MicroUSD], generation: int) -> Facts:
         if self._stale:
             raise StaleEpoch("a node obeys a newer scheduler")
         both = self._reached | self._reaching
@@ -216,6 +218,8 @@ class Scheduler:
             killed=frozenset((e.instance_id, e.generation) for e in both if e.what == "kill"),
             unanswered=frozenset(self._unanswered),
             answering=frozenset(asked | recent),
+            cost_so_far=cost[0],
+            cost_per_second=cost[1],
         )
 
     def _append(self, kind: Any, what: str, detail: Mapping[str, Any]) -> None:
