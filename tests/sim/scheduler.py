@@ -135,8 +135,7 @@ class Scheduler:
         """Do what is to be done now; tell whether the generation is closed."""
         self._fence()
         state = self._ledger.read()
-        seen = self._observe()
-        facts = self._complete(seen, self._cost_of(seen), state.generation)
+        facts = self._observe(state.generation)
         phase = find_phase(state, facts)
         if state.closed:
             return True
@@ -153,7 +152,7 @@ class Scheduler:
             self.held_until = self.world.clock.now + pause
             yield pause
 
-    def _observe(self) -> Facts:
+    def _observe(self, generation: int) -> Facts:
         world = self.world
         world.settle()
         now = world.store.server_time()
@@ -163,13 +162,28 @@ class Scheduler:
         world.looked()
         records = world.store.records
         seen = [self._with_end(item, records, now) for item in world.ec2.describe(world.behind())]
+        instances, since = merge(seen, records.values()), self._watch.look(now)
+        cost, rate = self._cost_of(instances, now)
+        if self._stale:
+            raise StaleEpoch("a node obeys a newer scheduler")
+        both = self._reached | self._reaching
+        asked = {item.instance_id for item in self._reaching if item.what == "probe"}
+        self._unanswered &= {item.instance_id for item in instances if item.usable}
+        recent = {i for i, moment in self._answered.items() if world.clock.now - moment < ASK_AGAIN}
         return Facts(
             server_time=now,
-            instances=merge(seen, records.values()),
+            instances=instances,
             nodes=dict(world.store.nodes),
             resources=tuple(world.ec2.resources.values()),
             recorded={key: item.state for key, item in records.items()},
-            watched_since=self._watch.look(now),
+            started=frozenset(e.instance_id for e in both if e.what == "start" and e.generation == generation),
+            stop_sent=any(e.what == "stop" and e.generation == generation for e in both),
+            killed=frozenset((e.instance_id, e.generation) for e in both if e.what == "kill"),
+            unanswered=frozenset(self._unanswered),
+            answering=frozenset(asked | recent),
+            cost_so_far=cost,
+            cost_per_second=rate,
+            watched_since=since,
         )
 
     def _with_end(self, item: Instance, records: Mapping[str, Instance], now: datetime) -> Instance:
@@ -179,10 +193,10 @@ class Scheduler:
         end = known.end_time if known else None
         return replace(item, end_time=end or self._ends.setdefault(item.instance_id, now))
 
-    def _cost_of(self, facts: Facts) -> tuple[MicroUSD, MicroUSD]:
+    def _cost_of(self, instances: tuple[Instance, ...], server_time: datetime) -> tuple[MicroUSD, MicroUSD]:
         """Return what was spent and what a second costs, (0, 0) where nobody asks."""
         now, world = self.world.clock.now, self.world
-        alive = {item.instance_id for item in facts.instances if item.alive}
+        alive = {item.instance_id for item in instances if item.alive}
         if alive and now - self._priced > PRICES_EVERY:
             self._fetch_prices()
             self._priced = now
@@ -192,10 +206,10 @@ class Scheduler:
         if not judged and (not capped or now - self._billed < BILL_EVERY):
             return self._cost if capped else (0, 0)
         self._billed = now
-        bill = make_bill(self._spec.run_id, facts.instances, self._rows, world.market.on_demand(), facts.server_time)
+        bill = make_bill(self._spec.run_id, instances, self._rows, world.market.on_demand(), server_time)
         if judged:
             self._judged = now
-            world.billed(facts, self._rows, bill)
+            world.billed(Facts(server_time, instances), self._rows, bill)
         hourly = sum(line.hours[-1].price for line in bill.instances if line.instance_id in alive)
         self._cost = bill.high, -(-hourly // 3600)
         return self._cost
@@ -203,24 +217,6 @@ class Scheduler:
     def _fetch_prices(self) -> None:
         self.world.api("prices")
         self._rows = self.world.market.history(self.world.clock.now)
-
-    def _complete(self, facts: Facts, cost: tuple[MicroUSD, MicroUSD], generation: int) -> Facts:
-        if self._stale:
-            raise StaleEpoch("a node obeys a newer scheduler")
-        both = self._reached | self._reaching
-        asked = {item.instance_id for item in self._reaching if item.what == "probe"}
-        self._unanswered &= {item.instance_id for item in facts.instances if item.usable}
-        recent = {i for i, moment in self._answered.items() if self.world.clock.now - moment < ASK_AGAIN}
-        return replace(
-            facts,
-            started=frozenset(e.instance_id for e in both if (e.what, e.generation) == ("start", generation)),
-            stop_sent=any((e.what, e.generation) == ("stop", generation) for e in both),
-            killed=frozenset((e.instance_id, e.generation) for e in both if e.what == "kill"),
-            unanswered=frozenset(self._unanswered),
-            answering=frozenset(asked | recent),
-            cost_so_far=cost[0],
-            cost_per_second=cost[1],
-        )
 
     def _append(self, kind: Any, what: str, detail: Mapping[str, Any]) -> None:
         self._ledger.append(kind, what, detail, epoch=self._lease.epoch, now=self.world.store.server_time())
