@@ -86,8 +86,9 @@ def main() -> int:
     cores = len(os.sched_getaffinity(0))
     batches = [range(at, min(at + BATCH, first + count)) for at in range(first, first + count, BATCH)]
     total, began = Tally(), time.monotonic()
-    # What was imported stays: the collector of the workers need not look through it again and again.
+    # The workers' collector need not look at what was imported, nor after every few objects.
     gc.freeze()
+    gc.set_threshold(50_000)
     with ProcessPoolExecutor(cores) as pool:
         for tally in pool.map(run_batch, batches):
             total.add(tally)

@@ -165,8 +165,10 @@ class Node:
 
     def step_of(self, rank: Rank) -> int | None:
         """Return the step that a rank last wrote down, None before the first and on all but the first rank."""
+        if rank.rank != 0:
+            return None
         gang = self._gang_of(rank.generation, rank.ips)
-        return gang.step if rank.rank == 0 and gang.began else None
+        return gang.step if gang.began else None
 
     def kill(self, generation: int, epoch: int) -> str:
         """End the training. Raises StaleEpoch, Unreachable."""
