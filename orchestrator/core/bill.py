@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from orchestrator.core.estimates import MINIMUM_SECONDS, S3Use, ebs_charge, ipv4_charge, s3_requests, s3_storage
@@ -234,5 +235,5 @@ def split_hours(start: datetime, seconds: int) -> list[tuple[datetime, int]]:
 
 def price_in_force(rows: Iterable[PriceRow], moment: datetime) -> MicroUSD | None:
     """Return the price of the last change at or before `moment`, or None when there is none."""
-    before = [row for row in rows if row.time <= moment]
-    return max(before, key=lambda row: row.time).price if before else None
+    newest = max((row for row in rows if row.time <= moment), key=attrgetter("time"), default=None)
+    return newest.price if newest is not None else None

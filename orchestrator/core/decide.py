@@ -51,26 +51,26 @@ def decide(spec: RunSpec, ledger: LedgerState, facts: Facts) -> tuple[Action, ..
         for item in facts.instances
         if not item.usable and facts.recorded.get(item.instance_id) != item.state
     )
-    judged = judge(spec, ledger, facts)
+    gang = Gang.of(ledger, facts)
+    judged = judge(spec, ledger, gang, facts)
     match judged:
         case None:
-            return recording + _go_on(spec, ledger, facts)
+            return recording + _go_on(spec, ledger, gang, facts)
         case Recovery():
             return (*recording, Recover(judged))
         case Verdict():
             return recording + (_wind_up(ledger, facts, judged) if ledger.verdict is not None else (End(judged),))
 
 
-def _go_on(spec: RunSpec, ledger: LedgerState, facts: Facts) -> tuple[Action, ...]:
+def _go_on(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> tuple[Action, ...]:
     old = settle(spec, ledger, facts)
-    first = (*old.actions, *release(ledger, facts, old.done), *probe(ledger, facts))
+    first = (*old.actions, *release(ledger, gang, facts, old.done), *probe(gang, facts))
     if ledger.stop is None:
         cap = _cap_reached(spec, ledger, _as_if_launched(spec, ledger, facts))
         if cap is not None:
             return (Wish("stop", cap),)
     if not ledger.manned:
         return first + _launch(spec, ledger, facts)
-    gang = Gang.of(ledger, facts)
     if ledger.stop is not None:
         return first + _ask_to_stop(gang, facts, ledger.generation)
     return first + (_start(gang, facts, ledger.generation) if old.done else ())

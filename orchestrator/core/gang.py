@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 
 from orchestrator.core.beacon import Beacon
 from orchestrator.core.facts import Facts, Instance
@@ -31,15 +32,17 @@ class Gang:
         """
         kept, launched = ledger.kept, ledger.launched
         new = set(launched.instance_ids) if launched is not None else set()
-        instances = {item.instance_id: item for item in facts.instances if item.instance_id in new | kept.keys()}
+        members = new | kept.keys()
+        instances = {item.instance_id: item for item in facts.instances if item.instance_id in members}
 
         def order(instance_id: str) -> tuple[int, str]:
             seen = instances.get(instance_id)
             return (seen.launch_index if seen else len(new), instance_id)
 
-        free = (rank for rank in range(len(kept) + len(new)) if rank not in set(kept.values()))
-        ranks = {**kept, **dict(zip(sorted(new, key=order), free, strict=False))}
-        ranks = {instance_id: ranks[instance_id] for instance_id in sorted(ranks, key=lambda i: ranks[i])}
+        taken = set(kept.values())
+        free = (rank for rank in range(len(kept) + len(new)) if rank not in taken)
+        given = {**kept, **dict(zip(sorted(new, key=order), free, strict=False))}
+        ranks = dict(sorted(given.items(), key=itemgetter(1)))
         latest = {i: beacon for i in ranks if (node := facts.nodes.get(i)) and (beacon := node.beacon)}
         beacons = {i: beacon for i, beacon in latest.items() if beacon.generation == ledger.generation}
         return cls(instances, ranks, beacons, latest)

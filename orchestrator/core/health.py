@@ -10,7 +10,7 @@ from typing import Literal
 from orchestrator.core.beacon import Beacon
 from orchestrator.core.facts import EC2_INTERRUPTED, Facts, Instance
 from orchestrator.core.gang import Gang
-from orchestrator.core.ledger import LedgerState, Verdict
+from orchestrator.core.ledger import Launch, LedgerState, Verdict
 from orchestrator.core.units import format_duration, parse_time
 
 # EC2 may not show a new instance for a while (eventual consistency); until then absence is not death.
@@ -46,13 +46,13 @@ class Lost:
 
 def find_lost(ledger: LedgerState, gang: Gang, facts: Facts) -> dict[str, Lost]:
     """Return the lost members of the current generation by instance id, those that are gone already first."""
-    silent = _silent(gang, facts)
+    silent, launched = _silent(gang, facts), ledger.launched
     found: dict[str, Lost] = {}
     for instance_id in gang.ranks:
         if not _is_done(gang, instance_id):
             lost = (
-                _gone(ledger, gang, facts, instance_id)
-                or _unfit(ledger, gang, facts, instance_id)
+                _gone(launched, gang, facts, instance_id)
+                or _unfit(launched, gang, facts, instance_id)
                 or silent.get(instance_id)
                 or _noticed(gang, instance_id)
             )
@@ -84,13 +84,12 @@ def _is_done(gang: Gang, instance_id: str) -> bool:
     return beacon is not None and beacon.stage == "exited" and beacon.exit_code == 0 and beacon.synced
 
 
-def _gone(ledger: LedgerState, gang: Gang, facts: Facts, instance_id: str) -> Lost | None:
+def _gone(launched: Launch | None, gang: Gang, facts: Facts, instance_id: str) -> Lost | None:
     instance = gang.instances.get(instance_id)
     if instance is None:
         beacon = gang.latest.get(instance_id)
         if beacon is not None and silence(beacon, facts) <= CONDEMNED_AFTER:
             return None  # it speaks, so it is EC2's listing that lags
-        launched = ledger.launched
         new = launched is not None and instance_id in launched.instance_ids
         if new and launched is not None and facts.server_time - launched.time <= INVISIBLE_GRACE:
             return None
@@ -114,8 +113,7 @@ def _ended(gang: Gang, instance: Instance) -> Lost:
     return Lost(kind, Verdict("failed", f"{who} is gone: {why}", RESUME, rank=rank))
 
 
-def _unfit(ledger: LedgerState, gang: Gang, facts: Facts, instance_id: str) -> Lost | None:
-    launched = ledger.launched
+def _unfit(launched: Launch | None, gang: Gang, facts: Facts, instance_id: str) -> Lost | None:
     if launched is None or instance_id not in launched.instance_ids:
         return None
     rank, node, age = gang.ranks[instance_id], facts.nodes.get(instance_id), facts.server_time - launched.time
@@ -140,6 +138,8 @@ def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
     heard at once, the trouble is more likely between us and them, and they are given the whole of the limit.
     """
     doubted = suspects(gang, facts)
+    if not doubted:
+        return {}
     hurry = 2 * len(doubted) <= max(2, gang.size) and _has_pace(gang, facts)
     found = {}
     for instance_id in doubted:

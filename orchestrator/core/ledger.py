@@ -154,7 +154,8 @@ class LedgerState:
     @property
     def launched(self) -> Launch | None:
         """The launch of the current generation that gave instances, if any did."""
-        return next((item for item in self.current if item.status == "launched"), None)
+        mine = (item for item in self.launches if item.generation == self.generation)
+        return next((item for item in mine if item.status == "launched"), None)
 
     @property
     def recovery(self) -> Recovery | None:
@@ -165,14 +166,16 @@ class LedgerState:
     @property
     def moved(self) -> bool:
         """Whether the whole gang is launched anew: nothing was kept, or there is no room beside what was kept."""
-        if self.recovery is None:
+        recovery = self.recovery
+        if recovery is None or not recovery.kept:
             return True
-        return not self.recovery.kept or any(item.count is not None and item.refused for item in self.current)
+        return any(item.count is not None and item.refused for item in self.current)
 
     @property
     def kept(self) -> Mapping[str, int]:
         """The ranks of the instances that this generation has from the one before."""
-        return {} if self.recovery is None or self.moved else self.recovery.kept
+        recovery = self.recovery
+        return {} if recovery is None or self.moved else recovery.kept
 
     @property
     def manned(self) -> bool:
@@ -196,11 +199,11 @@ def replay(entries: Sequence[Entry]) -> LedgerState:
     and the run may have gone on, or been resumed, meanwhile; before it tells EC2 anything it finds its lease lost. What
     came of a launch always counts.
     """
-    state = LedgerState()
     launches: dict[tuple[int, int], Launch] = {}
     epoch = 0
-    for entry in sorted(entries, key=lambda e: e.seq):
-        state = replace(state, last_seq=entry.seq, generation_began=state.generation_began or entry.time)
+    ordered = sorted(entries, key=lambda e: e.seq)
+    state = LedgerState(generation_began=ordered[0].time, last_seq=ordered[-1].seq) if ordered else LedgerState()
+    for entry in ordered:
         stale, epoch = 0 < entry.epoch < epoch, max(epoch, entry.epoch)
         match (entry.kind, entry.action):
             case ("intent", "launch") if not stale:

@@ -30,14 +30,13 @@ SYNC_ALLOWANCE = timedelta(seconds=20)
 OVERDUE = timedelta(minutes=5)
 
 
-def judge(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Recovery | Verdict | None:
+def judge(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Recovery | Verdict | None:
     """Return how this generation ends: with a recovery, or for good (the first verdict holds); None while it goes on.
 
     A loss comes before a failure: ranks that crash because a peer went away are no error of the user.
     """
     if ledger.verdict is not None:
         return ledger.verdict
-    gang = Gang.of(ledger, facts)
     if _came_to_its_end(spec, ledger, facts):
         return Verdict("finished", f"all {spec.num_nodes} nodes finished")
     lost = find_lost(ledger, gang, facts)
@@ -225,7 +224,7 @@ def settle(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Settling:
     return Settling(kills, done=False)
 
 
-def release(ledger: LedgerState, facts: Facts, settled: bool) -> tuple[Action, ...]:
+def release(ledger: LedgerState, gang: Gang, facts: Facts, settled: bool) -> tuple[Action, ...]:
     """Return the end of machines that are no members any more.
 
     Those of a gang that moves are needed until they have saved. Those that EC2 announced to take are left to EC2, which
@@ -234,12 +233,11 @@ def release(ledger: LedgerState, facts: Facts, settled: bool) -> tuple[Action, .
     recovery = ledger.recovery
     if recovery is None or recovery.time is None:
         return ()
-    members = Gang.of(ledger, facts).ranks
     needed = {*recovery.kept, *recovery.going}
     overdue = facts.server_time - recovery.time > OVERDUE
     strays = []
     for item in facts.instances:
-        if not item.usable or item.instance_id in members:
+        if not item.usable or item.instance_id in gang.ranks:
             continue
         node = facts.nodes.get(item.instance_id)
         noticed = node is not None and node.beacon is not None and node.beacon.notice is not None
@@ -248,7 +246,7 @@ def release(ledger: LedgerState, facts: Facts, settled: bool) -> tuple[Action, .
     return (Terminate(tuple(sorted(strays)), "replaced"),) if strays else ()
 
 
-def probe(ledger: LedgerState, facts: Facts) -> tuple[Action, ...]:
+def probe(gang: Gang, facts: Facts) -> tuple[Action, ...]:
     """Return the question to nodes that fell silent whether agent or training still live there."""
-    asked = tuple(i for i in suspects(Gang.of(ledger, facts), facts) if i not in facts.answering)
+    asked = tuple(i for i in suspects(gang, facts) if i not in facts.answering)
     return (Probe(asked),) if asked else ()

@@ -77,15 +77,21 @@ def format_usd(amount: MicroUSD) -> str:
 
 def per_hour(price_per_hour: MicroUSD, seconds: int) -> MicroUSD:
     """Return the charge for `seconds` at an hourly price, rounded half-even to a micro-dollar."""
-    return int((Decimal(price_per_hour) * seconds / 3600).to_integral_value(ROUND_HALF_EVEN))
+    return divide(price_per_hour * seconds, 3600)
+
+
+def divide(amount: int, by: int) -> int:
+    """Return `amount / by`, rounded half-even; exact, whatever their size. `by` is positive."""
+    whole, rest = divmod(amount, by)
+    # A tie goes up only from an odd number.
+    return whole + (2 * rest + whole % 2 > by)
 
 
 def iso(moment: datetime) -> str:
     """Return ISO-8601 UTC with a `Z`; naive times are refused (ValueError)."""
     if moment.tzinfo is None:
         raise ValueError("a time without a zone")
-    text = moment.astimezone(UTC).isoformat(timespec="microseconds" if moment.microsecond else "seconds")
-    return text.replace("+00:00", "Z")
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def parse_time(text: str) -> datetime:

@@ -6,9 +6,10 @@ import json
 import os
 import socket
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from orchestrator.aws.s3 import Bucket
 from orchestrator.core.ids import Keys
@@ -30,6 +31,10 @@ class Owner:
     def me(cls) -> Owner:
         """Return this process."""
         return cls(socket.gethostname(), os.getpid(), uuid.uuid4().hex)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
     def surely_dead(self) -> bool:
         """Whether the owner was a process of this machine that no longer exists."""
@@ -112,7 +117,7 @@ class Lease:
 
     def _swap(self, epoch: int, now: datetime, etag: str | None) -> bool:
         expires = now + LIFETIME
-        body = json.dumps({"owner": asdict(self._owner), "epoch": epoch, "expires": iso(expires)}).encode()
+        body = json.dumps({"owner": self._owner.to_json(), "epoch": epoch, "expires": iso(expires)}).encode()
         try:
             if etag is None:
                 new = self._bucket.put(self._key, body, if_none_match=True)

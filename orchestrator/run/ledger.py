@@ -21,15 +21,14 @@ class Ledger:
         self._bucket = bucket
         self._keys = Keys(run_id)
         self._actor = actor
-        self._entries: dict[int, Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._state: LedgerState | None = None
 
     def read(self) -> LedgerState:
         """Fetch the entries not seen yet and return the state they give. Raises OrchError on one that is corrupt."""
         for item in self._bucket.list(self._keys.ledger):
-            seq = int(item.key.removeprefix(self._keys.ledger).removesuffix(".json"))
-            if seq not in self._entries:
-                self._add(seq, self._parse(item.key))
+            if item.key not in self._entries:
+                self._add(item.key, self._parse(item.key))
         return self.state
 
     @property
@@ -42,7 +41,7 @@ class Ledger:
     @property
     def entries(self) -> tuple[Entry, ...]:
         """The entries read so far, in order."""
-        return tuple(self._entries[seq] for seq in sorted(self._entries))
+        return tuple(self._entries[key] for key in sorted(self._entries))
 
     @property
     def terminating(self) -> frozenset[str]:
@@ -53,19 +52,20 @@ class Ledger:
     def append(self, kind: Kind, action: str, detail: Mapping[str, Any], *, epoch: int, now: datetime) -> Entry:
         """Write the next entry, reading what others wrote in between. Raises PreconditionFailed after many races."""
         for _ in range(ATTEMPTS):
-            seq = max(self._entries, default=0) + 1
+            seq = max((entry.seq for entry in self._entries.values()), default=0) + 1
+            key = self._keys.entry(seq)
             entry = Entry(seq, now, epoch, self._actor, kind, action, dict(detail))
             try:
-                self._bucket.put(self._keys.entry(seq), entry.to_json(), if_none_match=True)
+                self._bucket.put(key, entry.to_json(), if_none_match=True)
             except PreconditionFailed:
                 self.read()
                 continue
-            self._add(seq, entry)
+            self._add(key, entry)
             return entry
         raise PreconditionFailed("the run's ledger is being written by many others at once", "try again")
 
-    def _add(self, seq: int, entry: Entry) -> None:
-        self._entries[seq] = entry
+    def _add(self, key: str, entry: Entry) -> None:
+        self._entries[key] = entry
         self._state = None
 
     def _parse(self, key: str) -> Entry:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.core.units import (
+    divide,
     format_duration,
     format_size,
     format_usd,
@@ -62,6 +64,13 @@ def test_money_for_people_shows_cents_or_finer() -> None:
 @given(st.integers(0, 10**9), st.integers(0, 10**6), st.integers(0, 10**6))
 def test_splitting_a_charge_moves_it_by_at_most_a_micro_dollar(price: int, first: int, second: int) -> None:
     assert abs(per_hour(price, first + second) - per_hour(price, first) - per_hour(price, second)) <= 1
+
+
+@given(st.integers(-(10**18), 10**18), st.sampled_from([2, 3600, 30 * 86_400]))
+@example(1, 2)
+@example(3, 2)
+def test_a_division_rounds_half_to_even(amount: int, by: int) -> None:
+    assert divide(amount, by) == round(Fraction(amount, by))
 
 
 def test_times_are_utc_and_never_naive() -> None:

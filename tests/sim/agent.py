@@ -8,9 +8,8 @@ from orchestrator.agent.converge import AskToSave, AskToStop, Finish, PowerOff, 
 from orchestrator.agent.local import Local
 from orchestrator.core.beacon import Beacon, Stage
 from orchestrator.core.ids import Keys
-from orchestrator.core.units import iso
 from orchestrator.errors import OrchError
-from tests.sim.clock import moment
+from tests.sim.clock import stamp
 from tests.sim.training import Rank
 
 if TYPE_CHECKING:
@@ -93,11 +92,11 @@ class Agent:
             generation=rank.generation,
             epoch=node.epoch,
             boot_id=str(node.boot_id),
-            time=iso(moment(now + node.skew)),
+            time=stamp(now + node.skew),
             stage=stage,
             exit_code=rank.exit[0] if rank.exit else None,
             exit_stage=rank.exit[1] if rank.exit else None,
-            exit_time=iso(moment(rank.exit_time + node.skew)) if gone and rank.exit_time is not None else None,
+            exit_time=stamp(rank.exit_time + node.skew) if gone and rank.exit_time is not None else None,
             stopped_step=rank.stopped_step,
             checkpoint_step=max(self._stored, default=None),
             synced=self.synced,

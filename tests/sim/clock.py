@@ -5,16 +5,26 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Generator
 from datetime import datetime, timedelta
+from functools import lru_cache
 
+from orchestrator.core.units import iso
 from tests.core.worlds import T0
 
 # A process yields the seconds it sleeps.
 Body = Generator[float, None, None]
 
 
+# At one moment everybody asks for the same time.
+@lru_cache(maxsize=64)
 def moment(seconds: float) -> datetime:
     """Return the time of day at which the virtual clock shows `seconds`."""
     return T0 + timedelta(seconds=seconds)
+
+
+@lru_cache(maxsize=64)
+def stamp(seconds: float) -> str:
+    """Return that time of day as nodes write it."""
+    return iso(moment(seconds))
 
 
 class Clock:

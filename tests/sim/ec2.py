@@ -102,7 +102,7 @@ class Ec2:
     @property
     def live(self) -> list[Machine]:
         """The machines that still exist."""
-        return [machine for machine in self.machines.values() if machine.alive]
+        return [machine for machine in self.machines.values() if machine.state in ALIVE]
 
     def describe(self, ago: float = 0.0) -> list[Instance]:
         """Return the instances as they were seen `ago` seconds ago: as a replica shows them that is so far behind."""

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.core.ids import Keys
 from orchestrator.core.manifest import NAME
-from orchestrator.core.units import iso
 from tests.core.worlds import ZONES
-from tests.sim.clock import moment
+from tests.sim.clock import stamp
 from tests.sim.market import TAKEN_BY_EC2
 
 if TYPE_CHECKING:
@@ -129,7 +128,7 @@ def interrupt(world: World, notice: bool | None = None) -> bool:
 
     if told:
         world.hurt(machine, "interruption")
-        machine.notice = iso(moment(world.clock.now + 120))
+        machine.notice = stamp(world.clock.now + 120)
     world.clock.after(120 if told else 0, take)
     return True
 

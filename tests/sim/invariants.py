@@ -45,11 +45,12 @@ class Violation(AssertionError):
 
 def no_orphan(world: World) -> str | None:
     """Every live instance is tagged to the run and goes by its own deadline, though every scheduler were gone."""
+    run_id, nodes, late = world.spec.run_id, world.nodes, world.clock.now - SHUTDOWN
     for machine in world.ec2.live:
-        if machine.run != world.spec.run_id:
+        if machine.run != run_id:
             return f"{machine.id} carries the tag of {machine.run!r}"
-        node = world.nodes.get(machine.id)
-        if node is not None and machine.usable and world.clock.now > node.deadline + SHUTDOWN:
+        node = nodes.get(machine.id)
+        if node is not None and late > node.deadline and machine.usable:
             return f"{machine.id} is alive at {world.clock.now:.0f} s, its deadline was {node.deadline:.0f} s"
     return None
 

@@ -89,7 +89,7 @@ class Node:
         """Put the beacon into S3. Raises Unreachable."""
         if not self.reachable:
             raise Unreachable("no network")
-        self.store.say(self.machine.id, beacon=beacon)
+        self.store.say(self.machine.id, beacon)
 
     def go_down(self) -> None:
         """Let everything on it end, as the machine goes or restarts."""
@@ -169,8 +169,10 @@ class Node:
 
     def step_of(self, rank: Rank) -> int | None:
         """Return the step that a rank last wrote down, None before the first and on all but the first rank."""
+        if rank.rank != 0:
+            return None
         gang = self._gang_of(rank.generation, rank.ips)
-        return gang.step if rank.rank == 0 and gang.began else None
+        return gang.step if gang.began else None
 
     def kill(self, generation: int, epoch: int) -> str:
         """End the training. Raises StaleEpoch, Unreachable."""
@@ -196,7 +198,7 @@ class Node:
         if self.reachable and self.store.up:
             self.ready = failure is None
             keys = ("ssh-ed25519 AAAA",) if self.ready else ()
-            self.store.say(self.machine.id, host_keys=keys, boot_failure=failure)
+            self.store.greet(self.machine.id, keys, failure)
         elif self.clock.now < give_up:
             self.clock.after(RETRY, lambda: self._publish(give_up, failure))
         elif failure is None:

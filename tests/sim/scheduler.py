@@ -20,6 +20,7 @@ from orchestrator.core.facts import Facts, Instance, PriceRow, Resource
 from orchestrator.core.ids import client_token, resource_name
 from orchestrator.core.phase import find_phase
 from orchestrator.core.spec import RunSpec
+from orchestrator.core.units import MicroUSD
 from orchestrator.errors import OrchError, StaleEpoch, Unreachable
 from orchestrator.run.act import ASK_AGAIN, TRY_AGAIN, Errand
 from orchestrator.run.lease import Lease, Owner
@@ -136,7 +137,7 @@ class Scheduler:
         """Do what is to be done now; tell whether the generation is closed."""
         self._fence()
         state = self._ledger.read()
-        facts = self._complete(self._with_cost(self._observe()), state.generation)
+        facts = self._observe(state.generation)
         phase = find_phase(state, facts)
         if state.closed:
             return True
@@ -153,7 +154,7 @@ class Scheduler:
             self.held_until = self.world.clock.now + pause
             yield pause
 
-    def _observe(self) -> Facts:
+    def _observe(self, generation: int) -> Facts:
         world = self.world
         world.settle()
         now = world.store.server_time()
@@ -163,13 +164,28 @@ class Scheduler:
         world.looked()
         records = world.store.records
         seen = [self._with_end(item, records, now) for item in world.ec2.describe(world.behind())]
+        instances, since = merge(seen, records.values()), self._watch.look(now)
+        cost, rate = self._cost_of(instances, now)
+        if self._stale:
+            raise StaleEpoch("a node obeys a newer scheduler")
+        both = self._reached | self._reaching
+        asked = {item.instance_id for item in self._reaching if item.what == "probe"}
+        self._unanswered &= {item.instance_id for item in instances if item.usable}
         return Facts(
             server_time=now,
-            instances=merge(seen, records.values()),
+            instances=instances,
             nodes=dict(world.store.nodes),
             resources=tuple(world.ec2.resources.values()),
             recorded={key: item.state for key, item in records.items()},
-            watched_since=self._watch.look(now),
+            started=frozenset(e.instance_id for e in both if e.what == "start" and e.generation == generation),
+            stop_sent=any(e.what == "stop" and e.generation == generation for e in both),
+            killed=frozenset((e.instance_id, e.generation) for e in both if e.what == "kill"),
+            unanswered=frozenset(self._unanswered),
+            answering=frozenset(asked | self._recent(self._answered)),
+            deserted=frozenset(self._recent(self._deserted)),
+            cost_so_far=cost,
+            cost_per_second=rate,
+            watched_since=since,
         )
 
     def _with_end(self, item: Instance, records: Mapping[str, Instance], now: datetime) -> Instance:
@@ -179,9 +195,10 @@ class Scheduler:
         end = known.end_time if known else None
         return replace(item, end_time=end or self._ends.setdefault(item.instance_id, now))
 
-    def _with_cost(self, facts: Facts) -> Facts:
+    def _cost_of(self, instances: tuple[Instance, ...], server_time: datetime) -> tuple[MicroUSD, MicroUSD]:
+        """Return what was spent and what a second costs, (0, 0) where nobody asks."""
         now, world = self.world.clock.now, self.world
-        alive = {item.instance_id for item in facts.instances if item.alive}
+        alive = {item.instance_id for item in instances if item.alive}
         if alive and now - self._priced > PRICES_EVERY:
             self._fetch_prices()
             self._priced = now
@@ -189,36 +206,19 @@ class Scheduler:
         judged = now - self._judged >= JUDGED_EVERY
         capped = self._spec.experiment.max_cost is not None
         if not judged and (not capped or now - self._billed < BILL_EVERY):
-            cost, rate = self._cost
-            return replace(facts, cost_so_far=cost, cost_per_second=rate) if capped else facts
+            return self._cost if capped else (0, 0)
         self._billed = now
-        bill = make_bill(self._spec.run_id, facts.instances, self._rows, world.market.on_demand(), facts.server_time)
+        bill = make_bill(self._spec.run_id, instances, self._rows, world.market.on_demand(), server_time)
         if judged:
             self._judged = now
-            world.billed(facts, self._rows, bill)
+            world.billed(Facts(server_time, instances), self._rows, bill)
         hourly = sum(line.hours[-1].price for line in bill.instances if line.instance_id in alive)
         self._cost = bill.high, -(-hourly // 3600)
-        return replace(facts, cost_so_far=self._cost[0], cost_per_second=self._cost[1])
+        return self._cost
 
     def _fetch_prices(self) -> None:
         self.world.api("prices")
         self._rows = self.world.market.history(self.world.clock.now)
-
-    def _complete(self, facts: Facts, generation: int) -> Facts:
-        if self._stale:
-            raise StaleEpoch("a node obeys a newer scheduler")
-        both = self._reached | self._reaching
-        asked = {item.instance_id for item in self._reaching if item.what == "probe"}
-        self._unanswered &= {item.instance_id for item in facts.instances if item.usable}
-        return replace(
-            facts,
-            started=frozenset(e.instance_id for e in both if (e.what, e.generation) == ("start", generation)),
-            stop_sent=any((e.what, e.generation) == ("stop", generation) for e in both),
-            killed=frozenset((e.instance_id, e.generation) for e in both if e.what == "kill"),
-            unanswered=frozenset(self._unanswered),
-            answering=frozenset(asked | self._recent(self._answered)),
-            deserted=frozenset(self._recent(self._deserted)),
-        )
 
     def _recent(self, moments: Mapping[str, float]) -> set[str]:
         return {i for i, moment in moments.items() if self.world.clock.now - moment < ASK_AGAIN}

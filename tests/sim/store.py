@@ -101,12 +101,16 @@ class Store:
         """Return an object that is there, whatever the weather."""
         return self._objects[key][0]
 
-    def say(self, instance_id: str, **words: Beacon | str | tuple[str, ...] | None) -> None:
-        """Write one of the objects of a node: `host_keys`, `boot_failure` or `beacon`. Raises Unreachable."""
+    def greet(self, instance_id: str, host_keys: tuple[str, ...], boot_failure: str | None) -> None:
+        """Write what a node has to say at the end of its boot. Raises Unreachable."""
+        self._answer()
+        self.nodes[instance_id] = Node(host_keys, boot_failure, self.nodes.get(instance_id, Node()).beacon)
+
+    def say(self, instance_id: str, beacon: Beacon) -> None:
+        """Write the beacon of a node. Raises Unreachable."""
         self._answer()
         old = self.nodes.get(instance_id, Node())
-        known = {"host_keys": old.host_keys, "boot_failure": old.boot_failure, "beacon": old.beacon}
-        self.nodes[instance_id] = Node(**{**known, **words})  # type: ignore[arg-type]
+        self.nodes[instance_id] = Node(old.host_keys, old.boot_failure, beacon)
 
     def record(self, instance: Instance) -> None:
         """Keep what EC2 said of an instance. Raises Unreachable."""
