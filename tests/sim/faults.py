@@ -166,12 +166,11 @@ def spoil_boot(world: World) -> bool:
 
 
 def cut(world: World) -> bool:
-    """Take a node's network away for up to five minutes."""
+    """Take a node's network away for up to five minutes; the shortest cut may be long enough to be given up for."""
     if (node := pick(world)) is None:
         return False
     seconds = world.rng.uniform(5, 300)
-    if seconds > 60:
-        world.hurt(node.machine, "network cut")
+    world.hurt(node.machine, "network cut")
     world.truth.unreachable += seconds
     node.cut(seconds)
     return True
