@@ -30,16 +30,15 @@ class Gathered(NamedTuple):
     replaced: tuple[str, ...] = ()
 
 
-def gather(source: pack.Pack, wanted: tuple[int, ...], boxes: Boxes, height: int, width: int) -> Gathered:
-    """Return the boxes of images `wanted`, each resized to `height` by `width`. Raises TrainerError."""
+def gather(source: pack.Pack, wanted: tuple[int, ...], boxes: Boxes, out: Tensor) -> Gathered:
+    """Return the boxes of images `wanted`, each resized into `out` (as `Gathered.images`). Raises TrainerError."""
     indices = np.array(wanted, dtype=np.int64)
     if source.pixels is not None:
-        return Gathered(_raw(source.pixels[indices], boxes(indices), height, width), indices)
-    return _encoded(source, indices, boxes, height, width)
+        return Gathered(_raw(source.pixels[indices], boxes(indices), out), indices)
+    return _encoded(source, indices, boxes, out)
 
 
-def _raw(stack: Pixels, boxes: Ints, height: int, width: int) -> Tensor:
-    images = _empty(len(boxes), height, width)
+def _raw(stack: Pixels, boxes: Ints, images: Tensor) -> Tensor:
     if (boxes == boxes[0]).all():
         crops.resample(stack, boxes[0], images)
         return images
@@ -48,8 +47,8 @@ def _raw(stack: Pixels, boxes: Ints, height: int, width: int) -> Tensor:
     return images
 
 
-def _encoded(source: pack.Pack, indices: Ints, boxes: Boxes, height: int, width: int) -> Gathered:
-    images, replaced = _empty(len(indices), height, width), []
+def _encoded(source: pack.Pack, indices: Ints, boxes: Boxes, images: Tensor) -> Gathered:
+    replaced = []
     for row, (index, box) in enumerate(zip(indices.tolist(), boxes(indices), strict=True)):
         out = images[row : row + 1]
         try:
@@ -80,5 +79,6 @@ def _substitute(source: pack.Pack, index: int) -> tuple[Pixels, int]:
     )
 
 
-def _empty(count: int, height: int, width: int) -> Tensor:
+def empty(count: int, height: int, width: int) -> Tensor:
+    """Return room for `count` images, channels last in memory."""
     return torch.empty(count, height, width, pack.CHANNELS, dtype=torch.uint8).permute(0, 3, 1, 2)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from trainer.data import crops, damage, pack
 from trainer.data.crops import Ints
-from trainer.data.gather import Gathered, gather
-from trainer.data.workers import Batch, ahead
+from trainer.data.gather import Gathered, empty, gather
+from trainer.data.workers import Batch, Room, ahead
 
 UNKNOWN = -1  # the label of a validation image that cannot be decoded: no answer is right
 
@@ -69,13 +69,17 @@ class Images:
         return self._packs[folder, name]
 
     def __getitem__(self, item: TrainItem | EvalItem) -> Batch:
+        return self.make(item, empty)
+
+    def make(self, item: TrainItem | EvalItem, room: Room) -> Batch:
+        """Return the batch of `item`; where no more is done to its images than resizing and flipping, in `room`."""
         source = self.split(item.folder, pack.TRAIN if isinstance(item, TrainItem) else pack.VALIDATION)
         if isinstance(item, EvalItem):
-            found = _middles(source, item.indices, item.height, item.width, item.short)
+            found = _middles(source, item.indices, item.short, room(len(item.indices), item.height, item.width))
         elif self._padding:
             found = self._shifted(source, item)
         else:
-            found = self._cropped(source, item)
+            found = self._cropped(source, item, room(len(item.indices), item.size, item.size))
         labels = source.labels[found.indices]
         if isinstance(item, EvalItem):  # what cannot be decoded was not recognised; no other is scored in its place
             labels = np.where(found.indices == np.array(item.indices), labels, UNKNOWN)
@@ -86,36 +90,40 @@ class Images:
         if batch.replaced:
             self.damage.note(batch.replaced, max((len(split) for split in self._packs.values()), default=0))
 
-    def _cropped(self, source: pack.Pack, item: TrainItem) -> Gathered:
+    def _cropped(self, source: pack.Pack, item: TrainItem, out: Tensor) -> Gathered:
         def boxes(at: Ints) -> Ints:
             heights, widths = source.heights[at], source.widths[at]
             return crops.random_boxes(heights, widths, at, min_scale=item.min_scale, seed=self._seed, epoch=item.epoch)
 
-        found = gather(source, item.indices, boxes, item.size, item.size)
+        found = gather(source, item.indices, boxes, out)
         if self._flip:
             for row in np.flatnonzero(crops.flips(self._seed, item.epoch, found.indices)):
                 found.images[row] = found.images[row].flip(-1)
         return found
 
     def _shifted(self, source: pack.Pack, item: TrainItem) -> Gathered:
-        found = _middles(source, item.indices, item.size, item.size, item.size)
+        found = _middles(source, item.indices, item.size, empty(len(item.indices), item.size, item.size))
         by = crops.shifts(self._seed, item.epoch, found.indices, self._padding)
         flips = crops.flips(self._seed, item.epoch, found.indices) & self._flip
         moved = crops.shift(found.images.permute(0, 2, 3, 1).numpy(), by, self._padding, flips)
         return found._replace(images=torch.from_numpy(moved).permute(0, 3, 1, 2))
 
 
-def _middles(source: pack.Pack, indices: tuple[int, ...], height: int, width: int, short: int) -> Gathered:
+def _middles(source: pack.Pack, indices: tuple[int, ...], short: int, out: Tensor) -> Gathered:
+    height, width = out.shape[2:]
+
     def boxes(at: Ints) -> Ints:
         return crops.middle_boxes(source.heights[at], source.widths[at], height, width, short)
 
-    return gather(source, indices, boxes, height, width)
+    return gather(source, indices, boxes, out)
 
 
 def batches(
     images: Images, items: Iterable[TrainItem | EvalItem], *, workers: int, pin: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield images and labels of each item, in order; `workers` processes work ahead, none means here and now.
+
+    Not pinned they hold only until the next are asked for.
 
     Raises TrainerError when too many images cannot be decoded.
     """
