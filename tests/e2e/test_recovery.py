@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,13 +33,9 @@ pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    made = World()
-    try:
-        made.orch("sandbox", "up")
-        yield made
-    finally:
-        made.close()
+def world(world: World) -> World:
+    world.orch("sandbox", "up")
+    return world
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,13 +22,9 @@ RUN = (
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    made = World()
-    try:
-        made.orch("sandbox", "up")
-        yield made
-    finally:
-        made.close()
+def world(world: World) -> World:
+    world.orch("sandbox", "up")
+    return world
 
 
 def launch(world: World, name: str) -> str:

@@ -10,7 +10,6 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -23,13 +22,9 @@ pytestmark = pytest.mark.sandbox
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    made = World()
-    try:
-        made.orch("sandbox", "up")
-        yield made
-    finally:
-        made.close()
+def world(world: World) -> World:
+    world.orch("sandbox", "up")
+    return world
 
 
 def test_a_run_ends_with_everything_gone_and_a_bill_that_ec2_agrees_with(world: World) -> None:
