@@ -1,205 +1,42 @@
 """The experiment: what a run is to be, as frozen values that were checked, with the rules of every key. Pure.
 
-`core.parse` turns a file into an `Experiment`, `core.overrides` lays profiles and the command line over it. This module
-knows neither files nor lines; docs/experiment-file.md describes the keys to users.
+`core.fields` has the kinds of values, `core.parse` turns a file into an `Experiment`, `core.overrides` lays profiles
+and the command line over it. This module knows neither files nor lines; docs/experiment-file.md describes the keys to
+users.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
-from decimal import Decimal
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    Strict,
-    ValidationInfo,
-    WithJsonSchema,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationInfo, field_validator, model_validator
 
 from orchestrator.core import catalog
-from orchestrator.core.ids import NAME_RULE, is_name
-from orchestrator.core.units import MICRO, MicroUSD, parse_duration, to_micro
-
-MAX_NODES = 512
-MAX_DOLLARS = 10_000_000
-MAX_ENV_VALUE = 32_768
-
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-_INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]{0,20}\.[a-z0-9-]{1,20}")
-_IMAGE = re.compile(r"(?:ssm:/?)?[A-Za-z0-9][A-Za-z0-9()./@_ -]{1,199}")
-_DATA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
-_MOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
-_SOURCE = re.compile(r"s3://(?![^/]*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9!_.*'()/=+@:,-]*)?")
-_DURATION = r"^(\d+|(?=\d)(\d+d)?(\d+h)?(\d+m)?(\d+s)?)$"
-
-# Names the node contract, torchrun or the shell itself owns: setting them would break the run where it costs money.
-_CONTRACT = re.compile(
-    "ORCH_.*|HOME|(MASTER|GROUP|ROLE)_(ADDR|PORT|RANK|WORLD_SIZE)|(NODE_|LOCAL_)?RANK|(LOCAL_)?WORLD_SIZE"
-    "|E?UID|PPID|BASHOPTS|SHELLOPTS|BASH_VERSINFO"
-)
-_CREDENTIALS = frozenset({"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})
-_LATER_MODES = frozenset({"ebs", "fsx", "mount", "stream"})
-
-
-def show(value: object) -> str:
-    """Return a value for a message: one line of ASCII, at most about 60 characters, containers by kind only."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return "a mapping"
-    if isinstance(value, list | tuple):
-        return "a list"
-    if isinstance(value, int) and value.bit_length() > 200:
-        return "a huge number"
-    text = ascii(value) if isinstance(value, str) else ascii(str(value))[1:-1]
-    text = text if len(text) <= 60 else f"{text[:56]}..." + text[-1:] * isinstance(value, str)
-    return f"the text {text}" if isinstance(value, str) else text
-
-
-def _repeated(names: Sequence[str]) -> str | None:
-    return next((name for name, count in Counter(names).items() if count > 1), None)
-
-
-def _clean(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("holds a NUL character")
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        raise ValueError("holds half a surrogate pair, which is no character")
-    return text
-
-
-def _matches(pattern: re.Pattern[str], rule: str) -> AfterValidator:
-    def check(text: str) -> str:
-        # `..` would climb out of a folder wherever the text becomes part of a path.
-        if pattern.fullmatch(text) is None or ".." in text.split("/"):
-            raise ValueError(f"must be {rule}, not {show(text)}")
-        return text
-
-    return AfterValidator(check)
-
-
-def _name(text: str) -> str:
-    if not is_name(text):
-        raise ValueError(f"must be {NAME_RULE}, not {show(text)}")
-    return text
-
-
-def _env_name(text: str) -> str:
-    # The text itself is not shown: someone may have put a secret where its name belongs.
-    if _ENV_NAME.fullmatch(text) is None:
-        raise ValueError("must be the name of an environment variable: letters, digits and '_', no digit first")
-    if _CONTRACT.fullmatch(text):
-        raise ValueError(f"{text} is set on every node by orch, torchrun or the shell; use another name")
-    return text
-
-
-def _env_value(value: object) -> object:
-    if value is None:
-        raise ValueError("has no value; write '' for an empty one")
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = str(value) if isinstance(value, int | float | Decimal) else value
-    if isinstance(text, str) and len(text) > MAX_ENV_VALUE:
-        raise ValueError(f"is longer than {MAX_ENV_VALUE} characters; put it in a file of the workdir")
-    return text
-
-
-def _nodes(value: object) -> object:
-    if isinstance(value, str) and re.fullmatch(r"\s*\d+\s*\.\.\s*\d*\s*", value):
-        raise ValueError(f"counts that may vary ({value.strip()}) are not there yet; give one number")
-    return value
-
-
-def _duration(value: object) -> timedelta:
-    if isinstance(value, timedelta):
-        value = value // timedelta(seconds=1)
-    if isinstance(value, bool) or not isinstance(value, int | str) or (isinstance(value, str) and len(value) > 40):
-        raise ValueError(f"must be a duration such as 90s, 10m, 1h30m or 2d, not {show(value)}")
-    return parse_duration(value)
-
-
-def exact_duration(value: timedelta) -> str:
-    """Return a duration of whole seconds without loss, as `parse_duration` reads it: `1h30m`, `2d`."""
-    seconds = value // timedelta(seconds=1)
-    parts = zip("dhms", (seconds // 86_400, seconds // 3600 % 24, seconds // 60 % 60, seconds % 60), strict=True)
-    return "".join(f"{count}{unit}" for unit, count in parts if count)
-
-
-def _dollars(value: object) -> Decimal:
-    fault = ValueError(f"must be an amount of dollars such as 60 or 12.50, not {show(value)}")
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
-        raise fault
-    try:
-        amount = Decimal(str(value).strip())
-    except ArithmeticError:
-        raise fault from None
-    if not amount.is_finite():
-        raise fault
-    if not Decimal("0.01") <= amount <= MAX_DOLLARS:
-        raise ValueError(f"must be from 0.01 to {MAX_DOLLARS} dollars, not {show(value)}")
-    return Decimal(to_micro(amount)) / MICRO
-
-
-def _workdir(text: str) -> str:
-    if not text or text[0] in "-~/" or not text.isprintable() or set(text) & set("$`\\"):
-        raise ValueError(f"must be a folder relative to this file, such as . or ../code, not {show(text)}")
-    return text
-
-
-def _mode(value: object) -> object:
-    if isinstance(value, str) and value in _LATER_MODES:
-        raise ValueError(f"mode {value} is not there yet; use stage")
-    return value
-
-
-def _overlay(value: object, depth: int = 0) -> object:
-    """Return a profile's overlay in JSON's own types, so that writing and reading it changes nothing."""
-    if depth > 30:
-        raise ValueError("is nested too deeply")
-    if isinstance(value, Mapping):
-        return {str(key): _overlay(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_overlay(item, depth + 1) for item in value]
-    return value if value is None or isinstance(value, bool | int) else str(value)
-
-
-Text = Annotated[str, Strict(), AfterValidator(_clean)]
-Name = Annotated[Text, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": "^[a-z][a-z0-9-]{0,39}$"})]
-EnvName = Annotated[
+from orchestrator.core.fields import (
+    DataName,
+    Dollars,
+    Duration,
+    EnvName,
+    EnvValue,
+    Image,
+    Mode,
+    Mount,
+    Name,
+    NumNodes,
+    Overlay,
+    Source,
     Text,
-    AfterValidator(_env_name),
-    WithJsonSchema({"type": "string", "pattern": "^(?!ORCH_)[A-Za-z_][A-Za-z0-9_]*$"}),
-]
-EnvValue = Annotated[
-    Text, BeforeValidator(_env_value), WithJsonSchema({"anyOf": [{"type": t} for t in ("string", "number", "boolean")]})
-]
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(_duration),
-    PlainSerializer(exact_duration, return_type=str),
-    WithJsonSchema({"anyOf": [{"type": "string", "pattern": _DURATION}, {"type": "integer", "minimum": 1}]}),
-]
-Dollars = Annotated[
-    Decimal,
-    BeforeValidator(_dollars),
-    PlainSerializer(lambda amount: format(amount.normalize(), "f"), return_type=str),
-    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0.01}, {"type": "string"}]}),
-]
-Type = Annotated[Text, _matches(_INSTANCE_TYPE, "an EC2 type such as p3.16xlarge")]
+    Type,
+    Workdir,
+    repeated,
+)
+from orchestrator.core.ids import NAME_RULE
+from orchestrator.core.units import MicroUSD, to_micro
+
+_CREDENTIALS = frozenset({"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})
 
 
 class _Model(BaseModel):
@@ -226,7 +63,7 @@ class Resources(_Model):
         description="Instance types to choose from, tried in order of the expected cost of the run."
     )
     use_spot: Annotated[bool, Strict()] = Field(True, description="Spot instances; false means on-demand ones.")
-    image: Annotated[Text, _matches(_IMAGE, "an AMI id, ssm:NAME or the name of an image")] | None = Field(
+    image: Image | None = Field(
         None, description="AMI id, ssm:NAME (a parameter that holds one), or the name of an image of this account."
     )
     disk_size: Annotated[int, Strict(), Field(ge=8, le=16_384)] = Field(100, description="GiB of a node's root volume.")
@@ -243,7 +80,7 @@ class Resources(_Model):
     @field_validator("any_of")
     @classmethod
     def _each_once(cls, value: tuple[Option, ...]) -> tuple[Option, ...]:
-        if twice := _repeated([option.instance_type for option in value]):
+        if twice := repeated([option.instance_type for option in value]):
             raise ValueError(f"{twice} is listed twice")
         return value
 
@@ -251,18 +88,9 @@ class Resources(_Model):
 class Data(_Model):
     """A data set: objects in S3 that every node finds under `$ORCH_DATA_DIR/<mount>`."""
 
-    source: Annotated[Text, _matches(_SOURCE, "of the form s3://bucket/prefix")] = Field(
-        description="s3://bucket/prefix"
-    )
-    mount: Annotated[Text, _matches(_MOUNT, "a relative path such as imagenet or sets/train")] = Field(
-        "", description="Folder under $ORCH_DATA_DIR; by default the data set's name."
-    )
-    mode: Annotated[Literal["stage"], BeforeValidator(_mode)] = Field(
-        "stage", description="stage: copied to local storage before setup."
-    )
-
-
-DataName = Annotated[Text, _matches(_DATA_NAME, "a name of letters, digits, '_' and '-', a letter or digit first")]
+    source: Source = Field(description="s3://bucket/prefix")
+    mount: Mount = Field("", description="Folder under $ORCH_DATA_DIR; by default the data set's name.")
+    mode: Mode = Field("stage", description="stage: copied to local storage before setup.")
 
 
 def _default_device(data: dict[str, Any]) -> str:
@@ -278,9 +106,7 @@ class Experiment(_Model):
     """What to train, on what, for how long and for how much. `data` and `envs` keep the order of the file."""
 
     name: Name = Field(description=f"Names the run: {NAME_RULE}.")
-    num_nodes: Annotated[int, Strict(), Field(ge=1, le=MAX_NODES), BeforeValidator(_nodes)] = Field(
-        1, description="Machines; all of them start together or none does."
-    )
+    num_nodes: NumNodes = Field(1, description="Machines; all of them start together or none does.")
     resources: Resources = Field(description="The machines to run on.")
     device: Literal["cuda", "cpu"] = Field(
         default_factory=_default_device,
@@ -291,7 +117,7 @@ class Experiment(_Model):
         None, validate_default=True, description="Processes per node; default: the type's GPUs, 1 for device cpu."
     )
     data: Mapping[DataName, Data] = Field({}, description="Data sets that nodes find under $ORCH_DATA_DIR.")
-    workdir: Annotated[Text, AfterValidator(_workdir)] | None = Field(
+    workdir: Workdir | None = Field(
         None, description="Folder that is copied to the nodes and in which setup and run begin, relative to this file."
     )
     envs: Mapping[EnvName, EnvValue] = Field({}, description="Environment variables of setup and run.")
@@ -314,7 +140,7 @@ class Experiment(_Model):
     )
     stall_timeout: Duration | None = Field(None, description="No step for so long is a failure; default: never.")
     retries: Annotated[int, Strict(), Field(ge=0, le=9)] = Field(2, description="Restarts after failures with steps.")
-    profiles: Mapping[Name, Annotated[Mapping[str, Any], BeforeValidator(_overlay)]] = Field(
+    profiles: Mapping[Name, Overlay] = Field(
         {}, description="Overlays by name, such as the one `--cloud sandbox` applies; null removes a key."
     )
 
@@ -354,7 +180,7 @@ class Experiment(_Model):
     @field_validator("secrets")
     @classmethod
     def _given_once(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        if twice := _repeated(value) or next((name for name in value if name in info.data.get("envs", {})), None):
+        if twice := repeated(value) or next((name for name in value if name in info.data.get("envs", {})), None):
             raise ValueError(f"{twice} is given twice")
         return value
 

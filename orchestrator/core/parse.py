@@ -18,7 +18,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from orchestrator.core.experiment import Data, Experiment, Option, Resources, show
+from orchestrator.core.experiment import Data, Experiment, Option, Resources
+from orchestrator.core.fields import show
 from orchestrator.errors import BadInput
 
 Path = tuple[str | int, ...]

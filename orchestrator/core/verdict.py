@@ -5,6 +5,7 @@ Losses of nodes are `core.health`'s; whether an end is answered with another sta
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 
 from orchestrator.core.beacon import Beacon
@@ -17,6 +18,14 @@ from orchestrator.core.units import format_duration, parse_time
 
 # When one rank fails the others follow within seconds; waiting for them names the first one.
 FAILURE_SETTLES = timedelta(seconds=8)
+# Processes that end because one ended do so within so long of it, and may well be gone before it is.
+AT_ONCE = timedelta(seconds=3)
+# The last words of a rank whose peer went away: sockets, gloo, NCCL and the store of torch.distributed.
+_OF_A_PEER = re.compile(
+    "peer went away|(closed|reset) by peer|Connection(Reset|Aborted|Refused)Error|Broken ?pipe|recv, got 0 bytes"
+    "|ncclRemoteError|remote process exit|communicator was aborted|Watchdog caught collective",
+    re.IGNORECASE,
+)
 
 
 def find_ending(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Verdict | None:
@@ -51,7 +60,7 @@ def _failed(gang: Gang, facts: Facts) -> Verdict | None:
     broken = [b for b in gang.beacons.values() if b.stage == "lost" or (b.stage == "exited" and b.exit_code != 0)]
     if not broken or any(b.stopped_step is not None for b in gang.beacons.values()):
         return None
-    first = min(broken, key=lambda b: (_exit_time(b), b.rank))
+    first = _first_of(broken)
     pending = [b for b in gang.beacons.values() if b.stage not in ENDED]
     if (pending or len(gang.beacons) < gang.size) and facts.waited_since(_exit_time(first)) < FAILURE_SETTLES:
         return None
@@ -70,6 +79,13 @@ def _failed(gang: Gang, facts: Facts) -> Verdict | None:
         first.rank,
         first.tail,
     )
+
+
+def _first_of(broken: list[Beacon]) -> Beacon:
+    """Return the node whose failure is the others' cause: the first, but of those at once one that blames no peer."""
+    earliest = min(map(_exit_time, broken))
+    at_once = [b for b in broken if _exit_time(b) - earliest <= AT_ONCE]
+    return min(at_once, key=lambda b: (any(map(_OF_A_PEER.search, b.tail)), _exit_time(b), b.rank))
 
 
 def _mistrusted(gang: Gang, facts: Facts) -> Verdict | None:

@@ -28,7 +28,10 @@ _WITH_VARIABLES = '. "$0" && rm -f -- "$0" && exec "$@"'
 
 @dataclass(frozen=True, slots=True)
 class Pane:
-    """The first pane of a window. `dead` and `status` speak of a command that ended in a window that stays open."""
+    """The first pane of a window. `dead` and `status` speak of a command that ended in a window that stays open.
+
+    tmux sees the end of its output first: `status`, its exit code, may be None for a moment after that.
+    """
 
     id: str
     pid: int

@@ -22,6 +22,7 @@ from orchestrator.core.actions import (
     Terminate,
     Wish,
 )
+from orchestrator.core.beacon import Beacon
 from orchestrator.core.decide import decide
 from orchestrator.core.facts import Facts, Node
 from orchestrator.core.ledger import Verdict, replay
@@ -140,6 +141,22 @@ def test_the_first_rank_that_failed_is_named_with_its_last_words() -> None:
     ]
     verdict = verdict_of(launched(), facts(61, [instance(0), instance(1)], failed))
     assert (verdict.kind, verdict.rank, verdict.details) == ("failed", 1, ("KeyError: x",))
+
+
+def test_a_rank_that_only_lost_its_peer_is_not_blamed_though_its_process_was_gone_first() -> None:
+    def gone(rank: int, when: str, said: str) -> Beacon:
+        return beacon(
+            rank, "exited", 70, exit_code=1, exit_stage="run", exit_time=f"2026-11-20T12:{when}Z", tail=(said,)
+        )
+
+    victim = gone(0, "00:59.100000", "RuntimeError: [pair.cc:553] Connection closed by peer [10.0.0.8]:4711")
+    running = [instance(0), instance(1)]
+    culprit = gone(1, "00:59.900000", "KeyError: x")
+    assert verdict_of(launched(), facts(71, running, [victim, culprit])).rank == 1
+    much_later = gone(1, "01:05.000000", "KeyError: x")
+    assert verdict_of(launched(), facts(71, running, [victim, much_later])).rank == 0, (
+        "no cause of what was long before"
+    )
 
 
 def test_the_others_get_a_moment_to_say_what_happened() -> None:
