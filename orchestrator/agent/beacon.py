@@ -19,6 +19,8 @@ from orchestrator.core.units import iso
 
 # However little changes: who is silent for much longer is taken for lost (`core.health.SUSPECT_AFTER`).
 AT_LEAST_EVERY = 3.0
+# For so many seconds a beacon that came late is spoken of.
+REMEMBERED = 60.0
 
 
 class Heart:
@@ -31,6 +33,7 @@ class Heart:
         self._redactor = Redactor(config.secrets())
         self._last: Beacon | None = None
         self._sent_at = 0.0
+        self._late: list[tuple[float, float]] = []
 
     def compose(self, stage: Stage, local: Local, now: datetime) -> Beacon:
         """Return the beacon as far as this node's files tell it."""
@@ -60,7 +63,11 @@ class Heart:
             return False
         progress = self._redactor.clean(brief(beacon.progress))
         tail = read_tail(self._config.run_log, self._redactor)
-        store.put(self._key, replace(beacon, progress=progress, tail=tail).to_json())
+        if last is not None:
+            self._late.append((now, max(0.0, waited - AT_LEAST_EVERY)))
+        self._late = [item for item in self._late if now - item[0] <= REMEMBERED]
+        late = round(max((seconds for _, seconds in self._late), default=0.0), 1)
+        store.put(self._key, replace(beacon, progress=progress, tail=tail, late=late).to_json())
         self._last, self._sent_at = beacon, now
         return True
 

@@ -23,7 +23,8 @@ class Beacon:
     `checkpoint_step` the newest checkpoint whose manifest this node put in S3, `progress` the last progress line that
     has a step. `tail` holds the last lines of the output, control characters removed. `staged`/`to_stage` are bytes.
     `started` is the Unix time at which the `run` command began. `notice` is the time at which EC2 takes the machine
-    back, `advice` that of its advice that this has become likely (as EC2 writes them), None without.
+    back, `advice` that of its advice that this has become likely (as EC2 writes them), None without. `late` is by how
+    many seconds the latest beacon of the last minute came after it should have, as on a machine that is busy.
     """
 
     instance_id: str
@@ -46,6 +47,7 @@ class Beacon:
     tail: tuple[str, ...] = ()
     notice: str | None = None
     advice: str | None = None
+    late: float = 0.0
 
     def to_json(self) -> bytes:
         """Return the beacon as a JSON object."""

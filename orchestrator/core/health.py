@@ -25,6 +25,8 @@ SILENCE_LIMIT = timedelta(minutes=2)
 SUSPECT_AFTER = timedelta(seconds=4.5)
 CONDEMNED_AFTER = timedelta(seconds=8)
 SETTLED_IN = timedelta(seconds=90)
+# A node whose agent has been late lately, since the machine is busy, is given as much longer, up to this.
+LATE_AT_MOST = timedelta(seconds=4)
 LAST_LINES = 20
 
 ENDED: frozenset[str] = frozenset({"exited", "lost"})
@@ -143,8 +145,9 @@ def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
     hurry = 2 * len(doubted) <= max(2, gang.size) and _has_pace(gang, facts)
     found = {}
     for instance_id in doubted:
-        quiet = silence(gang.latest[instance_id], facts)
-        unanswered = instance_id in facts.unanswered and quiet > CONDEMNED_AFTER and hurry
+        beacon = gang.latest[instance_id]
+        quiet, late = silence(beacon, facts), min(timedelta(seconds=beacon.late), LATE_AT_MOST)
+        unanswered = instance_id in facts.unanswered and quiet > CONDEMNED_AFTER + late and hurry
         deserted = instance_id in facts.deserted
         if not deserted and not unanswered and quiet <= SILENCE_LIMIT:
             continue
