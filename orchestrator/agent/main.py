@@ -18,6 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from orchestrator.agent.attended import is_attended
 from orchestrator.agent.beacon import Heart
 from orchestrator.agent.config import NodeConfig
 from orchestrator.agent.converge import AskToSave, AskToStop, Finish, PowerOff, Report, Seen, converge
@@ -104,11 +105,18 @@ class Agent:
         self._heart.beat(self.opened(), beacon, time.monotonic())
 
     def _quiet(self, local: Local, synced: bool) -> float:
-        """Return the seconds since the training ended, all was saved and a scheduler last came, whichever was last."""
-        watched = (local.exit, synced, local.epoch, local.contact)
-        if watched != self._watched:
-            self._watched, self._quiet_since = watched, time.monotonic()
-        return time.monotonic() - self._quiet_since
+        """Return the seconds since the training ended, all was saved and a scheduler last came, whichever was last.
+
+        One that holds the run counts as come: it may be waiting for the replacement of another node, for long.
+        """
+        watched, now = (local.exit, synced, local.epoch, local.contact), time.monotonic()
+        lonely = synced and now - self._quiet_since >= self._config.linger_seconds
+        if watched != self._watched or (lonely and self._attended()):
+            self._watched, self._quiet_since = watched, now
+        return now - self._quiet_since
+
+    def _attended(self) -> bool:
+        return is_attended(self.opened(), self._config.run, datetime.now(UTC))
 
     def watch_for_notice(self, metadata: Metadata, closed: threading.Event) -> None:
         """Ask every 5 s whether EC2 takes the instance back, until it says so."""
