@@ -25,6 +25,7 @@ from orchestrator.agent.converge import AskToSave, AskToStop, Finish, PowerOff, 
 from orchestrator.agent.imds import Metadata
 from orchestrator.agent.local import Local, observe
 from orchestrator.agent.notice import EVERY, read_advice, read_notice
+from orchestrator.agent.pace import Pace
 from orchestrator.agent.progress import ProgressTail
 from orchestrator.agent.store import Opener, open_store
 from orchestrator.agent.sync import Sync
@@ -49,6 +50,7 @@ class Agent:
         self._power_off = power_off
         self._heart = Heart(config, _boot_id())
         self._progress = ProgressTail(config.home / config.paths.progress)
+        self._pace = Pace()
         self.sync = Sync(config, opened, say)
         self._born = time.monotonic()
         self._stage: Stage | None = None
@@ -63,6 +65,7 @@ class Agent:
         local = observe(self._config)
         # After looking, so that of a training that was seen to have ended every line is there before the last uploads.
         lines = self._progress.read()
+        self._pace.take(lines, time.time())
         if self.sync.metrics is not None and lines:
             self.sync.metrics.add(lines)
         synced = self.sync.done
@@ -101,6 +104,7 @@ class Agent:
             synced=synced,
             notice=self.notice,
             advice=self.advice,
+            pause=self._pace.pause,
         )
         self._heart.beat(self.opened(), beacon, time.monotonic())
 

@@ -14,6 +14,7 @@ from orchestrator.core.gang import Gang
 from orchestrator.core.health import ENDED, RESUME, SUSPECT_AFTER, silence
 from orchestrator.core.ledger import LedgerState, Verdict, VerdictKind
 from orchestrator.core.spec import RunSpec
+from orchestrator.core.stall import find_stall
 from orchestrator.core.units import format_duration, parse_time
 
 # When one rank fails the others follow within seconds; waiting for them names the first one.
@@ -35,20 +36,7 @@ def find_ending(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) ->
 
 def find_failure(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Verdict | None:
     """Return the verdict of a training that failed by itself: a rank ended with an error, or none makes steps."""
-    return None if ledger.stop is not None else _failed(gang, facts) or _stalled(spec, gang, facts)
-
-
-def _stalled(spec: RunSpec, gang: Gang, facts: Facts) -> Verdict | None:
-    """Return the verdict of a gang whose ranks wait for one another, where the experiment says how long is too long."""
-    limit = spec.experiment.stall_timeout
-    first = next((b for b in gang.beacons.values() if b.rank == 0 and b.stage == "running"), None)
-    last = (first.progress or {}).get("time") if first is not None else None
-    if limit is None or first is None or not isinstance(last, int | float):
-        return None
-    if facts.server_time.timestamp() - last <= limit.total_seconds():
-        return None
-    message = f"no step for {format_duration(limit)}: a rank hangs, and the others wait for it"
-    return Verdict("failed", message, "`orch logs` shows who said nothing any more", "", None, first.tail)
+    return None if ledger.stop is not None else _failed(gang, facts) or find_stall(spec, gang, facts)
 
 
 def _failed(gang: Gang, facts: Facts) -> Verdict | None:
