@@ -14,6 +14,7 @@ from orchestrator.agent.progress import brief
 from orchestrator.agent.redact import Redactor
 from orchestrator.agent.store import Store
 from orchestrator.agent.tail import read_tail
+from orchestrator.agent.trouble import free_bytes
 from orchestrator.core.beacon import Beacon, Stage
 from orchestrator.core.ids import Keys
 from orchestrator.core.units import iso
@@ -51,6 +52,7 @@ class Heart:
             started=local.started,
             staged=staged,
             to_stage=to_stage,
+            disk_free=free_bytes(self._config.folder),
         )
 
     def beat(self, store: Store, beacon: Beacon, now: float) -> bool:
@@ -70,7 +72,7 @@ class Heart:
 
 def _state(beacon: Beacon) -> Beacon:
     """Return what of a beacon is worth saying at once."""
-    return replace(beacon, time="", progress=None, tail=(), staged=0, pause=None)
+    return replace(beacon, time="", progress=None, tail=(), staged=0, pause=None, disk_free=None)
 
 
 def _staging(file: Path) -> tuple[int, int]:

@@ -29,7 +29,8 @@ from orchestrator.agent.pace import Pace
 from orchestrator.agent.progress import ProgressTail
 from orchestrator.agent.store import Opener, open_store
 from orchestrator.agent.sync import Sync
-from orchestrator.core.beacon import Stage
+from orchestrator.agent.trouble import count_oom_kills, find_trouble, free_bytes, read_end
+from orchestrator.core.beacon import Stage, Trouble
 from orchestrator.errors import NoPermission
 
 TICK = 0.5
@@ -54,6 +55,8 @@ class Agent:
         self.sync = Sync(config, opened, say)
         self._born = time.monotonic()
         self._stage: Stage | None = None
+        self._trouble: Trouble | None = None
+        self._oom_kills = count_oom_kills()
         self._watched: object = None
         self._quiet_since = self._born
         self.notice: str | None = None
@@ -94,7 +97,7 @@ class Agent:
             say(f"{stage}: code {local.exit[0]} in {local.exit[1]}" if local.exit else stage)
             if stage == "lost":
                 say(_last_words(self._config.session))
-            self._stage = stage
+            self._stage, self._trouble = stage, self._look_for_trouble(stage, local)
         checkpoints = self.sync.checkpoints
         beacon = replace(
             self._heart.compose(stage, local, datetime.now(UTC)),
@@ -105,8 +108,16 @@ class Agent:
             notice=self.notice,
             advice=self.advice,
             pause=self._pace.pause,
+            trouble=self._trouble,
         )
         self._heart.beat(self.opened(), beacon, time.monotonic())
+
+    def _look_for_trouble(self, stage: Stage, local: Local) -> Trouble | None:
+        code = local.exit[0] if local.exit else None
+        if stage not in {"exited", "lost"} or code == 0:
+            return None
+        said = read_end(self._config.run_log)
+        return find_trouble(said, code, count_oom_kills() - self._oom_kills, free_bytes(self._config.folder))
 
     def _quiet(self, local: Local, synced: bool) -> float:
         """Return the seconds since the training ended, all was saved and a scheduler last came, whichever was last.

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 Stage = Literal["starting", "staging", "setup", "running", "exited", "lost"]
+Trouble = Literal["memory", "gpu-memory", "disk", "killed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class Beacon:
     `started` is the Unix time at which the `run` command began. `notice` is the time at which EC2 takes the machine
     back, `advice` that of its advice that this has become likely (as EC2 writes them), None without. `quiet` is for how
     many seconds nothing on this node was written by the training, `pause` the longest time between two progress lines
-    so far (None before there were enough to tell).
+    so far (None before there were enough to tell). `disk_free` are the bytes left on the disk it writes to,
+    `trouble` what had run out when the training failed, as far as this machine can tell.
     """
 
     instance_id: str
@@ -50,6 +52,8 @@ class Beacon:
     advice: str | None = None
     quiet: float = 0.0
     pause: float | None = None
+    disk_free: int | None = None
+    trouble: Trouble | None = None
 
     def to_json(self) -> bytes:
         """Return the beacon as a JSON object."""
