@@ -34,6 +34,8 @@ from orchestrator.core.beacon import Stage, Trouble
 from orchestrator.errors import NoPermission
 
 TICK = 0.5
+# While the last uploads go on, a scheduler waits for the word that they are done.
+QUICK_TICK = 0.1
 
 
 def say(text: str) -> None:
@@ -91,6 +93,11 @@ class Agent:
                     say("all is done and saved, and no scheduler came: turning this machine off")
                     self._quiet_since = time.monotonic()
                     self._power_off()
+
+    @property
+    def ending(self) -> bool:
+        """Whether the training has ended, and not everything is in S3 yet."""
+        return self._stage in {"exited", "lost"} and not self.sync.done
 
     def _report(self, stage: Stage, local: Local, synced: bool) -> None:
         if stage != self._stage:
@@ -165,7 +172,7 @@ def run(agent: Agent, metadata: Metadata, closed: threading.Event) -> None:
             if str(error) != trouble:
                 trouble = str(error)
                 say(f"{type(error).__name__}: {error}; trying again")
-        closed.wait(TICK)
+        closed.wait(QUICK_TICK if agent.ending else TICK)
     agent.sync.close()
 
 
