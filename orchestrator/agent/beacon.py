@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.agent.config import NodeConfig
-from orchestrator.agent.local import Local
+from orchestrator.agent.local import Local, last_written
 from orchestrator.agent.progress import brief
 from orchestrator.agent.redact import Redactor
 from orchestrator.agent.store import Store
 from orchestrator.agent.tail import read_tail
+from orchestrator.agent.trouble import free_bytes
 from orchestrator.core.beacon import Beacon, Stage
 from orchestrator.core.ids import Keys
 from orchestrator.core.units import iso
@@ -50,6 +52,7 @@ class Heart:
             started=local.started,
             staged=staged,
             to_stage=to_stage,
+            disk_free=free_bytes(self._config.folder),
         )
 
     def beat(self, store: Store, beacon: Beacon, now: float) -> bool:
@@ -60,14 +63,16 @@ class Heart:
             return False
         progress = self._redactor.clean(brief(beacon.progress))
         tail = read_tail(self._config.run_log, self._redactor)
-        store.put(self._key, replace(beacon, progress=progress, tail=tail).to_json())
+        written = last_written(self._config) if beacon.stage == "running" else 0.0
+        quiet = round(max(0.0, time.time() - written), 1) if written else 0.0
+        store.put(self._key, replace(beacon, progress=progress, tail=tail, quiet=quiet).to_json())
         self._last, self._sent_at = beacon, now
         return True
 
 
 def _state(beacon: Beacon) -> Beacon:
     """Return what of a beacon is worth saying at once."""
-    return replace(beacon, time="", progress=None, tail=(), staged=0)
+    return replace(beacon, time="", progress=None, tail=(), staged=0, pause=None, disk_free=None)
 
 
 def _staging(file: Path) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 Stage = Literal["starting", "staging", "setup", "running", "exited", "lost"]
+Trouble = Literal["memory", "gpu-memory", "disk", "killed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,10 @@ class Beacon:
     `checkpoint_step` the newest checkpoint whose manifest this node put in S3, `progress` the last progress line that
     has a step. `tail` holds the last lines of the output, control characters removed. `staged`/`to_stage` are bytes.
     `started` is the Unix time at which the `run` command began. `notice` is the time at which EC2 takes the machine
-    back, `advice` that of its advice that this has become likely (as EC2 writes them), None without.
+    back, `advice` that of its advice that this has become likely (as EC2 writes them), None without. `quiet` is for how
+    many seconds nothing on this node was written by the training, `pause` the longest time between two progress lines
+    so far (None before there were enough to tell). `disk_free` are the bytes left on the disk it writes to,
+    `trouble` what had run out when the training failed, as far as this machine can tell.
     """
 
     instance_id: str
@@ -46,6 +50,10 @@ class Beacon:
     tail: tuple[str, ...] = ()
     notice: str | None = None
     advice: str | None = None
+    quiet: float = 0.0
+    pause: float | None = None
+    disk_free: int | None = None
+    trouble: Trouble | None = None
 
     def to_json(self) -> bytes:
         """Return the beacon as a JSON object."""

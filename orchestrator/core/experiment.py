@@ -138,7 +138,9 @@ class Experiment(_Model):
         default_factory=_default_grace,
         description="Time to save and exit when stopped; default 2m, or two thirds of max_duration where that is less.",
     )
-    stall_timeout: Duration | None = Field(None, description="No step for so long is a failure; default: never.")
+    stall_timeout: Duration | None = Field(
+        None, description="No step for so long is a failure; default: by the pace it has shown, 5m at least."
+    )
     retries: Annotated[int, Strict(), Field(ge=0, le=9)] = Field(2, description="Restarts after failures with steps.")
     profiles: Mapping[Name, Overlay] = Field(
         {}, description="Overlays by name, such as the one `--cloud sandbox` applies; null removes a key."

@@ -14,6 +14,8 @@ from orchestrator.core.gang import Gang
 from orchestrator.core.health import ENDED, RESUME, SUSPECT_AFTER, silence
 from orchestrator.core.ledger import LedgerState, Verdict, VerdictKind
 from orchestrator.core.spec import RunSpec
+from orchestrator.core.stall import find_stall
+from orchestrator.core.trouble import explain
 from orchestrator.core.units import format_duration, parse_time
 
 # When one rank fails the others follow within seconds; waiting for them names the first one.
@@ -35,20 +37,7 @@ def find_ending(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) ->
 
 def find_failure(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Verdict | None:
     """Return the verdict of a training that failed by itself: a rank ended with an error, or none makes steps."""
-    return None if ledger.stop is not None else _failed(gang, facts) or _stalled(spec, gang, facts)
-
-
-def _stalled(spec: RunSpec, gang: Gang, facts: Facts) -> Verdict | None:
-    """Return the verdict of a gang whose ranks wait for one another, where the experiment says how long is too long."""
-    limit = spec.experiment.stall_timeout
-    first = next((b for b in gang.beacons.values() if b.rank == 0 and b.stage == "running"), None)
-    last = (first.progress or {}).get("time") if first is not None else None
-    if limit is None or first is None or not isinstance(last, int | float):
-        return None
-    if facts.server_time.timestamp() - last <= limit.total_seconds():
-        return None
-    message = f"no step for {format_duration(limit)}: a rank hangs, and the others wait for it"
-    return Verdict("failed", message, "`orch logs` shows who said nothing any more", "", None, first.tail)
+    return None if ledger.stop is not None else _failed(gang, facts) or find_stall(spec, gang, facts)
 
 
 def _failed(gang: Gang, facts: Facts) -> Verdict | None:
@@ -71,21 +60,23 @@ def _failed(gang: Gang, facts: Facts) -> Verdict | None:
         if first.stage == "lost"
         else f"{first.exit_stage or 'run'} exited with code {first.exit_code}"
     )
+    why, advice, code = explain(first)
     return Verdict(
         "failed",
-        f"node {first.rank} ({first.instance_id}): {what}",
-        f"`orch logs --node {first.rank}` has everything it said",
-        "",
+        f"node {first.rank} ({first.instance_id}): {what}" + (f": {why}" if why else ""),
+        (f"{advice}; " if advice else "") + f"`orch logs --node {first.rank}` has everything it said",
+        code,
         first.rank,
         first.tail,
     )
 
 
 def _first_of(broken: list[Beacon]) -> Beacon:
-    """Return the node whose failure is the others' cause: the first, but of those at once one that blames no peer."""
+    """Return the node whose failure is the others' cause: the first, but of those at once one on which something ran
+    out, else one that blames no peer."""
     earliest = min(map(_exit_time, broken))
     at_once = [b for b in broken if _exit_time(b) - earliest <= AT_ONCE]
-    return min(at_once, key=lambda b: (any(map(_OF_A_PEER.search, b.tail)), _exit_time(b), b.rank))
+    return min(at_once, key=lambda b: (b.trouble is None, any(map(_OF_A_PEER.search, b.tail)), _exit_time(b), b.rank))
 
 
 def _mistrusted(gang: Gang, facts: Facts) -> Verdict | None:

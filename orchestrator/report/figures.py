@@ -25,6 +25,8 @@ KNOWN = frozenset({
     "generation", "recipe", "scale", "dataset", "classes", "world_size",
 })  # fmt: skip
 OTHERS_SHOWN = 4
+# A disk with less than this part of it left is told of: a training that finds no room for a checkpoint ends.
+LOW = 0.05
 
 
 def training(metrics: Mapping[str, Any]) -> str:
@@ -96,3 +98,17 @@ def where(view: RunView) -> str:
         return f"{view.spec.num_nodes} nodes"
     offer = view.spec.offers[view.ledger.offer]
     return f"{view.spec.num_nodes} x {offer.instance_type} {offer.lifecycle} in {offer.zone}"
+
+
+def low_disks(view: RunView) -> str:
+    """Return on which nodes the disk is nearly full and what to do about it, "" when none is."""
+    size = view.spec.experiment.resources.disk_size
+    low = [node for node in view.nodes if node.disk_free is not None and node.disk_free < LOW * size * 2**30]
+    if view.ended or not low:
+        return ""
+    least = min(low, key=lambda node: node.disk_free or 0)
+    others = f" and {len(low) - 1} more" if len(low) > 1 else ""
+    left = format_size(least.disk_free or 0)
+    return (
+        f"the disk of node {least.rank}{others} is nearly full ({left} of {size} GiB left): raise resources.disk_size"
+    )

@@ -32,6 +32,7 @@ class Narrator:
         self._training_time: datetime | None = None
         self._watch = Attendance()
         self._warned = False
+        self._low = False
 
     def tell(self, view: RunView) -> list[str]:
         """Return what there is to say, each line with its time; nothing when nothing changed."""
@@ -56,6 +57,10 @@ class Narrator:
         if alone and not self._warned:
             said.append(alone)
         self._warned = bool(alone)
+        low = figures.low_disks(view)
+        if low and not self._low:
+            said.append(low)
+        self._low = bool(low)
         return said
 
     def _stage_news(self, view: RunView) -> list[str]:

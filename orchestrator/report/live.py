@@ -52,7 +52,7 @@ class LiveView:
         """Show `view`; `note` is a line of the reader's own (a connection that is gone for the moment)."""
         self._follow_loss(view)
         size = self._console.size
-        notes = [note, self._attendance.warning(view)]
+        notes = [note, self._attendance.warning(view), figures.low_disks(view)]
         shown = screen(view, self._losses, width=size.width, height=size.height, notes=notes)
         self._live.update(shown, refresh=True)
 

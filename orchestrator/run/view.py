@@ -32,6 +32,7 @@ class NodeView:
     exit_code: int | None
     step: int | None
     tail: tuple[str, ...]
+    disk_free: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class RunView:
             exit_code=beacon.exit_code if beacon else None,
             step=step if isinstance(step, int) else None,
             tail=beacon.tail if beacon else (),
+            disk_free=beacon.disk_free if beacon else None,
         )
 
     def summary(self) -> dict[str, Any]:

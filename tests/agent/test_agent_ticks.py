@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from orchestrator.agent.notice import ADVICE, PATH, read_notice
 from orchestrator.agent.store import Opener
 from orchestrator.core.beacon import Beacon
 from orchestrator.core.ids import Keys
+from orchestrator.core.units import iso
 from tests.agent.agent_world import PATHS, RUN, FolderStore, node_config
 from tests.node.fake_aws import Metadata, serve_metadata
 
@@ -118,6 +119,35 @@ def test_the_beacon_follows_the_training_to_its_end(
     assert off == [1199.0 + 0.0]
     agent.tick()
     assert len(off) == 1
+
+
+def test_a_survivor_that_waits_long_for_a_replacement_is_not_turned_off(
+    tmp_path: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, off = Clock(monkeypatch), list[float]()
+    agent = Agent(node_config(tmp_path, linger_seconds=100.0), Opener(lambda: store), lambda: off.append(clock.now))
+    write(tmp_path, PATHS.exit_file, "143 running\n")
+    agent.tick()
+    settle(agent)
+
+    def lease(ends_in: float) -> None:
+        ends = iso(datetime.now(UTC) + timedelta(seconds=ends_in))
+        store.put(KEYS.lease, json.dumps({"owner": {}, "epoch": 1, "expires": ends}).encode())
+
+    lease(15)
+    for _ in range(5):
+        clock.now += 99
+        agent.tick()
+    assert off == []
+    lease(-100)
+    for _ in range(2):
+        clock.now += 99
+        agent.tick()
+    assert len(off) == 1
+    store.put(KEYS.lease, b"[]")
+    clock.now += 101
+    agent.tick()
+    assert len(off) == 2, "what cannot be read is held by nobody"
 
 
 def settle(agent: Agent) -> None:

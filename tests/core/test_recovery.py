@@ -282,6 +282,33 @@ def test_a_failure_of_the_users_code_is_tried_again_on_the_same_machines_when_it
     assert start == Start(FOUR, {name: rank for rank, name in enumerate(FOUR)}, 2)
 
 
+@pytest.mark.parametrize(
+    ("trouble", "message", "advice"),
+    [
+        ("memory", "the machine's memory ran out", "more memory"),
+        ("gpu-memory", "the GPU's memory ran out", "smaller batch on each GPU"),
+        ("killed", "killed by SIGKILL", "if nobody killed it by hand"),
+        ("disk", "no space was left (1.0 KiB of its disk are free)", "raise resources.disk_size"),
+    ],
+)
+def test_what_ran_out_is_said_with_what_to_do_about_it(trouble: Any, message: str, advice: str) -> None:
+    said = failing(60, None)
+    first = said.nodes["i-2"].beacon
+    assert first is not None
+    broken = replace(first, trouble=trouble, disk_free=1024, tail=("connection reset by peer",))
+    seen = replace(said, nodes={**said.nodes, "i-2": replace(said.nodes["i-2"], beacon=broken)})
+    verdict = verdict_of(decide(gang_of_four(), four().state, seen))
+    assert (verdict.rank, verdict.kind) == (2, "failed"), "whoever ran out of something is the cause"
+    assert message in verdict.message
+    assert advice in verdict.hint
+
+
+def test_a_training_that_filled_the_disk_is_not_begun_again_on_the_same_disk() -> None:
+    verdict = verdict_of(decide(gang_of_four(), four().state, failing(60, 40, trouble="disk")))
+    assert "the same machines would have no more room" in verdict.message
+    assert recovery_of(decide(gang_of_four(), four().state, failing(60, 40, trouble="memory"))).kind == "failed"
+
+
 def test_a_failure_is_tried_again_only_after_new_steps_and_only_so_often() -> None:
     book = four()
     recovered(book, failing(60, 40))
