@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from orchestrator.agent.store import Store
 from orchestrator.core.ids import Keys
 from orchestrator.core.units import parse_time
 from orchestrator.errors import OrchError
@@ -14,10 +14,10 @@ from orchestrator.errors import OrchError
 SLACK = timedelta(minutes=1)
 
 
-def is_attended(store: Store, run: str, now: datetime) -> bool:
-    """Tell whether somebody holds the run's lease at `now`; what cannot be read is held by nobody."""
+def is_attended(get: Callable[[str], bytes], run: str, now: datetime) -> bool:
+    """Tell whether somebody holds the run's lease at `now`, read by `get`; what cannot be read is held by nobody."""
     try:
-        expires = parse_time(json.loads(store.get(Keys(run).lease))["expires"])
+        expires = parse_time(json.loads(get(Keys(run).lease))["expires"])
     except (OrchError, ValueError, KeyError, TypeError):
         return False
     return expires + SLACK > now

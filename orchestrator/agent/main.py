@@ -138,7 +138,7 @@ class Agent:
         return now - self._quiet_since
 
     def _attended(self) -> bool:
-        return is_attended(self.opened(), self._config.run, datetime.now(UTC))
+        return is_attended(lambda key: self.opened().get(key), self._config.run, datetime.now(UTC))
 
     def watch_for_notice(self, metadata: Metadata, closed: threading.Event) -> None:
         """Ask every 5 s whether EC2 takes the instance back, until it says so."""
