@@ -50,6 +50,7 @@ class Heart:
             started=local.started,
             staged=staged,
             to_stage=to_stage,
+            times=local.times,
         )
 
     def beat(self, store: Store, beacon: Beacon, now: float) -> bool:

@@ -27,6 +27,7 @@ from orchestrator.agent.notice import EVERY, read_advice, read_notice
 from orchestrator.agent.progress import ProgressTail
 from orchestrator.agent.store import Opener, open_store
 from orchestrator.agent.sync import Sync
+from orchestrator.agent.times import mark_firsts
 from orchestrator.core.beacon import Stage
 from orchestrator.errors import NoPermission
 
@@ -62,6 +63,8 @@ class Agent:
         local = observe(self._config)
         # After looking, so that of a training that was seen to have ended every line is there before the last uploads.
         lines = self._progress.read()
+        if lines:
+            mark_firsts(self._config.times_file, local.times, self._config.generation, lines)
         if self.sync.metrics is not None and lines:
             self.sync.metrics.add(lines)
         synced = self.sync.done

@@ -8,9 +8,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Stage = Literal["starting", "staging", "setup", "running", "exited", "lost"]
+
+
+class Mark(NamedTuple):
+    """When a stage of a node's life began: Unix time by the node's clock. Generation 0 is the boot.
+
+    Stages of generation 0: `bundle` (the boot script runs) and `ready` (the bundle is unpacked, host keys go to S3). Of
+    the others: those of `run.sh`, then `progress` (the first progress line) and `step` (the first that tells a step).
+    """
+
+    generation: int
+    stage: str
+    time: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +35,8 @@ class Beacon:
     `checkpoint_step` the newest checkpoint whose manifest this node put in S3, `progress` the last progress line that
     has a step. `tail` holds the last lines of the output, control characters removed. `staged`/`to_stage` are bytes.
     `started` is the Unix time at which the `run` command began. `notice` is the time at which EC2 takes the machine
-    back, `advice` that of its advice that this has become likely (as EC2 writes them), None without.
+    back, `advice` that of its advice that this has become likely (as EC2 writes them), None without. `times` are the
+    newest marks of all generations, in order.
     """
 
     instance_id: str
@@ -46,6 +59,14 @@ class Beacon:
     tail: tuple[str, ...] = ()
     notice: str | None = None
     advice: str | None = None
+    times: tuple[Mark, ...] = ()
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """`times`; of an agent that does not tell them, the start of `run` alone."""
+        if self.times or self.started is None:
+            return self.times
+        return (Mark(self.generation, "running", self.started),)
 
     def to_json(self) -> bytes:
         """Return the beacon as a JSON object."""
@@ -59,6 +80,7 @@ class Beacon:
             known = {f.name for f in fields(cls)}
             data = {key: value for key, value in data.items() if key in known}
             data["tail"] = tuple(data.get("tail", ()))
+            data["times"] = tuple(Mark(int(g), str(name), float(t)) for g, name, t in data.get("times", ()))
             return cls(**data)
         except (TypeError, AttributeError, UnicodeDecodeError) as error:
             raise ValueError(f"not a beacon: {error}") from error
