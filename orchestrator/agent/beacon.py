@@ -53,6 +53,7 @@ class Heart:
             staged=staged,
             to_stage=to_stage,
             disk_free=free_bytes(self._config.folder),
+            times=local.times,
         )
 
     def beat(self, store: Store, beacon: Beacon, now: float) -> bool:

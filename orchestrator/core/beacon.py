@@ -8,10 +8,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Stage = Literal["starting", "staging", "setup", "running", "exited", "lost"]
 Trouble = Literal["memory", "gpu-memory", "disk", "killed"]
+
+
+class Mark(NamedTuple):
+    """When a stage of a node's life began: Unix time by the node's clock. Generation 0 is the boot.
+
+    Stages of generation 0: `bundle` (the boot script runs) and `ready` (the bundle is unpacked, host keys go to S3). Of
+    the others: those of `run.sh`, then `progress` (the first progress line) and `step` (the first that tells a step).
+    """
+
+    generation: int
+    stage: str
+    time: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +39,8 @@ class Beacon:
     back, `advice` that of its advice that this has become likely (as EC2 writes them), None without. `quiet` is for how
     many seconds nothing on this node was written by the training, `pause` the longest time between two progress lines
     so far (None before there were enough to tell). `disk_free` are the bytes left on the disk it writes to,
-    `trouble` what had run out when the training failed, as far as this machine can tell.
+    `trouble` what had run out when the training failed, as far as this machine can tell. `times` are the newest marks
+    of all generations, in order.
     """
 
     instance_id: str
@@ -54,6 +67,14 @@ class Beacon:
     pause: float | None = None
     disk_free: int | None = None
     trouble: Trouble | None = None
+    times: tuple[Mark, ...] = ()
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """`times`; of an agent that does not tell them, the start of `run` alone."""
+        if self.times or self.started is None:
+            return self.times
+        return (Mark(self.generation, "running", self.started),)
 
     def to_json(self) -> bytes:
         """Return the beacon as a JSON object."""
@@ -67,6 +88,7 @@ class Beacon:
             known = {f.name for f in fields(cls)}
             data = {key: value for key, value in data.items() if key in known}
             data["tail"] = tuple(data.get("tail", ()))
+            data["times"] = tuple(Mark(int(g), str(name), float(t)) for g, name, t in data.get("times", ()))
             return cls(**data)
         except (TypeError, AttributeError, UnicodeDecodeError) as error:
             raise ValueError(f"not a beacon: {error}") from error
