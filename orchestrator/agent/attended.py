@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
+from typing import Protocol
 
-from orchestrator.agent.store import Store
 from orchestrator.core.ids import Keys
 from orchestrator.core.units import parse_time
 from orchestrator.errors import OrchError
@@ -14,7 +14,15 @@ from orchestrator.errors import OrchError
 SLACK = timedelta(minutes=1)
 
 
-def is_attended(store: Store, run: str, now: datetime) -> bool:
+class Reader(Protocol):
+    """What of a store is needed here."""
+
+    def get(self, key: str) -> bytes:
+        """Return an object. Raises NotFound."""
+        ...
+
+
+def is_attended(store: Reader, run: str, now: datetime) -> bool:
     """Tell whether somebody holds the run's lease at `now`; what cannot be read is held by nobody."""
     try:
         expires = parse_time(json.loads(store.get(Keys(run).lease))["expires"])
