@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from orchestrator.core.ids import Keys
 from orchestrator.core.units import parse_time
@@ -14,18 +14,10 @@ from orchestrator.errors import OrchError
 SLACK = timedelta(minutes=1)
 
 
-class Reader(Protocol):
-    """What of a store is needed here."""
-
-    def get(self, key: str) -> bytes:
-        """Return an object. Raises NotFound."""
-        ...
-
-
-def is_attended(store: Reader, run: str, now: datetime) -> bool:
-    """Tell whether somebody holds the run's lease at `now`; what cannot be read is held by nobody."""
+def is_attended(get: Callable[[str], bytes], run: str, now: datetime) -> bool:
+    """Tell whether somebody holds the run's lease at `now`, read by `get`; what cannot be read is held by nobody."""
     try:
-        expires = parse_time(json.loads(store.get(Keys(run).lease))["expires"])
+        expires = parse_time(json.loads(get(Keys(run).lease))["expires"])
     except (OrchError, ValueError, KeyError, TypeError):
         return False
     return expires + SLACK > now

@@ -35,6 +35,8 @@ from orchestrator.core.beacon import Stage, Trouble
 from orchestrator.errors import NoPermission
 
 TICK = 0.5
+# While the last uploads go on, a scheduler waits for the word that they are done.
+QUICK_TICK = 0.1
 
 
 def say(text: str) -> None:
@@ -95,6 +97,11 @@ class Agent:
                     self._quiet_since = time.monotonic()
                     self._power_off()
 
+    @property
+    def ending(self) -> bool:
+        """Whether the training has ended, and not everything is in S3 yet."""
+        return self._stage in {"exited", "lost"} and not self.sync.done
+
     def _report(self, stage: Stage, local: Local, synced: bool) -> None:
         if stage != self._stage:
             say(f"{stage}: code {local.exit[0]} in {local.exit[1]}" if local.exit else stage)
@@ -134,7 +141,7 @@ class Agent:
         return now - self._quiet_since
 
     def _attended(self) -> bool:
-        return is_attended(self.opened(), self._config.run, datetime.now(UTC))
+        return is_attended(lambda key: self.opened().get(key), self._config.run, datetime.now(UTC))
 
     def watch_for_notice(self, metadata: Metadata, closed: threading.Event) -> None:
         """Ask every 5 s whether EC2 takes the instance back, until it says so."""
@@ -168,7 +175,7 @@ def run(agent: Agent, metadata: Metadata, closed: threading.Event) -> None:
             if str(error) != trouble:
                 trouble = str(error)
                 say(f"{type(error).__name__}: {error}; trying again")
-        closed.wait(TICK)
+        closed.wait(QUICK_TICK if agent.ending else TICK)
     agent.sync.close()
 
 

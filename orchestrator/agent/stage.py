@@ -61,14 +61,15 @@ def stage(config: NodeConfig, opened: Opener, quick: Reader | None = None) -> No
 def _restore(config: NodeConfig, opened: Opener, quick: Reader | None) -> int | None:
     """Return the step of the checkpoint that is here now, None without one."""
     step, keys, folder = config.restore_step, Keys(config.run), config.checkpoint_folder
+    alone = config.num_nodes == 1
     if step is None:
         return None
     if quick is not None:
         with suppress(OrchError, OSError):
-            if restore_step(quick, keys, folder, step, suits) is None:
+            if restore_step(quick, keys, folder, step, suits, alone=alone) is None:
                 say(f"checkpoint {step} is restored")
                 return step
-    return restore(opened(config.bucket, config.region), keys, folder, step, say)
+    return restore(opened(config.bucket, config.region), keys, folder, step, say, alone=alone)
 
 
 def stage_patiently(config: NodeConfig, opened: Opener, quick: Reader | None = None) -> None:

@@ -20,6 +20,8 @@ from orchestrator.core.units import format_duration, parse_time
 
 # When one rank fails the others follow within seconds; waiting for them names the first one.
 FAILURE_SETTLES = timedelta(seconds=8)
+# Who was heard so long after that, still training, is not one of them.
+HEARD_AFTER = timedelta(seconds=2)
 # Processes that end because one ended do so within so long of it, and may well be gone before it is.
 AT_ONCE = timedelta(seconds=3)
 # The last words of a rank whose peer went away: sockets, gloo, NCCL and the store of torch.distributed.
@@ -51,9 +53,7 @@ def _failed(gang: Gang, facts: Facts) -> Verdict | None:
         return None
     first = _first_of(broken)
     pending = [b for b in gang.beacons.values() if b.stage not in ENDED]
-    if (pending or len(gang.beacons) < gang.size) and facts.waited_since(_exit_time(first)) < FAILURE_SETTLES:
-        return None
-    if any(silence(b, facts) > SUSPECT_AFTER for b in pending):
+    if not _settled(first, pending, gang, facts) or any(silence(b, facts) > SUSPECT_AFTER for b in pending):
         return None
     what = (
         "the training vanished without an exit code (killed?)"
@@ -71,12 +71,31 @@ def _failed(gang: Gang, facts: Facts) -> Verdict | None:
     )
 
 
+def _settled(first: Beacon, pending: list[Beacon], gang: Gang, facts: Facts) -> bool:
+    """Tell whether no other rank will turn out to have failed before `first`.
+
+    Whoever was heard for a while after it, and trains, did not; but one that blames a peer may still be waited for.
+    """
+    complete, ended = len(gang.beacons) == gang.size, _exit_time(first)
+    if complete and not pending:
+        return True
+    heard = min((parse_time(b.time) - ended for b in pending), default=timedelta())
+    waited = facts.waited_since(ended)
+    if complete and not _blames_a_peer(first) and min(heard, waited) >= HEARD_AFTER:
+        return True
+    return waited >= FAILURE_SETTLES
+
+
+def _blames_a_peer(beacon: Beacon) -> bool:
+    return any(map(_OF_A_PEER.search, beacon.tail))
+
+
 def _first_of(broken: list[Beacon]) -> Beacon:
     """Return the node whose failure is the others' cause: the first, but of those at once one on which something ran
     out, else one that blames no peer."""
     earliest = min(map(_exit_time, broken))
     at_once = [b for b in broken if _exit_time(b) - earliest <= AT_ONCE]
-    return min(at_once, key=lambda b: (b.trouble is None, any(map(_OF_A_PEER.search, b.tail)), _exit_time(b), b.rank))
+    return min(at_once, key=lambda b: (b.trouble is None, _blames_a_peer(b), _exit_time(b), b.rank))
 
 
 def _mistrusted(gang: Gang, facts: Facts) -> Verdict | None:

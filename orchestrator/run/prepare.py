@@ -119,7 +119,7 @@ def prepare(
         secrets=secret_values,
         data_bytes=data_bytes,
         will_create=_will_create(session, bucket_name, experiment),
-        notes=_notes(plan, data_bytes),
+        notes=(*_notes(plan, data_bytes), *_namesakes(experiment.name, compute)),
     )
 
 
@@ -214,6 +214,13 @@ def _notes(plan: Plan, data_bytes: Mapping[str, int]) -> tuple[str, ...]:
     if any(offer.hours is None for offer in plan.offers):
         notes.append("expected_duration is not set: costs shown are for the whole of max_duration, an upper bound")
     return tuple(notes)
+
+
+def _namesakes(name: str, compute: Compute) -> tuple[str, ...]:
+    """Return a note for each run of this name that has machines: what is launched twice is paid for twice."""
+    alive = {item.tagged_run for item in compute.tagged_instances() if item.alive}
+    same = sorted(run for run in alive if ids.is_run_id(run) and ids.run_name(run) == name)
+    return tuple(f"{run} is of this name and has machines now; this will be another run beside it" for run in same)
 
 
 def begin(

@@ -207,8 +207,8 @@ def saved(tmp_path: Path, store: FolderStore) -> Path:
     return target
 
 
-def restored(store: FolderStore, folder: Path, newest: int = 1000) -> int | None:
-    return restore(store, KEYS, folder, newest, lambda _: None)
+def restored(store: FolderStore, folder: Path, newest: int = 1000, *, alone: bool = True) -> int | None:
+    return restore(store, KEYS, folder, newest, lambda _: None, alone=alone)
 
 
 def test_the_newest_checkpoint_is_restored_by_number_not_by_name(saved: Path, store: FolderStore) -> None:
@@ -244,6 +244,16 @@ def test_a_checkpoint_that_is_here_and_right_is_not_fetched(saved: Path, store: 
     restored(store, saved)
     store.download_file = lambda *_: pytest.fail("fetched")  # type: ignore[method-assign]
     assert restored(store, saved) == 100
+
+
+def test_a_node_of_a_gang_does_not_start_from_a_copy_that_the_others_cannot_have(
+    saved: Path, store: FolderStore
+) -> None:
+    restored(store, saved)
+    (store.folder / KEYS.checkpoint(100, "model")).write_bytes(b"damaged in S3")
+    assert restored(store, saved, alone=False) == 20
+    assert (saved / "100" / "model").read_bytes() == b"weights 100"
+    assert restored(store, saved) == 100, "whoever trains alone may"
 
 
 def test_no_node_keeps_a_checkpoint_that_the_others_do_not_start_from(

@@ -25,6 +25,7 @@ from orchestrator.agent.store import Opener
 from orchestrator.core.beacon import Beacon
 from orchestrator.core.ids import Keys
 from orchestrator.core.units import iso
+from orchestrator.errors import Unreachable
 from tests.agent.agent_world import PATHS, RUN, FolderStore, node_config
 from tests.node.fake_aws import Metadata, serve_metadata
 
@@ -148,6 +149,11 @@ def test_a_survivor_that_waits_long_for_a_replacement_is_not_turned_off(
     clock.now += 101
     agent.tick()
     assert len(off) == 2, "what cannot be read is held by nobody"
+    store.failures = 10**6
+    clock.now += 101
+    with pytest.raises(Unreachable):
+        agent.tick()
+    assert len(off) == 3, "nor what S3 does not give"
 
 
 def settle(agent: Agent) -> None:

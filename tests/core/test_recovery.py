@@ -16,6 +16,7 @@ from orchestrator.core.gang import Gang
 from orchestrator.core.ledger import Recovery, Verdict, replay
 from orchestrator.core.phase import find_phase
 from orchestrator.core.spec import RunSpec
+from orchestrator.core.units import iso
 from tests.core.worlds import Book, at, beacon, facts, instance, spec
 
 FOUR = ("i-0", "i-1", "i-2", "i-3")
@@ -500,3 +501,16 @@ def test_what_ec2_says_of_the_lost_is_kept_before_it_forgets() -> None:
     lost = taken(1, 59)
     actions = decide(gang_of_four(), four().state, world(60, [lost], recorded={}))
     assert actions[0] == Record(lost)
+
+
+def test_a_failure_is_told_as_soon_as_all_others_were_heard_well_after_it() -> None:
+    def seen(heard: float, *, late: float = 0, tail: tuple[str, ...] = ("no such file",)) -> tuple[Action, ...]:
+        broken = ended(2, heard, exit_code=3, exit_time=iso(at(60)), tail=tail)
+        others = [beacon(i, seconds=heard - late * (i == 3)) for i in (0, 1, 3)]
+        return decide(gang_of_four(), four().state, world(heard, said=[broken, *others]))
+
+    assert seen(61.9) == ()
+    assert seen(64, late=2.5) == (), "the last of them may have failed before"
+    assert verdict_of(seen(62)).rank == 2
+    assert seen(67, tail=("connection reset by peer",)) == (), "a peer may be to blame"
+    assert verdict_of(seen(68, tail=("connection reset by peer",))).rank == 2

@@ -154,7 +154,7 @@ class Agent:
         return [step for step in self._rank.checkpoints if step not in self._stored]
 
     def _attended(self) -> bool:
-        return is_attended(self._node.store, self._node.machine.run, moment(self._node.clock.now + self._node.skew))
+        return is_attended(self._node.store.get, self._node.machine.run, moment(self._node.clock.now + self._node.skew))
 
     def _alone(self) -> bool:
         """Whether this agent is still the one of its node."""
