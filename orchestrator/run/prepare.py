@@ -32,7 +32,7 @@ from orchestrator.core.units import format_duration, format_size, iso
 from orchestrator.errors import BadInput, NoCapacity, NotFound
 from orchestrator.node.bundle import Bundle, build_bundle
 from orchestrator.node.ssh import generate_key
-from orchestrator.run import prices
+from orchestrator.run import datasets, prices
 from orchestrator.run.caller import caller_cidr
 from orchestrator.run.home import CachedRun, Home
 
@@ -95,6 +95,7 @@ def prepare(
     NoPermission, NotFound (image, data, network) or NoCapacity (nothing offered, no quota)."""
     bundle, secret_values = _check_here(experiment, source, environ)
     bucket_name = settings.bucket or ids.bucket_name(session.account(), settings.region)
+    experiment = datasets.resolve(experiment, session, Bucket(session, bucket_name))
     compute = Compute(session)
     image = _image(experiment, settings, session)
     market = _market(experiment, session, compute)
