@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,10 @@ from orchestrator.errors import BadInput, OrchError
 
 # What the trainer packs with: module, and the name to install it by.
 NEEDED = {"numpy": "numpy", "PIL": "pillow"}
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT, BUSY, INTERRUPTED = 2, 75, 130
+# A packing whose orch was killed ends at its next line of progress: so long it is waited for.
+PATIENCE = 60.0
+PAUSE = 0.5
 ERROR = "error: "
 
 
@@ -37,6 +41,19 @@ def pack(source: Path, destination: Path, arguments: Sequence[str], progress: Pr
     Raises BadInput or OrchError with the trainer's own words.
     """
     command = [sys.executable, "-m", "trainer", "pack", str(source), str(destination), "--json", *arguments]
+    deadline = time.monotonic() + PATIENCE
+    code, words = _run(command, progress)
+    while code == BUSY and time.monotonic() < deadline:
+        time.sleep(PAUSE)
+        code, words = _run(command, progress)
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if code != 0:
+        raise _failure(code, words.splitlines() or ["it said nothing"])
+
+
+def _run(command: Sequence[str], progress: Progress) -> tuple[int, str]:
+    """Run the packer to its end, and return its exit code and what it said on stderr."""
     with (
         tempfile.TemporaryFile("w+") as said,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, text=True) as packing,
@@ -49,11 +66,7 @@ def pack(source: Path, destination: Path, arguments: Sequence[str], progress: Pr
             packing.terminate()
             raise
         said.seek(0)
-        words = said.read().strip()
-    if code == INTERRUPTED:
-        raise KeyboardInterrupt
-    if code != 0:
-        raise _failure(code, words.splitlines() or ["it said nothing"])
+        return code, said.read().strip()
 
 
 def _show(line: str, progress: Progress) -> None:

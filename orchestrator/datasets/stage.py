@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from orchestrator.agent.config import DataSource
 from orchestrator.agent.digest import matches_etag
-from orchestrator.agent.fetch import FILES_AT_ONCE, Corrupt, Item, Meter, fetch
+from orchestrator.agent.fetch import Corrupt, Item, Meter, fetch_all
 from orchestrator.agent.stage import find_items
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
@@ -20,6 +20,7 @@ from orchestrator.datasets.progress import Progress, Tally
 from orchestrator.errors import BadInput, NotFound, OrchError
 from orchestrator.run.datasets import Dataset
 
+READERS = 8
 SPARE = 0.99  # of the free disk: the rest is for the file system itself
 
 
@@ -74,34 +75,29 @@ def fetch_prefix(session: Session, url: str, folder: Path, progress: Progress) -
     _fetch(wanted, {}, tally, progress)
 
 
-def _fetch(wanted: Sequence[Item], digests: dict[str, str], tally: Tally, progress: Progress) -> list[str]:
+def _fetch(wanted: Sequence[Item], digests: Mapping[str, str], tally: Tally, progress: Progress) -> list[str]:
     """Fetch what is not there, many at once; return the keys of what has another sha256 than in `digests`."""
 
     def right(item: Item) -> bool:
         if not item.path.is_file() or item.path.stat().st_size != item.size:
             return False
-        return (
-            sha256_of(item.path) == digests[item.key]
-            if item.key in digests
-            else matches_etag(item.path, item.etag) is True
-        )
-
-    def one(item: Item) -> str | None:
-        if right(item):
-            tally.keep(item.size)
-            return None
-        fetch(item, _Counter(tally), progress.say)
-        if item.key not in digests or right(item):
-            return None
-        item.path.unlink()
-        return item.key
+        if item.key in digests:
+            return sha256_of(item.path) == digests[item.key]
+        return matches_etag(item.path, item.etag) is True
 
     _check_room(wanted)
-    pool = ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="stage")
-    try:
-        return [key for key in pool.map(one, wanted) if key is not None]
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with ThreadPoolExecutor(READERS, thread_name_prefix="stage") as pool:
+        there = list(pool.map(right, wanted))
+        missing = [item for item, is_there in zip(wanted, there, strict=True) if not is_there]
+        tally.keep(sum(item.size for item in wanted) - sum(item.size for item in missing))
+        for item in missing:
+            item.path.unlink(missing_ok=True)  # the engine goes by entity tags, which say less
+        fetch_all(missing, _Counter(tally), progress.say)
+        came = [item for item in missing if item.key in digests]
+        wrong = [item for item, is_right in zip(came, pool.map(right, came), strict=True) if not is_right]
+    for item in wrong:
+        item.path.unlink()
+    return [item.key for item in wrong]
 
 
 def _check_room(wanted: Sequence[Item]) -> None:

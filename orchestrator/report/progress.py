@@ -14,6 +14,7 @@ from orchestrator.report.json import line
 from orchestrator.report.text import clean
 
 EVERY_SECONDS = 5.0
+EVERY_SECONDS_AS_JSON = 0.5
 IMAGES = "packing"  # the one stage that counts images; the others count bytes
 
 Write = Callable[[str], None]
@@ -66,6 +67,7 @@ class Lines:
 
     def __init__(self, write: Write, *, as_json: bool) -> None:
         self._write, self._as_json = write, as_json
+        self._every = EVERY_SECONDS_AS_JSON if as_json else EVERY_SECONDS
         self._pace = _Pace("", 0)
         self._said = 0.0
         self._through = False
@@ -77,7 +79,7 @@ class Lines:
         ends = done >= total and (begins or not self._through)
         if begins:
             self._pace = _Pace(stage, done)
-        if not (begins or ends or (now - self._said >= EVERY_SECONDS and done < total)):
+        if not (begins or ends or (now - self._said >= self._every and done < total)):
             return
         self._said, self._through = now, done >= total
         if self._as_json:

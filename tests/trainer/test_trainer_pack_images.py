@@ -15,7 +15,7 @@ from tests.trainer.pictures import encoded, folders, photo
 from trainer import cli
 from trainer.data import pack, packing, picture, shards, sources
 from trainer.data.journal import Journal
-from trainer.errors import TrainerError
+from trainer.errors import BUSY, TrainerError
 
 Pack = Callable[..., int]
 
@@ -203,7 +203,7 @@ def test_two_at_once_do_not_write_into_one_place(run: Pack, tmp_path: Path, caps
     try:
         assert os.read(begun[0], 1) == b"x"
         capsys.readouterr()
-        assert run() == 2
+        assert run() == BUSY
         assert f"another process is packing into {tmp_path / 'packed'}" in capsys.readouterr().err
     finally:
         os.write(done[1], b"x")
