@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -33,6 +34,13 @@ NAME = "NAME[@VERSION]"
 AGAIN = "the same command goes on where it was"
 
 
+def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse now what the trainer would refuse after hours of fetching."""
+    if value is None or value == "none" or re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", value):
+        return value
+    raise click.BadParameter(f"{value!r} is neither pixels, such as 160,352, nor none")
+
+
 @click.group(name="dataset")
 def command() -> None:
     """Data sets in the account's bucket, packed, with the digest of every file; experiments name them: dataset:NAME."""
@@ -41,11 +49,18 @@ def command() -> None:
 @command.command()
 @click.argument("source", metavar="SRC")
 @click.argument("name", metavar="NAME")
-@click.option("--sizes", metavar="PIXELS,...", help="Short sides of the smaller copies, or none (160,352).")
+@click.option(
+    "--sizes", callback=_sizes, metavar="PIXELS,...", help="Short sides of the smaller copies, or none (160,352)."
+)
 @click.option("--val-labels", type=click.Path(exists=True, dir_okay=False), help="Lines `name class`, for flat images.")
 @click.option("--quality", type=click.IntRange(1, 95), metavar="Q", help="Of the copies' JPEGs (75).")
 @click.option("--processes", type=click.IntRange(min=1), metavar="N", help="That read and shrink (one for each CPU).")
-@click.option("--max-corrupt", metavar="SHARE", help="Share of images to leave out that nothing can decode (0.001).")
+@click.option(
+    "--max-corrupt",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Share of images to leave out that nothing can decode (0.001).",
+)
 @click.option("--copies-only", is_flag=True, help="Upload the smaller copies and not the images as they were.")
 @click.option("--as-is", is_flag=True, help="Pack nothing: upload the files of the folder as they are.")
 @click.option("--work", type=click.Path(file_okay=False, path_type=Path), help="Where to pack ($ORCH_HOME/building).")

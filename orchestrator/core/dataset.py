@@ -24,6 +24,7 @@ VERSION_DIGITS = 16
 # What the packed format (docs/data.md) calls its parts: what says how images lie is small, and needed at once.
 ABOUT, INDEX = "dataset.json", "index.npz"
 _COPY = re.compile(r"sz/(\d+)/.+")
+_PREFIX = re.compile(rf"{ROOT}[a-z][a-z0-9-]{{0,39}}/[0-9a-f]{{{VERSION_DIGITS}}}/")
 _REFERENCE = re.compile(r"([^@]+)(?:@([0-9a-f]{4,64}))?")
 
 
@@ -106,6 +107,11 @@ def prefix(name: str, version: str) -> str:
 def manifest_key(name: str, version: str) -> str:
     """Return the key of the manifest that makes a data set exist."""
     return prefix(name, version) + manifest.NAME
+
+
+def is_unfinished(prefix: str, keys: Collection[str]) -> bool:
+    """Tell whether `prefix`, which ends with `/`, is that of a data set, and `keys`, all below it, have no manifest."""
+    return _PREFIX.fullmatch(prefix) is not None and prefix + manifest.NAME not in keys
 
 
 def find_phases(paths: Collection[str]) -> dict[str, int]:

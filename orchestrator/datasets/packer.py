@@ -81,9 +81,9 @@ def _show(line: str, progress: Progress) -> None:
 
 
 def _failure(code: int, lines: Sequence[str]) -> OrchError:
-    at = next((number for number, line in enumerate(lines) if line.startswith(ERROR)), None)
+    at = next((number for number, line in enumerate(lines) if ERROR in line), None)
     if at is None:
         return OrchError(f"packing ended with code {code}: {lines[-1]}", "`python -m trainer pack` shows more")
     hint = lines[at + 1].strip() if at + 1 < len(lines) else ""
     kind = BadInput if code == BAD_INPUT else OrchError
-    return kind(lines[at].removeprefix(ERROR), hint)
+    return kind(lines[at].partition(ERROR)[2], hint)

@@ -96,6 +96,8 @@ def test_a_damaged_object_is_named_with_what_mends_it(orch: Orch, tmp_path: Path
         (("build", "here", "Bad_Name"), Exit.BAD_INPUT, "NAME is 'Bad_Name'"),
         (("build", "nowhere", "texts"), Exit.BAD_INPUT, "there is no nowhere"),
         (("build", "s3://no-such-bucket-here/x", "texts", "--as-is"), Exit.NOT_FOUND, "no bucket no-such-bucket-here"),
+        (("build", ".", "texts", "--sizes", "160x352"), Exit.BAD_INPUT, "neither pixels, such as 160,352, nor none"),
+        (("build", ".", "texts", "--sizes", "none", "--as-is"), Exit.BAD_INPUT, "--as-is packs nothing"),
         (("show", "nothing"), Exit.NOT_FOUND, "there is no data set nothing"),
         (("rm", "nothing", "-y"), Exit.NOT_FOUND, "there is no data set nothing"),
         (("stage", "a@b@c", "x"), Exit.BAD_INPUT, "names no data set"),

@@ -117,6 +117,8 @@ def test_a_source_that_cannot_be_packed_is_refused_with_the_packers_own_words(
     with pytest.raises(BadInput, match="texts cannot be packed: no train images") as caught:
         build(source, "texts", as_is=False)
     assert "train/<class>/<image>" in caught.value.hint
+    with pytest.raises(BadInput, match="argument --quality: must be"):
+        build(source, "texts", "--quality", "0", as_is=False)
     with pytest.raises(BadInput, match="--as-is packs nothing"):
         build(source, "texts", "--sizes", "24")
     with pytest.raises(BadInput, match="there is no "):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.ids import Keys
+from orchestrator.core.settings import Settings
 from orchestrator.errors import BadInput, NotFound
 from orchestrator.run import datasets
 from orchestrator.run.ledger import Ledger
+from orchestrator.run.prepare import Source, prepare
 from tests.core.worlds import at, spec
 from tests.datasets.noted import Builder, write
 
@@ -43,6 +46,23 @@ def test_a_name_becomes_the_url_of_the_newest_version(
     assert first.version in caught.value.hint
     with pytest.raises(BadInput, match="names no data set"):
         datasets.find(session, bucket, "Flowers!")
+
+
+def test_a_plan_keeps_the_url_and_refuses_what_was_not_finished(
+    tmp_path: Path, settings: Settings, session: Session, bucket: Bucket, build: Builder
+) -> None:
+    built = build(write(tmp_path / "set", {"a": b"one", "b": b"three"}), "planned").dataset
+    ours = replace(settings, bucket=bucket.name)
+    source = Source("uses", tmp_path / "uses.yaml")
+    prepared = prepare(experiment(x="dataset:planned"), source, session, ours, environ={})
+    assert prepared.experiment.data["x"].source == built.url
+    assert sum(prepared.data_bytes.values()) > 8
+    bucket.delete(f"{built.prefix}MANIFEST.json")
+    with pytest.raises(NotFound, match=rf"data.x: {built.url} was not finished"):
+        prepare(experiment(x=built.url), source, session, ours, environ={})
+    bucket.put("datasets/planned/by-hand/a", b"one")
+    prepared = prepare(experiment(x=f"s3://{bucket.name}/datasets/planned/by-hand"), source, session, ours, environ={})
+    assert prepared.data_bytes == {"x": 3}, "what others put there is their own affair"
 
 
 def test_a_manifest_that_cannot_be_read_is_said(

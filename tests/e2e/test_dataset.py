@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_a_gibibyte_is_built_in_spite_of_two_kills_and_a_damaged_object_is_refus
     done = world.orch("dataset", "stage", "photos", str(world.home / "here"), check=1, timeout=900)
     assert "sz/160/validation/images.bin" in done.stderr
     assert not (world.home / "here/sz/160/validation/images.bin").exists()
-    whole, staged = (round(end - start, 1) for start, end in zip(times, times[1:], strict=False))
+    whole, staged = (round(end - start, 1) for start, end in pairwise(times))
     size = built["bytes"] / GIB
     sys.stderr.write(f"{size:.2f} GiB: built with two kills in {whole} s, staged in {staged} s; {half} images, ")
     sys.stderr.write(f"{built['kept_bytes'] / GIB:.2f} GiB were there at the last start\n")
