@@ -148,6 +148,10 @@ class Bucket:
         """Upload a file, a large one in parallel parts. Raises OSError when the file cannot be read."""
         self._transfer("s3:PutObject", "upload", [(str(path), key)], on_bytes)
 
+    def upload_files(self, wanted: Iterable[tuple[Path, str]], on_bytes: OnBytes | None = None) -> None:
+        """Upload many files at once, as `upload_file` does; `on_bytes` is called from other threads."""
+        self._transfer("s3:PutObject", "upload", [(str(path), key) for path, key in wanted], on_bytes)
+
     def download_file(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> None:
         """Download an object, a large one by parallel ranged reads; `path` appears whole or not at all.
 

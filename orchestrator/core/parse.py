@@ -43,7 +43,7 @@ _MISSING = {
     "resources": "what to run on, such as resources: {instance_type: p3.16xlarge}",
     "any_of": "what to run on, such as instance_type: p3.16xlarge",
     "instance_type": "an EC2 type such as p3.16xlarge",
-    "source": "where the data lies, such as s3://bucket/prefix",
+    "source": "where the data lies, such as s3://bucket/prefix or dataset:NAME",
 }
 # What users of SkyPilot and dstack may write out of habit.
 _ELSEWHERE = {"accelerators": "instance_type", "commands": "run", "file_mounts": "data", "max_price": "max_cost"}
