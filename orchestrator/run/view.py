@@ -30,6 +30,7 @@ class NodeView:
     stage: str
     staged: int
     to_stage: int
+    stage_rate: int
     exit_code: int | None
     step: int | None
     tail: tuple[str, ...]
@@ -92,6 +93,7 @@ class RunView:
             stage=stage,
             staged=beacon.staged if beacon else 0,
             to_stage=beacon.to_stage if beacon else 0,
+            stage_rate=beacon.stage_rate if beacon else 0,
             exit_code=beacon.exit_code if beacon else None,
             step=step if isinstance(step, int) else None,
             tail=beacon.tail if beacon else (),
