@@ -178,8 +178,9 @@ def _build(found: Wanted, plans: Plans, place: Place, home: Home, *, as_json: bo
     dollars = _dollars(place, outcome)
     if outcome.image is None:
         verdict = outcome.verdict
+        what = "build" if len(outcome.runs) == 1 else "check"
         raise OrchError(
-            f"no image was published: {verdict.message}",
+            f"no image was published; {what}: {verdict.message}",
             f"`orch logs {outcome.runs[-1]}` has everything it said",
             exit_code=exit_code(verdict),
             details=verdict.details[-TAIL_SHOWN:],

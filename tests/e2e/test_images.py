@@ -146,11 +146,26 @@ def test_a_step_or_check_that_fails_publishes_nothing_and_leaves_nothing(world: 
     before, others = left(world), images(world)
     failing = [{"name": "fine", "run": "true"}, {"name": "broken", "run": "echo it is broken; false"}]
     done = build(world, recipe(world, "broken", **{what: failing}), check=1)
-    assert "no image was published" in done.stderr
+    assert f"no image was published; {'build' if what == 'steps' else 'check'}: node 0" in done.stderr
     assert "it is broken" in done.stderr
     assert left(world) == before
     assert images(world) == others
     assert world.json("gc")["orphans"] == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("what", ["steps", "checks"])
+def test_ctrl_c_ends_the_build_and_leaves_nothing(world: World, what: str) -> None:
+    before = left(world)
+    file = recipe(world, "endless", **{what: [{"name": "endless", "run": "sleep 600"}]})
+    process = world.start("ami", "build", file, "--cloud", "sandbox", "-y")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "step 1 of 1: endless" in line:
+            process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert left(world) == before
+    assert "endless" not in images(world)
 
 
 def killed(world: World, file: str, after: int) -> str:
