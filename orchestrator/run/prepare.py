@@ -71,6 +71,7 @@ class Prepared:
     data_bytes: Mapping[str, int]
     will_create: tuple[str, ...]
     notes: tuple[str, ...]
+    prelude: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as `orch plan --json` prints it."""
@@ -297,6 +298,7 @@ def _spec(  # noqa: PLR0917 - all that a spec is made of
         identity=identify(prepared.source.folder, session),
         profile=prepared.source.profile,
         data_bytes=prepared.data_bytes,
+        prelude=prepared.prelude,
     )
 
 
