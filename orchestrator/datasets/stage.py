@@ -9,8 +9,9 @@ from pathlib import Path
 
 from orchestrator.agent.config import DataSource
 from orchestrator.agent.digest import matches_etag
-from orchestrator.agent.fetch import Corrupt, Item, Meter, fetch_all
-from orchestrator.agent.stage import find_items
+from orchestrator.agent.fetch import Corrupt, Item, fetch_all
+from orchestrator.agent.listing import find_items
+from orchestrator.agent.meter import Meter
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core import manifest
@@ -30,7 +31,11 @@ class _Counter(Meter):
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
 
-    def add(self, count: int) -> None:
+    def found(self, count: int, phase: int = 0) -> None:
+        """Take `count` bytes that were here already."""
+        self._tally.keep(count)
+
+    def add(self, count: int, phase: int = 0) -> None:
         """Take `count` more bytes."""
         self._tally.move(count)
 
