@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from orchestrator.agent.config import NodeConfig
 from orchestrator.agent.local import Local, last_written
@@ -37,7 +38,7 @@ class Heart:
     def compose(self, stage: Stage, local: Local, now: datetime) -> Beacon:
         """Return the beacon as far as this node's files tell it."""
         ended = local.exit_time if stage == "exited" else None
-        staged, to_stage = _staging(self._config.staging_file)
+        staging = _staging(self._config.staging_file)
         return Beacon(
             instance_id=self._config.instance_id,
             rank=self._config.rank,
@@ -50,9 +51,9 @@ class Heart:
             exit_stage=local.exit[1] if local.exit else None,
             exit_time=iso(datetime.fromtimestamp(ended, UTC)) if ended else None,
             started=local.started,
-            staged=staged,
-            to_stage=to_stage,
             disk_free=free_bytes(self._config.folder),
+            times=local.times,
+            **staging,
         )
 
     def beat(self, store: Store, beacon: Beacon, now: float) -> bool:
@@ -72,12 +73,20 @@ class Heart:
 
 def _state(beacon: Beacon) -> Beacon:
     """Return what of a beacon is worth saying at once."""
-    return replace(beacon, time="", progress=None, tail=(), staged=0, pause=None, disk_free=None)
+    return replace(
+        beacon, time="", progress=None, tail=(), staged=0, phases=(), stage_rate=0, pause=None, disk_free=None
+    )
 
 
-def _staging(file: Path) -> tuple[int, int]:
+def _staging(file: Path) -> dict[str, Any]:
+    """Return what the beacon says of staging, nothing before it began."""
     try:
         value = json.loads(file.read_bytes())
-        return int(value["staged"]), int(value["to_stage"])
+        return {
+            "staged": int(value["staged"]),
+            "to_stage": int(value["to_stage"]),
+            "phases": tuple((int(staged), int(to_stage)) for staged, to_stage in value["phases"]),
+            "stage_rate": int(value["rate"]),
+        }
     except (OSError, ValueError, KeyError, TypeError):
-        return 0, 0
+        return {}

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.agent.config import NodeConfig
+from orchestrator.agent.times import read_marks
+from orchestrator.core.beacon import Mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,7 @@ class Local:
     `word` is the stage that `run.sh` wrote last ("" before the first), `alive` whether its process is there (None while
     it has written no process id), `exit` its code and the stage it ended in, `exit_time` when it wrote that, `started`
     when `run` began. `epoch` is the highest scheduler epoch, `contact` when a scheduler last sent a command, `asked`
-    whether the training was asked to save and stop.
+    whether the training was asked to save and stop, `times` when each stage began.
     """
 
     word: str = ""
@@ -27,6 +29,7 @@ class Local:
     epoch: int = 0
     contact: float = 0.0
     asked: bool = False
+    times: tuple[Mark, ...] = ()
 
 
 def observe(config: NodeConfig) -> Local:
@@ -48,6 +51,7 @@ def observe(config: NodeConfig) -> Local:
         epoch=int(_number(_read(home / paths.epoch)) or 0),
         contact=_modified(home / paths.epoch),
         asked=(home / paths.stop).exists(),
+        times=read_marks(config.times_file),
     )
 
 

@@ -29,6 +29,7 @@ from orchestrator.agent.pace import Pace
 from orchestrator.agent.progress import ProgressTail
 from orchestrator.agent.store import Opener, open_store
 from orchestrator.agent.sync import Sync
+from orchestrator.agent.times import mark_firsts
 from orchestrator.agent.trouble import count_oom_kills, find_trouble, free_bytes, read_end
 from orchestrator.core.beacon import Stage, Trouble
 from orchestrator.errors import NoPermission
@@ -71,6 +72,8 @@ class Agent:
         # After looking, so that of a training that was seen to have ended every line is there before the last uploads.
         lines = self._progress.read()
         self._pace.take(lines, time.time())
+        if lines:
+            mark_firsts(self._config.times_file, local.times, self._config.generation, lines)
         if self.sync.metrics is not None and lines:
             self.sync.metrics.add(lines)
         synced = self.sync.done

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from orchestrator.agent.checkpoints import digest_of, local_steps, stored_steps
-from orchestrator.agent.fetch import FILES_AT_ONCE
+from orchestrator.agent.checkpoints import local_steps, stored_steps
+from orchestrator.agent.digest import sha256_of
 from orchestrator.agent.store import Reader, Store
 from orchestrator.core.ids import Keys
 from orchestrator.core.manifest import File, Manifest
 from orchestrator.errors import NotFound
+
+FILES_AT_ONCE = 8
 
 
 def restore(
@@ -93,6 +95,6 @@ def check(folder: Path, files: Iterable[File]) -> str | None:
             return f"{file.path} is missing"
         if path.stat().st_size != file.size:
             return f"{file.path} has {path.stat().st_size} bytes, not {file.size}"
-        if digest_of(path) != file.sha256:
+        if sha256_of(path) != file.sha256:
             return f"{file.path} has another sha256"
     return None

@@ -88,7 +88,7 @@ class Resources(_Model):
 class Data(_Model):
     """A data set: objects in S3 that every node finds under `$ORCH_DATA_DIR/<mount>`."""
 
-    source: Source = Field(description="s3://bucket/prefix")
+    source: Source = Field(description="s3://bucket/prefix, or dataset:NAME as `orch dataset` built it.")
     mount: Mount = Field("", description="Folder under $ORCH_DATA_DIR; by default the data set's name.")
     mode: Mode = Field("stage", description="stage: copied to local storage before setup.")
 

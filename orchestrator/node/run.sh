@@ -27,6 +27,7 @@ enter() {
   [ "$ended" = 0 ] || finish "$ended"
   stage=$1
   echo "$stage" >"$gen/stage"
+  echo "${gen##*-} $stage ${EPOCHREALTIME/,/.}" >>"$root/times"
 }
 
 finish() {

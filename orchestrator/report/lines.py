@@ -25,7 +25,7 @@ class Narrator:
         self._attempts = 0
         self._recoveries = 0
         self._generation = 0
-        self._stages = ""
+        self._stages = self._counts = ""
         self._stages_time: datetime | None = None
         self._step: object = None
         self._epoch: object = None
@@ -68,10 +68,11 @@ class Narrator:
         counts = figures.stage_counts(view.nodes)
         text = ", ".join(f"{count} {stage}" for stage, count in counts)
         progress = figures.staged(view.nodes)
+        moved, self._counts = text != self._counts, text
         text = f"{text}  {progress}" if progress else text
         now = view.facts.server_time
         recent = self._stages_time is not None and now - self._stages_time < STAGE_INTERVAL
-        if not text or text == self._stages or (recent and len(counts) > 1):
+        if not text or text == self._stages or (recent and (len(counts) > 1 or not moved)):
             return []
         self._stages, self._stages_time = text, now
         return [f"nodes: {text}"]

@@ -24,6 +24,7 @@ from orchestrator.aws.quotas import Quotas
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core import catalog, ids
+from orchestrator.core.dataset import ROOT, is_unfinished
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.plan import Market, Plan, make_plan, quota_code
 from orchestrator.core.settings import Settings
@@ -32,7 +33,7 @@ from orchestrator.core.units import format_duration, format_size, iso
 from orchestrator.errors import BadInput, NoCapacity, NotFound
 from orchestrator.node.bundle import Bundle, build_bundle
 from orchestrator.node.ssh import generate_key
-from orchestrator.run import prices
+from orchestrator.run import datasets, prices
 from orchestrator.run.caller import caller_cidr
 from orchestrator.run.home import CachedRun, Home
 
@@ -70,6 +71,7 @@ class Prepared:
     data_bytes: Mapping[str, int]
     will_create: tuple[str, ...]
     notes: tuple[str, ...]
+    prelude: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as `orch plan --json` prints it."""
@@ -95,6 +97,7 @@ def prepare(
     NoPermission, NotFound (image, data, network) or NoCapacity (nothing offered, no quota)."""
     bundle, secret_values = _check_here(experiment, source, environ)
     bucket_name = settings.bucket or ids.bucket_name(session.account(), settings.region)
+    experiment = datasets.resolve(experiment, session, Bucket(session, bucket_name))
     compute = Compute(session)
     image = _image(experiment, settings, session)
     market = _market(experiment, session, compute)
@@ -173,12 +176,16 @@ def _check_data(experiment: Experiment, session: Session) -> dict[str, int]:
     faults: list[str] = []
     for name, data in experiment.data.items():
         bucket, _, prefix = data.source.removeprefix("s3://").partition("/")
+        prefix = prefix.rstrip("/") + "/"
         try:
-            sizes[name] = sum(item.size for item in Bucket(session, bucket).list(prefix.rstrip("/") + "/"))
+            found = {item.key: item.size for item in Bucket(session, bucket).list(prefix)}
         except NotFound:
-            sizes[name] = 0
+            found = {}
+        sizes[name] = sum(found.values())
         if not sizes[name]:
             faults.append(f"data.{name}: nothing at {data.source}")
+        elif is_unfinished(prefix, found):
+            faults.append(f"data.{name}: {data.source} was not finished (`orch dataset build` goes on with it)")
     if faults:
         raise NotFound("; ".join(faults), "upload the data set first, or mend data.*.source")
     room = experiment.resources.disk_size * 2**30
@@ -238,7 +245,9 @@ def begin(
     suffix = "".join(random.choice(string.ascii_lowercase + string.digits) for _ in range(4))
     run_id = ids.run_id(experiment.name, now, suffix)
     account.ensure_bucket(session, prepared.bucket)
-    sources = [d.source.removeprefix("s3://").partition("/")[0] for d in experiment.data.values()]
+    # The nodes may read the data sets of their own bucket in any case.
+    own = f"s3://{prepared.bucket}/{ROOT}"
+    sources = [d.source.split("/")[2] for d in experiment.data.values() if not d.source.startswith(own)]
     profile = account.ensure_node_role(session, prepared.bucket, sources)
     bucket = Bucket(session, prepared.bucket)
     key = ids.bundle_key(prepared.bundle.digest)
@@ -289,6 +298,7 @@ def _spec(  # noqa: PLR0917 - all that a spec is made of
         identity=identify(prepared.source.folder, session),
         profile=prepared.source.profile,
         data_bytes=prepared.data_bytes,
+        prelude=prepared.prelude,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def test_every_object_under_the_prefix_comes_and_nothing_else(tmp_path: Path, st
     found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert found == {"train/0.bin": b"digits/train/0.bin", "empty": b""}
     told = json.loads(node_config(tmp_path).staging_file.read_text())
-    assert told == {"staged": 18, "to_stage": 18}
+    assert (told["staged"], told["to_stage"], told["phases"]) == (18, 18, [[18, 18]])
 
 
 @pytest.mark.parametrize("value", ["s3://sets", "s3://sets/", "s3://sets/digits/"])
@@ -80,22 +80,34 @@ def test_what_is_there_already_is_not_fetched_again_but_what_differs_is(tmp_path
     assert {path.read_bytes() for path in folder.iterdir()} == {b"right"}
 
 
+def noting_reads(store: FolderStore) -> list[tuple[str, int, int]]:
+    """Return a list that will hold key, start and stop of each read."""
+    reads: list[tuple[str, int, int]] = []
+    read = store.read
+
+    def note(key: str, start: int, stop: int, etag: str) -> Iterator[bytes]:
+        reads.append((key, start, stop))
+        return read(key, start, stop, etag)
+
+    store.read = note  # type: ignore[method-assign]
+    return reads
+
+
 def test_large_objects_are_fetched_in_ranges(
     tmp_path: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch, "SMALL", 3)
-    ranged: list[str] = []
-    download = store.download_file
-
-    def note(key: str, path: Path, on_bytes: Callable[[int], None] | None = None) -> None:
-        ranged.append(key)
-        download(key, path, on_bytes)
-
-    store.download_file = note  # type: ignore[method-assign]
-    store.put("digits/small", b"abc")
-    store.put("digits/large", b"abcd")
+    monkeypatch.setattr(fetch, "RANGE", 4)
+    reads = noting_reads(store)
+    store.put("digits/small", b"abcd")
+    store.put("digits/large", b"abcdefghij")
     staged(store, tmp_path)
-    assert ranged == ["digits/large"]
+    assert sorted(reads) == [
+        ("digits/large", 0, 4),
+        ("digits/large", 4, 8),
+        ("digits/large", 8, 10),
+        ("digits/small", 0, 4),
+    ]
+    assert (tmp_path / "data/sets/digits/large").read_bytes() == b"abcdefghij"
 
 
 def corrupting(store: FolderStore, bodies: list[bytes]) -> None:
@@ -114,7 +126,7 @@ def test_what_arrives_damaged_is_fetched_again(tmp_path: Path, store: FolderStor
 
 def test_what_never_arrives_whole_is_not_there(tmp_path: Path, store: FolderStore) -> None:
     store.put("digits/a", b"right")
-    corrupting(store, [b"wrong1"[:5], b"x", b"", b"y"])
+    corrupting(store, [b"wrong", b"right"[::-1], b"other", b"noise"])
     with pytest.raises(Corrupt, match="did not arrive whole"):
         stage(node_config(tmp_path, data=(source(),)), lambda *_: store)
     assert list((tmp_path / "data/sets/digits").iterdir()) == []

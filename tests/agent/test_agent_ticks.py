@@ -218,13 +218,14 @@ def test_a_beacon_that_did_not_arrive_is_sent_again(tmp_path: Path, store: Folde
 def test_the_beacon_tells_how_far_staging_is_and_no_secret(tmp_path: Path, store: FolderStore) -> None:
     config = node_config(tmp_path)
     write(tmp_path, PATHS.secrets_file, "export TOKEN='s3 cr3t'\n")
-    config.staging_file.write_text('{"staged": 5, "to_stage": 9}')
+    config.staging_file.write_text('{"staged": 5, "to_stage": 9, "phases": [[4, 4], [1, 5]], "rate": 3}')
     config.run_log.write_text("token is s3 cr3t\n")
     write(tmp_path, PATHS.progress, '{"step": 1, "note": "s3 cr3t"}\n')
     agent = Agent(config, Opener(lambda: store), lambda: None)
     agent.tick()
     seen = beacon_of(store)
     assert (seen.staged, seen.to_stage, seen.tail) == (5, 9, ("token is ***",))
+    assert (seen.phases, seen.stage_rate) == (((4, 4), (1, 5)), 3)
     assert seen.progress == {"step": 1, "note": "***"}
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pty
 import re
 import select
 import signal
+import struct
 import subprocess
+import termios
 import time
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -203,7 +207,14 @@ def test_attaching_shows_the_trainings_own_output_and_detaching_leaves_it_runnin
     file = world.experiment("chatty", script)
     process = world.start("launch", "--cloud", "sandbox", "-y", "--set", "checkpoint_grace=3s", file)
     run_id = wait_for("the run is running", lambda: running(world, "chatty"))
-    seen = attach(world, run_id, node=1)
+    seen = attach(world, run_id, "--node", "1")
+    assert re.search(rb"node 1 says \d+", seen)
+    # The last node's window is not the one in sight, so what it shows says that all were attached to.
+    seen = attach(world, run_id, "--all", first=b"\x02p")
+    assert re.search(rb"node 1 says \d+", seen)
+    assert re.search(rb"0:node-0.*1:node-1", seen)
+    inside = ["tmux", "-L", f"outer-{run_id}", "-f", "/dev/null", "new-session"]
+    seen = attach(world, run_id, "--all", first=b"\x02p", within=inside)
     assert re.search(rb"node 1 says \d+", seen)
     assert phase(world, run_id) == "running"
     assert f"{run_id} is of this name and has machines now" in world.orch("plan", "--cloud", "sandbox", file).stdout
@@ -212,28 +223,33 @@ def test_attaching_shows_the_trainings_own_output_and_detaching_leaves_it_runnin
     process.communicate(timeout=150)
 
 
-def attach(world: World, run_id: str, node: int) -> bytes:
-    """Attach through a pty, read a few seconds, detach with the tmux prefix, and return what was shown."""
+def attach(world: World, run_id: str, *options: str, first: bytes = b"", within: Sequence[str] = ()) -> bytes:
+    """Attach through a pty, read a few seconds, detach with the tmux prefix, and return what was shown.
+
+    `first` are keys that are pressed until node 1 is seen, `within` is the command under which orch runs.
+    """
     child, terminal = pty.fork()
     if child == 0:
-        os.environ.update(world.environment | {"TERM": "xterm"})
-        os.execvp(ORCH[0], [*ORCH, "attach", run_id, "--node", str(node)])  # noqa: S606
+        os.environ.update(world.environment | {"TERM": "xterm", "TMUX_TMPDIR": str(world.home)})
+        argv = [*within, *ORCH, "attach", run_id, *options]
+        os.execvp(argv[0], argv)  # noqa: S606
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 150, 0, 0))
     shown = b""
-    end = time.monotonic() + 20
-    while time.monotonic() < end and b" says " not in shown:
+    end = time.monotonic() + 40
+    again = time.monotonic()
+    while time.monotonic() < end and b"node 1 says " not in shown:
         if select.select([terminal], [], [], 0.5)[0]:
             shown += os.read(terminal, 65536)
+        if first and b" says " in shown and time.monotonic() > again:
+            again = time.monotonic() + 5
+            press(terminal, first)
     end = time.monotonic() + 40
-    press = 0.0
+    again = 0.0
     status = None
     while time.monotonic() < end and status is None:
-        if time.monotonic() > press:
-            # Keys that come within a millisecond are pasted text to tmux, so prefix and key go one after the other.
-            press = time.monotonic() + 5
-            with contextlib.suppress(OSError):
-                os.write(terminal, b"\x02")
-                time.sleep(0.3)
-                os.write(terminal, b"d")
+        if time.monotonic() > again:
+            again = time.monotonic() + 5
+            press(terminal, b"\x02d")
         try:
             if select.select([terminal], [], [], 0.2)[0]:
                 shown += os.read(terminal, 65536)
@@ -247,6 +263,14 @@ def attach(world: World, run_id: str, node: int) -> bytes:
     os.close(terminal)
     assert status is not None, "attach did not end after detaching"
     return shown
+
+
+def press(terminal: int, keys: bytes) -> None:
+    """Press keys one after the other: those that come within a millisecond are pasted text to tmux."""
+    with contextlib.suppress(OSError):
+        for key in keys:
+            os.write(terminal, bytes([key]))
+            time.sleep(0.3)
 
 
 def test_the_scheduler_can_be_killed_and_resumed_without_another_instance(world: World) -> None:
