@@ -31,8 +31,8 @@ class Gang:
         which every observer computes alike.
         """
         kept, launched = ledger.kept, ledger.launched
-        new = set(launched.instance_ids) if launched is not None else set()
-        members = new | kept.keys()
+        new = launched.instance_ids if launched is not None else ()
+        members = {*new, *kept}
         instances = {item.instance_id: item for item in facts.instances if item.instance_id in members}
 
         def order(instance_id: str) -> tuple[int, str]:
@@ -40,9 +40,10 @@ class Gang:
             return (seen.launch_index if seen else len(new), instance_id)
 
         taken = set(kept.values())
-        free = (rank for rank in range(len(kept) + len(new)) if rank not in taken)
+        free = (rank for rank in range(len(members)) if rank not in taken)
         given = {**kept, **dict(zip(sorted(new, key=order), free, strict=False))}
-        ranks = dict(sorted(given.items(), key=itemgetter(1)))
+        # Without anybody kept they are in order already.
+        ranks = dict(sorted(given.items(), key=itemgetter(1))) if kept else given
         latest = {i: beacon for i in ranks if (node := facts.nodes.get(i)) and (beacon := node.beacon)}
         beacons = {i: beacon for i, beacon in latest.items() if beacon.generation == ledger.generation}
         return cls(instances, ranks, beacons, latest)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal
 
 from orchestrator.core.units import iso, parse_time
@@ -126,7 +127,7 @@ class Recovery:
         return cls(**{**value, "going": tuple(value["going"]), "time": time})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LedgerState:
     """What the entries say of the current generation, and every launch ever made.
 
@@ -148,24 +149,24 @@ class LedgerState:
     restore_step: int | None = None
     restore_known: bool = False
 
-    @property
+    @cached_property
     def current(self) -> tuple[Launch, ...]:
         """The launches of the current generation, in order."""
         return tuple(item for item in self.launches if item.generation == self.generation)
 
-    @property
+    @cached_property
     def launched(self) -> Launch | None:
         """The launch of the current generation that gave instances, if any did."""
         mine = (item for item in self.launches if item.generation == self.generation)
         return next((item for item in mine if item.status == "launched"), None)
 
-    @property
+    @cached_property
     def recovery(self) -> Recovery | None:
         """The recovery that began the current generation, None for one that was launched as a whole."""
         last = self.recoveries[-1] if self.recoveries else None
         return last if last is not None and last.generation == self.generation - 1 else None
 
-    @property
+    @cached_property
     def moved(self) -> bool:
         """Whether the whole gang is launched anew: nothing was kept, or there is no room beside what was kept."""
         recovery = self.recovery
@@ -173,20 +174,20 @@ class LedgerState:
             return True
         return any(item.count is not None and item.refused for item in self.current)
 
-    @property
+    @cached_property
     def kept(self) -> Mapping[str, int]:
         """The ranks of the instances that this generation has from the one before."""
         recovery = self.recovery
         return {} if recovery is None or self.moved else recovery.kept
 
-    @property
+    @cached_property
     def manned(self) -> bool:
         """Whether this generation has all its instances."""
         return self.launched is not None or (
             bool(self.kept) and self.recovery is not None and not self.recovery.missing
         )
 
-    @property
+    @cached_property
     def offer(self) -> int | None:
         """The offer that the gang runs on, None before there is one."""
         if self.launched is not None:

@@ -294,7 +294,6 @@ class Checks:
 
     gaps: Mapping[str, str] = field(default_factory=lambda: GAPS)
     passed_over: Counter[str] = field(default_factory=Counter)
-    judged: Counter[str] = field(default_factory=Counter)
     effects: list[Effect] = field(default_factory=list)
     manifests: list[str] = field(default_factory=list)
     ledger_grew: bool = False
@@ -303,7 +302,6 @@ class Checks:
 
     def judge(self, name: str, finding: str | None) -> None:
         """Raise Violation for a finding that falls into no known gap."""
-        self.judged[name] += 1
         if finding is None:
             return
         for gap in self.gaps:

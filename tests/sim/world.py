@@ -23,6 +23,7 @@ from orchestrator.core.spec import RunSpec
 from orchestrator.errors import NoPermission, OrchError, Unreachable
 from orchestrator.run.wish import ask_resume, ask_stop
 from tests.sim import invariants
+from tests.sim.agent import HEARTBEAT
 from tests.sim.clock import Clock, Crashed, Process
 from tests.sim.ec2 import Ec2, Machine
 from tests.sim.faults import Swarm
@@ -279,9 +280,11 @@ class World:
 
     def settle(self) -> None:
         """Let every agent have said what it would have said by now."""
+        heard = self.clock.now - HEARTBEAT
         for node in self.nodes.values():
-            if node.agent is not None:
-                node.beat()
+            agent = node.agent
+            if agent is not None and agent.beat_at <= heard and node.reachable:
+                agent.tick()
 
     def hurt(self, machine: Machine, what: str) -> None:
         """Write down that something was done to a machine."""
