@@ -6,7 +6,9 @@ Never decides what is to be uploaded. The bucket's own rule aborts what was left
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -100,9 +102,13 @@ class Uploads:
             with path.open("rb") as file:
                 file.seek((number - 1) * step)
                 body = file.read(step)
-            etag, told = self._send_part(upload, number, body, there.get(number))
-            (sent if told else kept)(len(body))
-            return {"PartNumber": number, "ETag": etag}
+            known = there.get(number)
+            is_there = known is not None and _holds(known, body)
+            crc = base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
+            tag = known.etag if known is not None and is_there else self._send_part(upload, number, body, crc)
+            (kept if is_there else sent)(len(body))
+            # S3 wants to be told the checksums again: an upload that was begun with them is refused without.
+            return {"PartNumber": number, "ETag": tag, "ChecksumCRC32": crc}
 
         pool = ThreadPoolExecutor(THREADS, thread_name_prefix="upload")
         try:
@@ -122,18 +128,18 @@ class Uploads:
 
     def _begin(self, key: str) -> Pending:
         request = {"Bucket": self._bucket, "Key": key, "ContentType": "application/octet-stream"}
-        reply = call("s3:PutObject", lambda: self._client.create_multipart_upload(**request))
+        reply = call("s3:PutObject", lambda: self._client.create_multipart_upload(**request, ChecksumAlgorithm="CRC32"))
         return Pending(key, str(reply["UploadId"]), datetime.now(UTC))
 
-    def _send_part(self, upload: Pending, number: int, body: bytes, there: Part | None) -> tuple[str, bool]:
-        """Return the tag of a part, and whether it had to be sent."""
-        if there is not None and there.size == len(body):
-            digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
-            if there.etag.strip('"') == digest:
-                return there.etag, False
+    def _send_part(self, upload: Pending, number: int, body: bytes, crc: str) -> str:
         request = {"Bucket": self._bucket, "Key": upload.key, "UploadId": upload.upload_id, "PartNumber": number}
-        reply = call("s3:PutObject", lambda: self._client.upload_part(Body=body, **request))
-        return str(reply["ETag"]), True
+        reply = call("s3:PutObject", lambda: self._client.upload_part(Body=body, ChecksumCRC32=crc, **request))
+        return str(reply["ETag"])
+
+
+def _holds(part: Part, body: bytes) -> bool:
+    digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
+    return part.size == len(body) and part.etag.strip('"') == digest
 
 
 def part_bytes(size: int) -> int:

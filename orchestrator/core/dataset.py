@@ -109,9 +109,14 @@ def manifest_key(name: str, version: str) -> str:
     return prefix(name, version) + manifest.NAME
 
 
+def is_prefix(text: str) -> bool:
+    """Tell whether `text` is the prefix of a data set's keys; what else lies under `datasets/` is none."""
+    return _PREFIX.fullmatch(text) is not None
+
+
 def is_unfinished(prefix: str, keys: Collection[str]) -> bool:
     """Tell whether `prefix`, which ends with `/`, is that of a data set, and `keys`, all below it, have no manifest."""
-    return _PREFIX.fullmatch(prefix) is not None and prefix + manifest.NAME not in keys
+    return is_prefix(prefix) and prefix + manifest.NAME not in keys
 
 
 def find_phases(paths: Collection[str]) -> dict[str, int]:

@@ -19,7 +19,6 @@ from orchestrator.core import dataset
 from orchestrator.core.dataset import Manifest, Reference
 from orchestrator.core.estimates import storage_month
 from orchestrator.core.experiment import Experiment
-from orchestrator.core.ids import is_name
 from orchestrator.core.units import iso, usd
 from orchestrator.errors import BadInput, NotFound, OrchError
 from orchestrator.run.ledger import Ledger
@@ -189,7 +188,7 @@ def abandoned(session: Session, bucket: Bucket) -> list[Dataset]:
 
 
 def _places(bucket: Bucket, uploads: Uploads, name: str) -> list[tuple[str, str]]:
-    """Return name and version of all that may be a data set, of data set `name` alone where one is given."""
+    """Return name and version of all data sets that were begun, of data set `name` alone where one is given."""
     above = f"{dataset.ROOT}{name}/" if name else dataset.ROOT
     try:
         names = [above] if name else bucket.list_folders(above)
@@ -197,9 +196,8 @@ def _places(bucket: Bucket, uploads: Uploads, name: str) -> list[tuple[str, str]
     except NotFound:
         return []
     # The first file of a build may be a large one, of which there is no object yet.
-    found |= {item.key for item in uploads.pending(above)}
-    places = {(parts[1], parts[2]) for key in found if len(parts := key.split("/")) > 3}
-    return sorted(place for place in places if is_name(place[0]))
+    found |= {"/".join([*item.key.split("/")[:3], ""]) for item in uploads.pending(above)}
+    return sorted((each.split("/")[1], each.split("/")[2]) for each in found if dataset.is_prefix(each))
 
 
 def _read(bucket: Bucket, uploads: Uploads, name: str, version: str) -> Dataset | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +33,11 @@ def large(path: Path) -> Path:
     return path
 
 
+def bodies(file: Path) -> list[bytes]:
+    whole = file.read_bytes()
+    return [whole[start : start + STEP] for start in range(0, len(whole), STEP)]
+
+
 def test_an_upload_goes_on_and_a_part_that_is_wrong_is_sent_again(
     tmp_path: Path, session: Session, bucket: Bucket
 ) -> None:
@@ -39,11 +47,18 @@ def test_an_upload_goes_on_and_a_part_that_is_wrong_is_sent_again(
     client.create_multipart_upload(Bucket=bucket.name, Key="large/file-of-others")
     for number, body in ((1, bytes([1]) * STEP), (2, bytes([9]) * STEP)):
         client.upload_part(Bucket=bucket.name, Key=key, UploadId=begun, PartNumber=number, Body=body)
+    told: list[Any] = []
+    client.meta.events.register(
+        "provide-client-params.s3.CompleteMultipartUpload", lambda params, **_: told.append(params)
+    )
     sent: list[int] = []
     kept: list[int] = []
     Uploads(session, bucket.name).send(file, key, sent=sent.append, kept=kept.append)
     assert (sorted(sent), kept) == ([3, STEP], [STEP])
     assert bucket.get(key) == file.read_bytes()
+    parts = told[0]["MultipartUpload"]["Parts"]
+    checksums = [base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode() for body in bodies(file)]
+    assert [part["ChecksumCRC32"] for part in parts] == checksums, "S3 refuses to complete an upload without"
     (other,) = Uploads(session, bucket.name).pending("large/")
     assert other.key == "large/file-of-others"
     Uploads(session, bucket.name).abort(other)

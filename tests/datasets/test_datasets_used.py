@@ -63,6 +63,7 @@ def test_a_plan_keeps_the_url_and_refuses_what_was_not_finished(
     bucket.put("datasets/planned/by-hand/a", b"one")
     prepared = prepare(experiment(x=f"s3://{bucket.name}/datasets/planned/by-hand"), source, session, ours, environ={})
     assert prepared.data_bytes == {"x": 3}, "what others put there is their own affair"
+    assert [item.version for item in datasets.list_datasets(session, bucket, "planned")] == [built.version]
 
 
 def test_a_manifest_that_cannot_be_read_is_said(

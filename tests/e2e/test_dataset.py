@@ -1,4 +1,4 @@
-"""A data set of 1 GiB on the sandbox's S3: built, killed twice half-way, staged, damaged."""
+"""A data set of 1 GiB on the sandbox's S3: built and staged, each killed half-way, and damaged."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def photographs(root: Path) -> Path:
 
 
 def killed_when(world: World, stage: str, *arguments: str) -> list[dict[str, Any]]:
-    """Build, and kill it with SIGKILL once it is half through `stage`; return what it said."""
-    process = world.start("dataset", "build", *arguments, "--json")
+    """Run `orch dataset`, and kill it with SIGKILL once it is half through `stage`; return what it said."""
+    process = world.start("dataset", *arguments, "--json")
     assert process.stdout is not None
     said: list[dict[str, Any]] = []
     for line in process.stdout:
@@ -61,35 +61,49 @@ def packed_before(said: list[dict[str, Any]]) -> int:
     return int(lines[0].split()[0].replace(",", "")) if lines else 0
 
 
-def test_a_gibibyte_is_built_in_spite_of_two_kills_and_a_damaged_object_is_refused(world: World) -> None:
+def check_on_four_nodes(world: World) -> None:
+    """Launch an experiment that names the data set; each node takes every digest itself."""
+    files = world.json("dataset", "show", "photos")["objects"]
+    sums = "\n".join(f"{file['sha256']}  {file['path']}" for file in files)
+    script = f"cd $ORCH_DATA_DIR/photos && echo '{sums}' | sha256sum --check --quiet && echo all are right"
+    world.launch("digests", script, num_nodes=4, data={"photos": {"source": "dataset:photos"}})
+    for rank in range(4):
+        assert "all are right" in world.orch("logs", world.run_id("digests"), "--node", str(rank)).stdout
+
+
+def test_a_gibibyte_is_built_and_staged_in_spite_of_kills_and_a_damaged_object_is_refused(world: World) -> None:
     world.orch("sandbox", "up")
     source = photographs(world.home / "photos")
-    order = (str(source), "photos", "--cloud", "sandbox")
+    order = ("build", str(source), "photos", "--cloud", "sandbox")
     times = [time.monotonic()]
     killed_when(world, "packing", *order)
     said = killed_when(world, "uploading", *order)
     half = packed_before(said)
     assert TRAIN / 3 < half < TRAIN + VALIDATION
     assert [item["state"] for item in world.json("dataset", "list")] == ["unfinished"]
-    said = [
-        json.loads(line) for line in world.orch("dataset", "build", *order, "--json", timeout=900).stdout.splitlines()
-    ]
+    said = [json.loads(line) for line in world.orch("dataset", *order, "--json", timeout=900).stdout.splitlines()]
     built = said[-1]
     times.append(time.monotonic())
     assert built["bytes"] == built["moved_bytes"] + built["kept_bytes"] > GIB
     assert built["bytes"] / 3 < built["kept_bytes"] < built["bytes"], "only the rest was moved"
     assert world.json("gc")["orphans"] == []
 
-    world.orch("dataset", "stage", "photos", str(world.home / "here"), timeout=900)
+    killed_when(world, "staging", "stage", "photos", str(world.home / "here"))
+    said = world.orch("dataset", "stage", "photos", str(world.home / "here"), "--json", timeout=900).stdout.splitlines()
+    staged = json.loads(said[-1])
     times.append(time.monotonic())
+    assert staged["moved_bytes"] + staged["kept_bytes"] == built["bytes"]
+    assert built["bytes"] / 3 < staged["kept_bytes"] < built["bytes"], "only the rest was moved"
     assert pack.is_complete(world.home / "here")
+    check_on_four_nodes(world)
+    times.append(time.monotonic())
     key = f"{built['url'].partition('datasets/')[1]}photos/{built['version']}/sz/160/validation/images.bin"
     world.client("s3").put_object(Bucket=world.bucket(), Key=key, Body=bytes(len(world.body(key))))
     (world.home / "here/sz/160/validation/images.bin").unlink()
     done = world.orch("dataset", "stage", "photos", str(world.home / "here"), check=1, timeout=900)
     assert "sz/160/validation/images.bin" in done.stderr
     assert not (world.home / "here/sz/160/validation/images.bin").exists()
-    whole, staged = (round(end - start, 1) for start, end in pairwise(times))
-    size = built["bytes"] / GIB
-    sys.stderr.write(f"{size:.2f} GiB: built with two kills in {whole} s, staged in {staged} s; {half} images, ")
-    sys.stderr.write(f"{built['kept_bytes'] / GIB:.2f} GiB were there at the last start\n")
+    spent = [round(end - start, 1) for start, end in pairwise(times)]
+    kept = [round(item["kept_bytes"] / GIB, 2) for item in (built, staged)]
+    sys.stderr.write(f"{built['bytes'] / GIB:.2f} GiB built, staged (each with kills), on four nodes in {spent} s; ")
+    sys.stderr.write(f"{half} images were packed, {kept} GiB moved before the last start of each\n")
