@@ -25,7 +25,11 @@ def node_policy(bucket: str) -> Policy:
     """Return what a node may do in the bucket of the runs."""
     runs = f"arn:aws:s3:::{bucket}/runs/*"
     return _policy(
-        _allow("ReadRunsAndBundles", ["s3:GetObject"], [runs, f"arn:aws:s3:::{bucket}/bundles/*"]),
+        _allow(
+            "ReadRunsBundlesData",
+            ["s3:GetObject"],
+            [runs, *(f"arn:aws:s3:::{bucket}/{name}/*" for name in ("bundles", "datasets"))],
+        ),
         _allow(
             "WriteWhatANodeSays",
             ["s3:PutObject", "s3:AbortMultipartUpload"],
@@ -129,9 +133,16 @@ def operator_policy(account: str, region: str, bucket: str, datasets: Iterable[s
         ),
         _allow(
             "RunsInS3",
-            ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
+            [
+                "s3:GetObject",
+                "s3:PutObject",
+                "s3:DeleteObject",
+                "s3:AbortMultipartUpload",
+                "s3:ListMultipartUploadParts",
+            ],
             [f"arn:aws:s3:::{bucket}/*"],
         ),
+        _allow("ListUploads", ["s3:ListBucketMultipartUploads"], [f"arn:aws:s3:::{bucket}"]),
         _allow("ListS3", ["s3:ListBucket"], [f"arn:aws:s3:::{name}" for name in buckets]),
         _allow("SeeNodeRole", ["iam:GetInstanceProfile"], [f"arn:aws:iam::{account}:instance-profile/{NODE_ROLE}"]),
         _allow(

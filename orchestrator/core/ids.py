@@ -38,6 +38,11 @@ def run_id(name: str, now: datetime, suffix: str) -> str:
     return result
 
 
+def run_name(run: str) -> str:
+    """Return the name in a run id: what stands before its time and suffix."""
+    return run.rsplit("-", 3)[0]
+
+
 def client_token(run: str, generation: int, attempt: int) -> str:
     """Return the idempotency token (64 hex digits) of one launch attempt; the same attempt gives the same token."""
     return hashlib.sha256(f"{run}/{generation}/{attempt}".encode()).hexdigest()

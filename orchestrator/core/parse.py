@@ -46,7 +46,7 @@ _MISSING = {
     "resources": "what to run on, such as resources: {instance_type: p3.16xlarge}",
     "any_of": "what to run on, such as instance_type: p3.16xlarge",
     "instance_type": "an EC2 type such as p3.16xlarge",
-    "source": "where the data lies, such as s3://bucket/prefix",
+    "source": "where the data lies, such as s3://bucket/prefix or dataset:NAME",
     "base": "the image to begin with, such as ssm:NAME",
     "build_on": "what to build on, such as build_on: {instance_type: c5.xlarge}",
 }

@@ -19,6 +19,7 @@ from orchestrator.core.actions import Action
 from orchestrator.core.bill import make_bill
 from orchestrator.core.decide import decide
 from orchestrator.core.facts import Facts, PriceRow
+from orchestrator.core.health import ENDED
 from orchestrator.core.ledger import LedgerState
 from orchestrator.core.phase import find_phase
 from orchestrator.errors import OrchError, StaleEpoch
@@ -32,7 +33,7 @@ from orchestrator.run.spec import load_spec
 
 BUSY_TICK = 0.25
 IDLE_TICK = 1.5
-BUSY = frozenset({"launching", "booting", "starting", "recovering", "terminating"})
+BUSY = frozenset({"launching", "booting", "starting", "recovering", "saving", "terminating"})
 PRICE_INTERVAL = timedelta(seconds=60)
 LONGEST_BACKOFF = 20.0
 
@@ -114,8 +115,7 @@ class Scheduler:
         for action in actions:
             self._actor.perform(action, facts)
         if not actions:
-            busy = phase in BUSY or facts.answering or facts.unanswered
-            time.sleep(BUSY_TICK if busy else self.idle)
+            time.sleep(BUSY_TICK if phase in BUSY or _is_eventful(state.generation, facts) else self.idle)
         return False
 
     def _decide(self, state: LedgerState, facts: Facts) -> tuple[Action, ...]:
@@ -148,6 +148,13 @@ class Scheduler:
                 self._rows = rows
                 prices.save(self._bucket, self._spec.run_id, rows)
         return self._rows
+
+
+def _is_eventful(generation: int, facts: Facts) -> bool:
+    """Tell whether a node is being asked whether it lives, or a rank has ended: there will soon be a decision."""
+    said = (facts.nodes[i.instance_id].beacon for i in facts.instances if i.usable and i.instance_id in facts.nodes)
+    ended = any(b is not None and b.generation == generation and b.stage in ENDED for b in said)
+    return bool(ended or facts.answering or facts.unanswered)
 
 
 def run_scheduler(session: Session, bucket: Bucket, home: Home, run_id: str, log: Callable[[str], None]) -> None:

@@ -225,7 +225,16 @@ def termination_truth(world: World) -> str | None:
 
 # What a failed generation may rightly be blamed on; an interruption by EC2 is not among it.
 BLAMABLE = frozenset(
-    {"host died", "reboot", "network cut", "script broke", "powered off", "boot gave up", "staging gave up"}
+    {
+        "host died",
+        "reboot",
+        "network cut",
+        "agent gone, no answer",
+        "script broke",
+        "powered off",
+        "boot gave up",
+        "staging gave up",
+    }
 )
 
 

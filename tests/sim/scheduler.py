@@ -22,7 +22,8 @@ from orchestrator.core.phase import find_phase
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import MicroUSD
 from orchestrator.errors import OrchError, StaleEpoch, Unreachable
-from orchestrator.run.act import ASK_AGAIN, TRY_AGAIN, Errand
+from orchestrator.run.act import TRY_AGAIN, Errand
+from orchestrator.run.answers import Answers
 from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.loop import LONGEST_BACKOFF
@@ -86,9 +87,7 @@ class Scheduler:
         self._ledger = Ledger(client, self._spec.run_id, name)
         self._reaching: set[Errand] = set()
         self._reached: set[Errand] = set()
-        self._unanswered: set[str] = set()
-        self._answered: dict[str, float] = {}
-        self._deserted: dict[str, float] = {}
+        self._answers = Answers()
         self._watch = Watch()
         self._stale = False
         self.held_until = 0.0
@@ -170,7 +169,7 @@ class Scheduler:
             raise StaleEpoch("a node obeys a newer scheduler")
         both = self._reached | self._reaching
         asked = {item.instance_id for item in self._reaching if item.what == "probe"}
-        self._unanswered &= {item.instance_id for item in instances if item.usable}
+        self._answers.forget_all_but(item.instance_id for item in instances if item.usable)
         return Facts(
             server_time=now,
             instances=instances,
@@ -180,9 +179,9 @@ class Scheduler:
             started=frozenset(e.instance_id for e in both if e.what == "start" and e.generation == generation),
             stop_sent=any(e.what == "stop" and e.generation == generation for e in both),
             killed=frozenset((e.instance_id, e.generation) for e in both if e.what == "kill"),
-            unanswered=frozenset(self._unanswered),
-            answering=frozenset(asked | self._recent(self._answered)),
-            deserted=frozenset(self._recent(self._deserted)),
+            unanswered=self._answers.unanswered,
+            answering=self._answers.answering(world.clock.now) | asked,
+            deserted=self._answers.deserted(world.clock.now),
             cost_so_far=cost,
             cost_per_second=rate,
             watched_since=since,
@@ -219,9 +218,6 @@ class Scheduler:
     def _fetch_prices(self) -> None:
         self.world.api("prices")
         self._rows = self.world.market.history(self.world.clock.now)
-
-    def _recent(self, moments: Mapping[str, float]) -> set[str]:
-        return {i for i, moment in moments.items() if self.world.clock.now - moment < ASK_AGAIN}
 
     def _append(self, kind: Any, what: str, detail: Mapping[str, Any]) -> None:
         self._ledger.append(kind, what, detail, epoch=self._lease.epoch, now=self.world.store.server_time())
@@ -321,7 +317,7 @@ class Scheduler:
                     kill = partial(lambda i: node(i).kill(generation, epoch), i)
                     self._reach(Errand("kill", i, generation), kill)
             case do.Probe(ids):
-                self._unanswered -= set(ids)
+                self._answers.ask(ids)
                 for i in ids:
                     self._reach(Errand("probe", i, 0), partial(lambda i: node(i).answer(), i))
 
@@ -360,9 +356,9 @@ class Scheduler:
             except OrchError as error:
                 world.note("trouble", f"{what} {instance_id}: {error.message}")
                 if isinstance(error, Deserted):
-                    self._deserted[instance_id] = world.clock.now
-                elif what == "probe":
-                    self._unanswered.add(instance_id)
+                    self._answers.desert(instance_id, world.clock.now)
+                elif what == "probe" and self._answers.miss(instance_id, world.clock.now):
+                    world.missed(instance_id)
             else:
                 self._came_back(errand)
             self._reaching.discard(errand)
@@ -374,5 +370,4 @@ class Scheduler:
         if errand.what != "probe":
             self._reached.add(errand)
             return
-        self._unanswered.discard(errand.instance_id)
-        self._answered[errand.instance_id] = self.world.clock.now
+        self._answers.hear(errand.instance_id, self.world.clock.now)
