@@ -148,7 +148,7 @@ def _image(experiment: Experiment, settings: Settings, session: Session) -> str:
     if wanted is None:
         raise BadInput(
             "resources.image is not set, and AWS has no default image for training",
-            "set resources.image to an AMI id or ssm:NAME; a V100 needs driver 580 and torch 2.10 (docs/aws.md)",
+            "`orch ami build volta` (V100) or `modern` makes one: then resources.image: volta (docs/images.md)",
         )
     return Images(session).resolve(wanted)
 
