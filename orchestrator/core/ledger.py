@@ -73,7 +73,8 @@ class Launch:
     """One RunInstances request and what came of it (`status` None: not known, it will be repeated as it is).
 
     `count` is how many instances it asks for, None for the whole gang. `time` is when its outcome was known, that of
-    the intent until then: a scheduler that died in between may have left the request unsent for long.
+    the intent until then: a scheduler that died in between may have left the request unsent for long. `asked` is that
+    of the intent.
     """
 
     generation: int
@@ -86,6 +87,7 @@ class Launch:
     message: str = ""
     instance_ids: tuple[str, ...] = ()
     count: int | None = None
+    asked: datetime | None = None
 
     @property
     def refused(self) -> bool:
@@ -255,6 +257,7 @@ def _launch(entry: Entry) -> Launch:
         detail["request"],
         entry.time,
         count=detail.get("count"),
+        asked=entry.time,
     )
 
 
