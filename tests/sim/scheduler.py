@@ -22,7 +22,7 @@ from orchestrator.core.phase import find_phase
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import MicroUSD
 from orchestrator.errors import OrchError, StaleEpoch, Unreachable
-from orchestrator.run.act import ASK_AGAIN, TRY_AGAIN, Errand
+from orchestrator.run.act import ASK_AGAIN, TRY_AGAIN, Errand, variations
 from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.loop import LONGEST_BACKOFF
@@ -178,7 +178,7 @@ class Scheduler:
             resources=tuple(world.ec2.resources.values()),
             recorded={key: item.state for key, item in records.items()},
             started=frozenset(e.instance_id for e in both if e.what == "start" and e.generation == generation),
-            stop_sent=any(e.what == "stop" and e.generation == generation for e in both),
+            stops_sent=frozenset(e.generation for e in both if e.what == "stop"),
             killed=frozenset((e.instance_id, e.generation) for e in both if e.what == "kill"),
             unanswered=frozenset(self._unanswered),
             answering=frozenset(asked | self._recent(self._answered)),
@@ -274,7 +274,7 @@ class Scheduler:
     def _launch(self, action: do.Launch, facts: Facts) -> Body:
         spec, world = self._spec, self.world
         where: dict[str, Any] = {"generation": action.generation, "attempt": action.attempt, "offer": action.offer}
-        where |= {} if action.count is None else {"count": action.count}
+        where |= variations(action)
         request = action.request
         if request is None:
             began = self._ledger.state.generation_began or facts.server_time
@@ -285,6 +285,7 @@ class Scheduler:
                 generation=action.generation,
                 attempt=action.attempt,
                 count=action.count or spec.num_nodes,
+                least=action.least,
                 resources=facts.resources,
                 root_device="/dev/sda1",
                 user_data=f"{timer.total_seconds()} {(facts.server_time + timer - T0).total_seconds()}",
