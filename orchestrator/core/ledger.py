@@ -72,9 +72,10 @@ class Verdict:
 class Launch:
     """One RunInstances request and what came of it (`status` None: not known, it will be repeated as it is).
 
-    `count` is how many instances it asks for, None for the whole gang. `time` is when its outcome was known, that of
-    the intent until then: a scheduler that died in between may have left the request unsent for long. `asked` is that
-    of the intent.
+    `count` is how many instances it asks for, None for the whole gang; `least` how many of them will do, None for all.
+    A `spare` one is for a gang that trains with fewer: what it gives joins in a later generation. `time` is when its
+    outcome was known, that of the intent until then: a scheduler that died in between may have left the request unsent
+    for long. `asked` is that of the intent.
     """
 
     generation: int
@@ -88,6 +89,8 @@ class Launch:
     instance_ids: tuple[str, ...] = ()
     count: int | None = None
     asked: datetime | None = None
+    least: int | None = None
+    spare: bool = False
 
     @property
     def refused(self) -> bool:
@@ -97,16 +100,19 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """How one generation is given up in favour of the next. Frozen in the ledger before anything follows from it.
+    """How one generation is given up in favour of the next: a loss, a failure, or `grown`, when spares join.
+
+    Frozen in the ledger before anything follows from it.
 
     `generation` is the one that ends, `cause` a plain sentence. `kept` maps the instances that go on to their ranks;
     none are kept when the gang moves. `going` are those that EC2 has announced to take, or that are let go once they
     have saved. `missing` is how many instances are to be launched like `offer`, the survivors' (an index into the
     spec's offers). `graceful` says that the training ends by itself, with a checkpoint; `trained` that it had begun.
+    `size` is how many nodes the generation that ends has.
     """
 
     generation: int
-    kind: Literal["interrupted", "lost", "failed"]
+    kind: Literal["interrupted", "lost", "failed", "grown"]
     cause: str
     kept: Mapping[str, int]
     going: tuple[str, ...]
@@ -114,6 +120,7 @@ class Recovery:
     offer: int
     graceful: bool
     trained: bool
+    size: int
     time: datetime | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -151,14 +158,28 @@ class LedgerState:
 
     @cached_property
     def current(self) -> tuple[Launch, ...]:
-        """The launches of the current generation, in order."""
-        return tuple(item for item in self.launches if item.generation == self.generation)
+        """The launches that are to man the current generation, in order."""
+        return tuple(item for item in self.launches if item.generation == self.generation and not item.spare)
+
+    @property
+    def attempts(self) -> int:
+        """How many launches the current generation has, spares among them."""
+        return sum(item.generation == self.generation for item in self.launches)
 
     @cached_property
     def launched(self) -> Launch | None:
-        """The launch of the current generation that gave instances, if any did."""
-        mine = (item for item in self.launches if item.generation == self.generation)
-        return next((item for item in mine if item.status == "launched"), None)
+        """The launch of the current generation that gave it instances, if any did."""
+        return next((item for item in self.current if item.status == "launched"), None)
+
+    @property
+    def spares(self) -> Mapping[str, datetime]:
+        """When the instances were launched that have not joined yet, by id; those of a gang that moves are let go."""
+        if self.moved and not self.manned:
+            return {}
+        first = self.generation - len(self.recoveries)
+        joined = {instance_id for item in self.recoveries for instance_id in item.kept}
+        mine = (item for item in self.launches if item.spare and item.generation >= first)
+        return {i: item.time for item in mine for i in item.instance_ids if i not in joined}
 
     @cached_property
     def recovery(self) -> Recovery | None:
@@ -258,6 +279,8 @@ def _launch(entry: Entry) -> Launch:
         entry.time,
         count=detail.get("count"),
         asked=entry.time,
+        least=detail.get("least"),
+        spare=bool(detail.get("spare")),
     )
 
 

@@ -89,8 +89,10 @@ def test_a_gibibyte_is_built_and_staged_in_spite_of_kills_and_a_damaged_object_i
     assert world.json("gc")["orphans"] == []
 
     killed_when(world, "staging", "stage", "photos", str(world.home / "here"))
-    said = world.orch("dataset", "stage", "photos", str(world.home / "here"), "--json", timeout=900).stdout.splitlines()
-    staged = json.loads(said[-1])
+    lines = world.orch(
+        "dataset", "stage", "photos", str(world.home / "here"), "--json", timeout=900
+    ).stdout.splitlines()
+    staged = json.loads(lines[-1])
     times.append(time.monotonic())
     assert staged["moved_bytes"] + staged["kept_bytes"] == built["bytes"]
     assert built["bytes"] / 3 < staged["kept_bytes"] < built["bytes"], "only the rest was moved"
