@@ -14,7 +14,7 @@ from orchestrator.errors import NotFound, OrchError, Unreachable
 from orchestrator.node.tmux import Tmux
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
-SOCKET = "orch-test"
+SOCKET = f"orch-test-{os.getpid()}"
 
 
 @pytest.fixture
