@@ -323,6 +323,16 @@ def test_a_silent_node_is_asked_and_lost_only_when_it_does_not_answer() -> None:
     assert "fell silent for 2m" in recovery_of(decide(gang_of_four(), four().state, answers)).cause
 
 
+@pytest.mark.parametrize(("late", "silent", "lost"), [(0, 9, True), (3, 9, False), (3, 12, True), (60, 13, True)])
+def test_a_node_whose_agent_was_late_before_is_given_longer_but_not_for_ever(
+    late: float, silent: int, *, lost: bool
+) -> None:
+    busy = replace(beacon(1, seconds=61), late=late)
+    quiet = world(61 + silent, said=[beacon(i, seconds=60 + silent) for i in (0, 2, 3)] + [busy])
+    done = decide(gang_of_four(), four().state, replace(quiet, unanswered=frozenset({"i-1"})))
+    assert isinstance(done[0], Recover) is lost
+
+
 def test_a_machine_that_answers_and_has_neither_agent_nor_training_is_lost_at_once() -> None:
     loading = [beacon(i, seconds=65, started=at(60).timestamp()) for i in (0, 2, 3)]
     quiet = world(66, said=[*loading, beacon(1, seconds=61)])
