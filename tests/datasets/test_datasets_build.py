@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core.dataset import Manifest, manifest_key
 from orchestrator.datasets import packer
+from orchestrator.datasets.build import Order
 from orchestrator.datasets.stage import stage
 from orchestrator.errors import BadInput, NotFound, OrchError
 from orchestrator.run.datasets import find, list_datasets
@@ -46,6 +48,17 @@ def test_a_folder_of_images_is_packed_and_its_manifest_names_every_object(
     copies = build(tmp_path / "here", "copies", as_is=False, originals=False).dataset.manifest
     assert copies is not None
     assert {file.path.split("/")[0] for file in copies.files} == {"dataset.json", "sz"}
+    shutil.rmtree(tmp_path / "here/sz")
+    with pytest.raises(BadInput, match="has no smaller copies"):
+        build(tmp_path / "here", "copies", as_is=False, originals=False)
+
+
+def test_a_packing_goes_on_with_other_processes_but_not_with_other_sizes(tmp_path: Path) -> None:
+    def work(*arguments: str) -> Path:
+        return Order(name="x", source="photos", as_is=False, originals=True, arguments=arguments, home=tmp_path).work
+
+    assert work("--sizes", "24", "--processes", "2") == work("--sizes", "24", "--max-corrupt", "0.1")
+    assert len({work("--sizes", "24"), work("--sizes", "30"), work()}) == 3
 
 
 def test_a_prefix_in_s3_is_fetched_and_becomes_the_same_data_set(
