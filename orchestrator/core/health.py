@@ -25,6 +25,8 @@ SILENCE_LIMIT = timedelta(minutes=2)
 SUSPECT_AFTER = timedelta(seconds=4.5)
 CONDEMNED_AFTER = timedelta(seconds=8)
 SETTLED_IN = timedelta(seconds=90)
+# Who had booted when it was taken into the gang is heard soon after the training before has ended.
+JOIN_LIMIT = timedelta(minutes=5)
 LAST_LINES = 20
 
 ENDED: frozenset[str] = frozenset({"exited", "lost"})
@@ -53,6 +55,7 @@ def find_lost(ledger: LedgerState, gang: Gang, facts: Facts) -> dict[str, Lost]:
             lost = (
                 _gone(launched, gang, facts, instance_id)
                 or _unfit(launched, gang, facts, instance_id)
+                or _never_joined(ledger, gang, facts, instance_id)
                 or silent.get(instance_id)
                 or _noticed(gang, instance_id)
             )
@@ -131,6 +134,17 @@ def _unfit(launched: Launch | None, gang: Gang, facts: Facts, instance_id: str) 
     return Lost("unfit", verdict)
 
 
+def _never_joined(ledger: LedgerState, gang: Gang, facts: Facts, instance_id: str) -> Lost | None:
+    """Return a spare that was taken into the gang and is not heard: nobody but its agent can tell whether it lives."""
+    recovery = ledger.recovery
+    if recovery is None or recovery.time is None or instance_id in gang.latest or instance_id not in ledger.kept:
+        return None
+    if facts.waited_since(recovery.time) <= JOIN_LIMIT:
+        return None
+    rank = gang.ranks[instance_id]
+    return Lost("lost", Verdict("failed", f"node {rank} ({instance_id}) never joined", "see `orch ssh`", "", rank))
+
+
 def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
     """Return the members that fell silent for good.
 
@@ -140,7 +154,7 @@ def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
     doubted = suspects(gang, facts)
     if not doubted:
         return {}
-    hurry = 2 * len(doubted) <= max(2, gang.size) and _has_pace(gang, facts)
+    hurry = 2 * len(doubted) <= max(2, gang.size) and has_pace(gang, facts)
     found = {}
     for instance_id in doubted:
         quiet = silence(gang.latest[instance_id], facts)
@@ -156,7 +170,7 @@ def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
     return found
 
 
-def _has_pace(gang: Gang, facts: Facts) -> bool:
+def has_pace(gang: Gang, facts: Facts) -> bool:
     """Tell whether the training makes steps, or has run for so long that it would if it said so."""
     first = next((b for b in gang.beacons.values() if b.rank == 0 and b.started is not None), None)
     if first is None or first.started is None:

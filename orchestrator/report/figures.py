@@ -111,9 +111,10 @@ def rate(bytes_per_second: float, left: float) -> str:
 def where(view: RunView) -> str:
     """Return what the gang runs on: `16 x p3.16xlarge spot in us-east-1a`; before a launch, how many it will be."""
     if view.ledger.offer is None:
-        return f"{view.spec.num_nodes} nodes"
+        return f"{view.spec.experiment.nodes} nodes"
     offer = view.spec.offers[view.ledger.offer]
-    return f"{view.spec.num_nodes} x {offer.instance_type} {offer.lifecycle} in {offer.zone}"
+    nodes = view.nodes if view.ledger.manned else ()
+    return f"{len(nodes) or view.spec.num_nodes} x {offer.instance_type} {offer.lifecycle} in {offer.zone}"
 
 
 def low_disks(view: RunView) -> str:

@@ -17,6 +17,7 @@ from orchestrator.core.facts import Facts
 from orchestrator.core.ids import TAG_RECIPE, resource_name
 from orchestrator.core.images import is_finished, next_step
 from orchestrator.core.ledger import LedgerState, Verdict
+from orchestrator.errors import BadInput, NoPermission
 from orchestrator.run.home import Home
 from orchestrator.run.lease import Lease
 from orchestrator.run.loop import Scheduler
@@ -64,11 +65,14 @@ class ImageBuilder(ForegroundScheduler):
         self._nodes = NodeCommands(self._spec, bucket, home)
         self._digest = digest
         self._left = False
+        self._refused: Verdict | None = None
 
     def _decide(self, state: LedgerState, facts: Facts) -> tuple[Action, ...]:
         actions = super()._decide(state, facts)
         if not is_finished(actions):
             return actions
+        if self._refused is not None:
+            return (End(self._refused),)
         match next_step(facts, self._own.of_run(self._spec.run_id)):
             case "done":
                 return actions
@@ -88,8 +92,14 @@ class ImageBuilder(ForegroundScheduler):
             self._nodes.leave(facts, instance_id)
             self._left = True
         self._log(f"making an image of {instance_id}, which restarts for it")
-        self._own.take(instance_id, name, tags(self._spec) | {TAG_RECIPE: self._digest})
-        self._note("outcome", {"name": name, "status": "asked"})
+        try:
+            self._own.take(instance_id, name, tags(self._spec) | {TAG_RECIPE: self._digest})
+        except (NoPermission, BadInput) as error:
+            # Asking again would be answered alike, and the machine costs money meanwhile.
+            self._refused = Verdict("failed", f"EC2 makes no image: {error.message}", error.hint)
+            self._note("outcome", {"name": name, "status": "refused", "message": error.message})
+        else:
+            self._note("outcome", {"name": name, "status": "asked"})
 
     def _note(self, kind: Any, detail: Mapping[str, Any]) -> None:
         self._ledger.append(kind, "image", detail, epoch=self._lease.epoch, now=self._bucket.server_time())

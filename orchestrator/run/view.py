@@ -11,6 +11,7 @@ from orchestrator.core.bill import Bill
 from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
 from orchestrator.core.ledger import LedgerState, Verdict
+from orchestrator.core.outlook import Outlook, look_ahead
 from orchestrator.core.phase import ENDED, Phase
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.timing import NodeStart, node_starts
@@ -59,6 +60,18 @@ class RunView:
     def verdict(self) -> Verdict | None:
         """How the current generation ends, once that is known."""
         return self.ledger.verdict
+
+    @property
+    def outlook(self) -> Outlook | None:
+        """What the run waits for, None when for nothing."""
+        return look_ahead(self.spec, self.ledger, self.facts)
+
+    @property
+    def message(self) -> str:
+        """How the generation ends, or what the run waits for, "" when neither."""
+        if self.verdict is not None:
+            return self.verdict.message
+        return "" if self.outlook is None else self.outlook.at(self.facts.server_time)
 
     @property
     def ended(self) -> bool:
@@ -112,6 +125,7 @@ class RunView:
             "name": self.spec.name,
             "phase": self.phase,
             "num_nodes": self.spec.num_nodes,
+            "min_nodes": self.spec.min_nodes,
             "started": iso(self.spec.created),
             "ended": iso(self.ended_at) if self.ended_at else None,
             "spot_usd": usd(self.bill.high),
@@ -120,7 +134,7 @@ class RunView:
             "cloud": self.spec.cloud,
             "generation": self.ledger.generation,
             "scheduler": self.scheduler,
-            "message": self.verdict.message if self.verdict else "",
+            "message": self.message,
         }
 
     def report(self) -> dict[str, Any]:

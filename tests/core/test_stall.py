@@ -10,15 +10,15 @@ import pytest
 from orchestrator.core.actions import End, Recover
 from orchestrator.core.decide import decide
 from orchestrator.core.facts import Facts
-from tests.core.test_recovery import FOUR, four, gang_of_four, recovery_of, world
+from tests.core.gangs import FOUR, four, gang_of_four, recovered, recovery_of, world
 from tests.core.worlds import at, beacon
 
 
-def quiet(seconds: float, pause: float | None = 2.0, **of_rank_2: Any) -> Facts:
+def quiet(seconds: float, pause: float | None = 2.0, *, generation: int = 1, **of_rank_2: Any) -> Facts:
     """Four nodes that train and have written nothing for `seconds`, but for what is said of rank 2."""
-    said = [beacon(i, seconds=1000, quiet=seconds, progress={"step": 40} if i == 0 else None) for i in range(4)]
-    said[0] = replace(said[0], pause=pause)
-    said[2] = replace(said[2], **of_rank_2)
+    said = [beacon(i, seconds=1000, quiet=seconds, generation=generation) for i in range(4)]
+    said[0] = replace(said[0], pause=pause, progress={"step": 40})
+    said[2] = replace(said[2], **{name.removeprefix("of_"): value for name, value in of_rank_2.items()})
     return world(1000, said=said)
 
 
@@ -32,13 +32,21 @@ def test_a_training_of_which_nothing_comes_for_long_hangs_also_without_a_stall_t
     assert "one hangs" in found.cause
 
 
+def test_what_may_have_been_a_long_evaluation_is_given_twice_the_time_after_each_failure() -> None:
+    book = four()
+    recovered(book, quiet(301))
+    book.add("intent", "start", 1001, generation=2, restore_step=39)
+    assert decide(gang_of_four(), book.state, quiet(600, generation=2)) == ()
+    recovered(book, quiet(601, generation=2))
+
+
 @pytest.mark.parametrize(
     "of_rank_2",
     [
         {"quiet": 4.0},
         {"stage": "exited", "exit_code": 0, "synced": True},
         {"stage": "setup"},
-        {"generation": 0},
+        {"of_generation": 0},
     ],
 )
 def test_whoever_writes_anything_is_done_or_has_not_begun_may_be_waited_for(of_rank_2: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from orchestrator.sandbox import control
 from tests.e2e.sandbox_world import World, running, wait_for
 
-pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(900)]
 
 BASE = "ssm:/aws/service/orch-sandbox/host/latest/ami-id"
 # Runs `orch`, and kills it once the Nth change of EC2 has taken effect; without one it counts them on stdout.
@@ -154,6 +154,18 @@ def test_a_step_or_check_that_fails_publishes_nothing_and_leaves_nothing(world: 
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(("action", "code"), [("CreateImage", 1), ("CreateTags", 4)])
+def test_an_account_that_may_not_make_or_publish_images_hears_it_and_is_left_with_nothing(
+    world: World, action: str, code: int
+) -> None:
+    before = left(world)
+    world.orch("sandbox", "fault", action, "UnauthorizedOperation")
+    done = build(world, recipe(world, "denied"), check=code)
+    assert f"AWS refused ec2:{action}" in done.stderr
+    assert left(world) == before
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["steps", "checks"])
 def test_ctrl_c_ends_the_build_and_leaves_nothing(world: World, what: str) -> None:
     before = left(world)
@@ -184,7 +196,7 @@ def killed(world: World, file: str, after: int) -> str:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_a_build_killed_after_any_change_leaves_only_what_gc_finds_and_removes(world: World) -> None:
     file = recipe(world, "tiny")
     build(world, file)

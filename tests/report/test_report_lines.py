@@ -37,7 +37,9 @@ def test_a_recovery_is_told_once_with_its_cause_and_refusals_after_it_too() -> N
     narrator, late, book = Narrator(), Narrator(), launched(2).tried(2, 1, "no-capacity")
     narrator.tell(view(book, facts(1)))
     late.tell(view(book, facts(1)))
-    lost = Recovery(1, "interrupted", "EC2 took node 1 back", {"i-0": 0}, (), 1, 0, graceful=False, trained=True)
+    lost = Recovery(
+        1, "interrupted", "EC2 took node 1 back", {"i-0": 0}, (), 1, 0, graceful=False, trained=True, size=2
+    )
     book.add("intent", "recover", 2, **lost.to_json())
     told = narrator.tell(view(book, facts(2)))
     assert "12:00:02  EC2 took node 1 back; 1 of 2 nodes stay, generation 2" in told

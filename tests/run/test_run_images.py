@@ -83,6 +83,8 @@ def test_an_image_is_an_orphan_until_it_is_published_and_its_name_leads_to_it_fr
     assert Images(session).resolve("tiny") == made.image_id
     assert own.published("tiny") == own.published() == (replace(made, name="tiny"),)
     assert own.published("other") == ()
+    (snapshot,) = session.client("ec2").describe_snapshots(SnapshotIds=list(made.snapshots))["Snapshots"]
+    assert {"Key": "orch:image", "Value": "tiny"} in snapshot["Tags"]
     own.remove(made)
     own.remove(made)
     assert own.published() == ()

@@ -34,6 +34,7 @@ class NotingHosts:
         self.advice: dict[str, str] = {}
         self.disturbed: dict[str, set[str]] = {}
         self.images: dict[str, tuple[str, bool]] = {}
+        self.copied: list[str] = []
         self.stuck = self.broken = False
 
     def boot(self, spec: HostSpec) -> None:
@@ -51,6 +52,7 @@ class NotingHosts:
         if self.broken:
             raise OSError("this host cannot be copied")
         self.images[image_id] = (instance_id, reboot)
+        self.copied.append(image_id)
 
     def forget_image(self, image_id: str) -> None:
         self.images.pop(image_id, None)

@@ -95,6 +95,7 @@ def test_an_image_that_cannot_be_copied_has_failed_and_one_given_up_meanwhile_le
     instance = running(world)
     made = str(world.ec2.create_image(InstanceId=instance, Name="given-up")["ImageId"])
     world.ec2.deregister_image(ImageId=made)
+    until(lambda: made in world.hosts.copied)
     world.hosts.broken = True
     assert image(world, create(world, instance, "broken"))["State"] == "failed"
     assert made not in world.hosts.images

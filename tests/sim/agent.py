@@ -31,7 +31,7 @@ class Agent:
         self._born = self._quiet_since = node.clock.now
         self._watched: object = None
         self._said: tuple[object, ...] | None = None
-        self._beat_at = -HEARTBEAT
+        self.beat_at = -HEARTBEAT
         self._final = False
         self._stored: set[int] = set()
         self._uploading = False
@@ -43,7 +43,7 @@ class Agent:
 
     def beat(self) -> None:
         """Tick if the last beacon is old."""
-        if self._node.clock.now - self._beat_at >= HEARTBEAT:
+        if self.beat_at <= self._node.clock.now - HEARTBEAT:
             self.tick()
 
     def tick(self) -> None:
@@ -111,7 +111,7 @@ class Agent:
         except OrchError:
             self._retry()
         else:
-            self._beat_at = now
+            self.beat_at = now
 
     def _progress(self) -> dict[str, int] | None:
         """Return the last progress line of the script, which the node of rank 0 writes."""

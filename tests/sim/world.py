@@ -23,6 +23,7 @@ from orchestrator.core.spec import RunSpec
 from orchestrator.errors import NoPermission, OrchError, Unreachable
 from orchestrator.run.wish import ask_resume, ask_stop
 from tests.sim import invariants
+from tests.sim.agent import HEARTBEAT
 from tests.sim.clock import Clock, Crashed, Process
 from tests.sim.ec2 import Ec2, Machine
 from tests.sim.faults import Swarm
@@ -72,6 +73,7 @@ class World:
         self.labels: list[str] = []
         self.checks = invariants.Checks()
         self.full: dict[str, float] = {}
+        self.tight: dict[str, tuple[float, int]] = {}
         self.expired_until = 0.0
         self.bad_boots = 0
         self.staleness = 0.0
@@ -83,6 +85,7 @@ class World:
         self._looked = 0.0
         self.ec2.lag = self._lag
         self.ec2.has_room = self._has_room
+        self.ec2.room = self._room
         self.ec2.on_boot = self._boot
         self.ec2.on_end = self._end
         self.store.on_put = self._written
@@ -279,9 +282,11 @@ class World:
 
     def settle(self) -> None:
         """Let every agent have said what it would have said by now."""
+        heard = self.clock.now - HEARTBEAT
         for node in self.nodes.values():
-            if node.agent is not None:
-                node.beat()
+            agent = node.agent
+            if agent is not None and agent.beat_at <= heard and node.reachable:
+                agent.tick()
 
     def hurt(self, machine: Machine, what: str) -> None:
         """Write down that something was done to a machine."""
@@ -354,6 +359,10 @@ class World:
     def _has_room(self, zone: str, lifecycle: str) -> str | None:
         full = self.clock.now < self.full.get(zone, 0.0) and lifecycle == "spot"
         return "InsufficientInstanceCapacity" if full else None
+
+    def _room(self, zone: str, lifecycle: str) -> int | None:
+        until, nodes = self.tight.get(zone, (0.0, 0))
+        return nodes if self.clock.now < until and lifecycle == "spot" else None
 
     def lose_s3(self, seconds: float) -> None:
         """Let S3 not answer for a while."""
