@@ -31,6 +31,7 @@ def test_only_what_was_lost_is_launched_where_the_survivors_are() -> None:
         graceful=False,
         trained=True,
         size=4,
+        asks=(0,),
         time=at(60),
     )
     assert find_phase(book.state, seen) == "recovering"

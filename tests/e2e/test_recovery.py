@@ -202,7 +202,7 @@ def test_a_gang_that_may_vary_trains_on_with_fewer_and_grows_at_a_step_when_ther
     world: World, told: Told
 ) -> None:
     assert row(world, told.elastic)["phase"] == "finished"
-    assert told.outlook.startswith("goes on with 2 of 3 nodes, waiting for capacity for 1, next try in ")
+    assert told.outlook.startswith("goes on with 2 of 3 nodes, waiting for capacity, next try at ")
     assert kinds(world, told.elastic) == [("interrupted", 0), ("grown", 0)]
     lines = steps(world, told.elastic)
     assert {line["generation"]: line["nodes"] for line in lines} == {1: 3, 2: 2, 3: 3}
