@@ -92,6 +92,11 @@ class NodeConfig:
         """How far staging has come: `{"staged": bytes, "to_stage": bytes}`."""
         return self.folder / "staging.json"
 
+    @property
+    def times_file(self) -> Path:
+        """When each stage of this node's life began."""
+        return self.home / self.paths.times
+
     def secrets(self) -> tuple[str, ...]:
         """Return the values of the run's secrets, which may appear in nothing that leaves the node."""
         try:

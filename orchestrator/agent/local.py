@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.agent.config import NodeConfig
+from orchestrator.agent.times import read_marks
+from orchestrator.core.beacon import Mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +18,7 @@ class Local:
     `word` is the stage that `run.sh` wrote last ("" before the first), `alive` whether its process is there (None while
     it has written no process id), `exit` its code and the stage it ended in, `exit_time` when it wrote that, `started`
     when `run` began. `epoch` is the highest scheduler epoch, `contact` when a scheduler last sent a command, `asked`
-    whether the training was asked to save and stop.
+    whether the training was asked to save and stop, `times` when each stage began.
     """
 
     word: str = ""
@@ -26,6 +29,7 @@ class Local:
     epoch: int = 0
     contact: float = 0.0
     asked: bool = False
+    times: tuple[Mark, ...] = ()
 
 
 def observe(config: NodeConfig) -> Local:
@@ -47,7 +51,16 @@ def observe(config: NodeConfig) -> Local:
         epoch=int(_number(_read(home / paths.epoch)) or 0),
         contact=_modified(home / paths.epoch),
         asked=(home / paths.stop).exists(),
+        times=read_marks(config.times_file),
     )
+
+
+def last_written(config: NodeConfig) -> float:
+    """Return when anything was last written to the training's logs, progress or checkpoints, 0.0 for never."""
+    progress, folders = config.home / config.paths.progress, (config.log_folder, config.checkpoint_folder)
+    # Not by `rglob`, which minds when the training removes an old checkpoint meanwhile.
+    files = (Path(at, name) for folder in folders for at, _, names in os.walk(folder) for name in names)
+    return max(map(_modified, (progress, config.home / config.paths.started_file, *files)))
 
 
 def _is_runner(pid: int, folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""`orch attach`: the tmux session of one node on this terminal."""
+"""`orch attach`: the tmux session of one node on this terminal, or those of all in windows side by side."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from orchestrator.cli.context import open_home
 from orchestrator.cli.options import cloud_option, node_option, run_argument
 from orchestrator.cli.runs import find_run
-from orchestrator.errors import BadInput
+from orchestrator.errors import BadInput, NotFound
 
 # tmux needs the name of a terminal it knows; these say nothing, and nodes lack the descriptions of rarer ones.
 NAMELESS = frozenset({"", "dumb", "unknown"})
@@ -20,20 +20,32 @@ PLAIN_TERMINAL = "xterm-256color"
 @click.command()
 @run_argument
 @node_option("Rank of the node.")
+@click.option("--all", "every", is_flag=True, help="All nodes, a window for each, in a tmux session of this machine.")
 @cloud_option
-def command(run: str | None, node: int, cloud: str | None) -> None:
+def command(run: str | None, node: int, *, every: bool, cloud: str | None) -> None:
     """Open the tmux session of a node of RUN (the newest where it is left out): the training's own output, as it runs.
 
-    Ctrl-B D leaves it running. The windows are train, agent and shell.
+    Ctrl-B D leaves it running. The windows are train, agent and shell. With --all there is a window node-0, node-1 ...
+    for each running node: Ctrl-B N and P go through them, Ctrl-B Ctrl-B goes to the node's own tmux, Ctrl-B D leaves
+    all of them running. Inside tmux the terminal switches to it, and Ctrl-B L comes back.
     """
     from orchestrator.run.reach import ssh_command
+    from orchestrator.run.windows import open_windows
 
     if not on_terminal():
         raise BadInput("attach needs a terminal", "`orch logs --follow` prints the output anywhere")
     home = open_home()
     found = find_run(home, run, cloud)
     place = found.open()
-    argv = ssh_command(found.read(), home, node, [remote_line(found.run_id)], tty=True, bucket=place.bucket)
+    view, line = found.read(), [remote_line(found.run_id)]
+    if every:
+        ranks = [item.rank for item in view.nodes if item.state == "running"]
+        if not ranks:
+            raise NotFound(f"{found.run_id} has no running node", "`orch status` shows where it is")
+        commands = {rank: ssh_command(view, home, rank, line, tty=True, bucket=place.bucket) for rank in ranks}
+        argv = open_windows(found.run_id, commands, inside="TMUX" in os.environ)
+    else:
+        argv = ssh_command(view, home, node, line, tty=True, bucket=place.bucket)
     os.execvpe(argv[0], argv, environment())  # noqa: S606 - no shell: the arguments go to ssh as they are
 
 

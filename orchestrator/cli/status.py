@@ -9,7 +9,7 @@ import click
 
 from orchestrator.cli.context import Place, in_reach, open_home, wanted
 from orchestrator.cli.options import cloud_option, json_option, run_argument
-from orchestrator.cli.runs import choose, launched, name_of
+from orchestrator.cli.runs import choose, find_run, launched, name_of
 from orchestrator.errors import OrchError
 
 if TYPE_CHECKING:
@@ -29,12 +29,19 @@ DEFAULT_LIMIT = 20
     show_default=True,
     help="Newest runs to list; 0 is all.",
 )
+@click.option(
+    "--timing", is_flag=True, help="From the launch to the first step of RUN, node by node and stage by stage."
+)
 @json_option
-def command(*, run: str | None, cloud: str | None, limit: int, as_json: bool) -> None:
+def command(*, run: str | None, cloud: str | None, limit: int, timing: bool, as_json: bool) -> None:
     """List runs, the newest first; with RUN only that one.
 
     Runs of every cloud in reach are listed, and those launched from here whose cloud is gone, from the reports kept.
+    With --timing: where the time of one run (the newest, where RUN is left out) until its first step went.
     """
+    if timing:
+        _show_timing(run, cloud, as_json=as_json)
+        return
     from datetime import UTC, datetime
 
     from orchestrator.report.json import dumps
@@ -56,6 +63,26 @@ def command(*, run: str | None, cloud: str | None, limit: int, as_json: bool) ->
         console.print(status_table(rows, datetime.now(UTC), console.width))
     for error in errors:
         click.echo(f"left out: {error.message} ({error.hint})", err=True)
+
+
+def _show_timing(run: str | None, cloud: str | None, *, as_json: bool) -> None:
+    from orchestrator.report.json import dumps
+
+    home = open_home()
+    found = find_run(home, run, cloud)
+    report = home.load_report(found.run_id) if found.place is None else None
+    rows = report.get("timing", []) if report is not None else [item.to_json() for item in found.read().starts]
+    if as_json:
+        click.echo(dumps(rows))
+    elif not rows:
+        click.echo(f"no node of {found.run_id} has told how it started yet")
+    else:
+        from orchestrator.report.console import make_console
+        from orchestrator.report.timing import NOTE, timing_table
+
+        console = make_console()
+        console.print(timing_table(rows))
+        console.print(NOTE, style="dim")
 
 
 def collect(
@@ -94,7 +121,7 @@ def _kept_row(home: Home, run_id: str, kept: CachedRun | None) -> dict[str, Any]
     report = home.load_report(run_id)
     if report is None:
         return _unknown(run_id, kept.cloud if kept else "", "its cloud is out of reach")
-    return {key: value for key, value in report.items() if key not in {"verdict", "instances", "bill"}}
+    return {key: value for key, value in report.items() if key not in {"verdict", "instances", "timing", "bill"}}
 
 
 def _unknown(run_id: str, cloud: str, message: str) -> dict[str, Any]:

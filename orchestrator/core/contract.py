@@ -65,6 +65,11 @@ class NodePaths:
         return f"{self.generation_dir}/save"
 
     @property
+    def times(self) -> str:
+        """When each stage of the node's life began, a line each: `<generation> <stage> <Unix time>` (`core.beacon`)."""
+        return f"{self.root}/times"
+
+    @property
     def node_json(self) -> str:
         """What the agent needs to know (`agent.config.NodeConfig`), written by the start command."""
         return f"{self.generation_dir}/node.json"

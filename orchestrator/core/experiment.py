@@ -90,7 +90,7 @@ class Resources(_Model):
 class Data(_Model):
     """A data set: objects in S3 that every node finds under `$ORCH_DATA_DIR/<mount>`."""
 
-    source: Source = Field(description="s3://bucket/prefix")
+    source: Source = Field(description="s3://bucket/prefix, or dataset:NAME as `orch dataset` built it.")
     mount: Mount = Field("", description="Folder under $ORCH_DATA_DIR; by default the data set's name.")
     mode: Mode = Field("stage", description="stage: copied to local storage before setup.")
 
@@ -147,7 +147,9 @@ class Experiment(_Model):
         default_factory=_default_grace,
         description="Time to save and exit when stopped; default 2m, or two thirds of max_duration where that is less.",
     )
-    stall_timeout: Duration | None = Field(None, description="No step for so long is a failure; default: never.")
+    stall_timeout: Duration | None = Field(
+        None, description="No step for so long is a failure; default: by the pace it has shown, 5m at least."
+    )
     retries: Annotated[int, Strict(), Field(ge=0, le=9)] = Field(2, description="Restarts after failures with steps.")
     capacity_wait: Duration | None = Field(
         None, description="Ask again for so long where no offer has room; default: 10m in a recovery, not at a launch."

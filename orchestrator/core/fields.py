@@ -26,7 +26,10 @@ _INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]{0,20}\.[a-z0-9-]{1,20}")
 _IMAGE = re.compile(r"(?:ssm:/?)?[A-Za-z0-9][A-Za-z0-9()./@_ -]{1,199}")
 _DATA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _MOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
-_SOURCE = re.compile(r"s3://(?![^/]*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9!_.*'()/=+@:,-]*)?")
+_SOURCE = re.compile(
+    r"s3://(?![^/]*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9!_.*'()/=+@:,-]*)?"
+    r"|dataset:[a-z][a-z0-9-]{0,39}(?:@[0-9a-f]{4,64})?"
+)
 _RANGE = re.compile(r"\s*(\d{1,6})\s*\.\.\s*(\d{1,6})\s*", re.ASCII)
 _DURATION = r"^(\d+|(?=\d)(\d+d)?(\d+h)?(\d+m)?(\d+s)?)$"
 
@@ -198,7 +201,7 @@ Dollars = Annotated[
 ]
 Type = Annotated[Text, _matches(_INSTANCE_TYPE, "an EC2 type such as p3.16xlarge")]
 Image = Annotated[Text, _matches(_IMAGE, "an AMI id, ssm:NAME or the name of an image")]
-Source = Annotated[Text, _matches(_SOURCE, "of the form s3://bucket/prefix")]
+Source = Annotated[Text, _matches(_SOURCE, "of the form s3://bucket/prefix or dataset:NAME")]
 Mount = Annotated[Text, _matches(_MOUNT, "a relative path such as imagenet or sets/train")]
 Mode = Annotated[Literal["stage"], BeforeValidator(_mode)]
 DataName = Annotated[Text, _matches(_DATA_NAME, "a name of letters, digits, '_' and '-', a letter or digit first")]

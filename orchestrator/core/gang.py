@@ -31,8 +31,8 @@ class Gang:
         order of their old rank, new instances in that of AmiLaunchIndex (then id), which every observer computes alike.
         """
         kept, launched = ledger.kept, ledger.launched
-        new = set(launched.instance_ids) if launched is not None else set()
-        members = new | kept.keys()
+        new = launched.instance_ids if launched is not None else ()
+        members = {*new, *kept}
         instances = {item.instance_id: item for item in facts.instances if item.instance_id in members}
 
         def order(instance_id: str) -> tuple[int, str]:
@@ -44,7 +44,8 @@ class Gang:
         moving = sorted(kept.keys() - staying.keys(), key=lambda i: kept[i])
         free = (rank for rank in range(size) if rank not in staying.values())
         given = {**staying, **dict(zip([*moving, *sorted(new, key=order)], free, strict=False))}
-        ranks = dict(sorted(given.items(), key=itemgetter(1)))
+        # Without anybody kept they are in order already.
+        ranks = dict(sorted(given.items(), key=itemgetter(1))) if kept else given
         latest = {i: beacon for i in ranks if (node := facts.nodes.get(i)) and (beacon := node.beacon)}
         beacons = {i: beacon for i, beacon in latest.items() if beacon.generation == ledger.generation}
         return cls(instances, ranks, beacons, latest)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal
 
 from orchestrator.core.units import iso, parse_time
@@ -74,7 +75,7 @@ class Launch:
     `count` is how many instances it asks for, None for the whole gang; `least` how many of them will do, None for all.
     A `spare` one is for a gang that trains with fewer: what it gives joins in a later generation. `time` is when its
     outcome was known, that of the intent until then: a scheduler that died in between may have left the request unsent
-    for long.
+    for long. `asked` is that of the intent.
     """
 
     generation: int
@@ -87,6 +88,7 @@ class Launch:
     message: str = ""
     instance_ids: tuple[str, ...] = ()
     count: int | None = None
+    asked: datetime | None = None
     least: int | None = None
     spare: bool = False
 
@@ -134,7 +136,7 @@ class Recovery:
         return cls(**{**value, **lists, "time": time})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LedgerState:
     """What the entries say of the current generation, and every launch ever made.
 
@@ -158,7 +160,7 @@ class LedgerState:
     restore_known: bool = False
     let_go: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def current(self) -> tuple[Launch, ...]:
         """The launches that are to man the current generation, in order."""
         return tuple(item for item in self.launches if item.generation == self.generation and not item.spare)
@@ -168,7 +170,7 @@ class LedgerState:
         """How many launches the current generation has, spares among them."""
         return sum(item.generation == self.generation for item in self.launches)
 
-    @property
+    @cached_property
     def launched(self) -> Launch | None:
         """The launch of the current generation that gave it instances, if any did."""
         return next((item for item in self.current if item.status == "launched"), None)
@@ -183,13 +185,13 @@ class LedgerState:
         mine = (item for item in self.launches if item.spare and item.generation >= first)
         return {i: item.time for item in mine for i in item.instance_ids if i not in gone}
 
-    @property
+    @cached_property
     def recovery(self) -> Recovery | None:
         """The recovery that began the current generation, None for one that was launched as a whole."""
         last = self.recoveries[-1] if self.recoveries else None
         return last if last is not None and last.generation == self.generation - 1 else None
 
-    @property
+    @cached_property
     def moved(self) -> bool:
         """Whether the whole gang is launched anew: nothing was kept, or there is no room beside what was kept."""
         recovery = self.recovery
@@ -202,20 +204,20 @@ class LedgerState:
         """How many times EC2 refused what is missing beside the instances that were kept."""
         return sum(item.count is not None and item.refused for item in self.current)
 
-    @property
+    @cached_property
     def kept(self) -> Mapping[str, int]:
         """The ranks of the instances that this generation has from the one before."""
         recovery = self.recovery
         return {} if recovery is None or self.moved else recovery.kept
 
-    @property
+    @cached_property
     def manned(self) -> bool:
         """Whether this generation has all its instances."""
         return self.launched is not None or (
             bool(self.kept) and self.recovery is not None and not self.recovery.missing
         )
 
-    @property
+    @cached_property
     def offer(self) -> int | None:
         """The offer that the gang runs on, None before there is one."""
         if self.launched is not None:
@@ -287,6 +289,7 @@ def _launch(entry: Entry) -> Launch:
         detail["request"],
         entry.time,
         count=detail.get("count"),
+        asked=entry.time,
         least=detail.get("least"),
         spare=bool(detail.get("spare")),
     )

@@ -22,6 +22,7 @@ from orchestrator.core.health import ENDED, Lost, find_lost, suspects
 from orchestrator.core.launching import launch_failed
 from orchestrator.core.ledger import LedgerState, Recovery, Verdict
 from orchestrator.core.spec import RunSpec
+from orchestrator.core.trouble import DISK_FULL
 from orchestrator.core.verdict import find_ending, find_failure
 from orchestrator.core.worth import boot_time, hopeless
 
@@ -136,6 +137,8 @@ def _saves_itself(ledger: LedgerState, gang: Gang) -> bool:
 
 def _try_again(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts, verdict: Verdict) -> Recovery | Verdict:
     """Return another start on the same nodes after a failure of the user's code, while there is reason to hope."""
+    if verdict.code == DISK_FULL:
+        return _with_reason(verdict, "the same machines would have no more room")
     tried = sum(item.kind == "failed" for item in ledger.recoveries)
     if tried >= spec.experiment.retries:
         return _with_reason(verdict, f"tried again {tried} times already" if tried else "")

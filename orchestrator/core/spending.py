@@ -1,25 +1,32 @@
 """Where the money of a run went: its bill laid over the course of its training. Pure.
 
-Made of what S3 holds after the run: instances, the bill, progress lines, the nodes' last beacons. What those do not
-say apart is not told apart: booting, staging and setup are one sum, since no node records when each of them ended.
+Made of what S3 holds after the run: instances, the bill, progress lines, the marks in the nodes' last beacons of when
+each stage began. What those do not tell is not guessed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
+from orchestrator.core.beacon import Mark
 from orchestrator.core.bill import Bill, InstanceBill
 from orchestrator.core.course import Point, Span, epoch_ends, records
 from orchestrator.core.units import MicroUSD
 
 # What money was spent on, in the order of a run.
-BOOT, START, TRAINING, EVALUATING, SAVING, LOST, IDLE, UNKNOWN, DISKS = PURPOSES = (
-    "boot, data and setup", "starting the training", "training", "evaluating", "saving", "work done twice",
-    "waiting and ending", "unknown", "disks",
+BOOT, PREFLIGHT, STAGING, SETUP, START, TRAINING, EVALUATING, SAVING, LOST, IDLE, UNKNOWN, DISKS = PURPOSES = (
+    "booting", "preflight", "staging data", "setup", "starting the training", "training", "evaluating", "saving",
+    "work done twice", "waiting and ending", "unknown", "disks",
 )  # fmt: skip
 OF_KIND = {"training": TRAINING, "evaluating": EVALUATING, "saving": SAVING, "lost": LOST}
+# What a stage of a node is for, once it has begun; further marks (of progress) begin no stage.
+OF_STAGE = {
+    "bundle": BOOT, "ready": BOOT, "starting": BOOT, "preflight": PREFLIGHT, "staging": STAGING, "setup": SETUP,
+    "running": START,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +61,16 @@ def begin_of(bill: Bill, otherwise: datetime) -> datetime:
     return min((item.start for item in bill.instances), default=otherwise)
 
 
-def lives(bill: Bill, spans: Sequence[Span], started: Mapping[str, float]) -> tuple[Life, ...]:
+def lives(bill: Bill, spans: Sequence[Span], marks: Mapping[str, Sequence[Mark]]) -> tuple[Life, ...]:
     """Return what every billed second of every instance was for, instance by instance, without gaps.
 
-    `started` is when the `run` command began on an instance (Unix, seconds), where that is known. Without any progress
-    line nothing after that is known.
+    `marks` are those of each instance, as far as they are known. Without any progress line nothing after the start of
+    the `run` command is known.
     """
-    return tuple(part for item in bill.instances for part in _life(item, spans, started.get(item.instance_id)))
+    return tuple(part for item in bill.instances for part in _life(item, spans, marks.get(item.instance_id, ())))
 
 
-def _life(item: InstanceBill, spans: Sequence[Span], started: float | None) -> Iterable[Life]:
+def _life(item: InstanceBill, spans: Sequence[Span], marks: Sequence[Mark]) -> Iterable[Life]:
     begin, end = item.start, end_of(item)
     # A minute is billed of what lived for less: in the rest of it others may train, this one does not.
     gone = min(item.end or end, end)
@@ -72,19 +79,33 @@ def _life(item: InstanceBill, spans: Sequence[Span], started: float | None) -> I
         for span in spans
         if span.begin < gone and span.end > begin
     ]
-    first = inside[0][0] if inside else gone
-    ran = min(first, begin + timedelta(seconds=max(0.0, started - begin.timestamp()))) if started else None
-    if ran is not None:
-        inside = [(begin, ran, BOOT), (ran, first, START if inside or spans else UNKNOWN), *inside]
-    else:
-        inside = [(begin, first, BOOT if inside or spans else UNKNOWN), *inside]
+    entered = [
+        (min(max(datetime.fromtimestamp(mark.time, UTC), begin), gone), OF_STAGE[mark.stage])
+        for mark in sorted(marks, key=lambda mark: mark.time)
+        if mark.stage in OF_STAGE
+    ]
+    # What a script that tells nothing did is not known; what preceded the first thing that is known, was the boot.
+    told = {START: START if spans else UNKNOWN}
+    first = BOOT if inside or entered or spans else UNKNOWN
     at = begin
-    for left, right, purpose in [*inside, (end, end, IDLE)]:
-        if at < left:
-            yield Life(item.instance_id, at, left, IDLE)
+    for left, right, purpose in [*inside, (gone, gone, IDLE)]:
+        for a, b, what in _between(at, left, entered, first if at == begin else IDLE):
+            yield Life(item.instance_id, a, b, told.get(what, what))
         if left < right:
             yield Life(item.instance_id, left, right, purpose)
         at = max(at, right)
+    if at < end:
+        yield Life(item.instance_id, at, end, IDLE)
+
+
+def _between(
+    left: datetime, right: datetime, entered: Sequence[tuple[datetime, str]], before: str
+) -> Iterable[tuple[datetime, datetime, str]]:
+    """Return the stages between two things that the training did; `before` is what precedes the first of them."""
+    stages = [(left, before), *(item for item in entered if left <= item[0] < right)]
+    for (begin, what), (end, _) in pairwise([*stages, (right, before)]):
+        if begin < end:
+            yield begin, end, what
 
 
 def by_purpose(bill: Bill, parts: Iterable[Life]) -> dict[str, MicroUSD]:

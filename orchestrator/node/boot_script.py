@@ -148,6 +148,11 @@ class Boot:
         self.said.append(text)
         print(f"orch: {text}", flush=True)  # noqa: T201
 
+    def mark(self, stage: str) -> None:
+        """Note when a stage began, as `run.sh` does later on."""
+        with open(f"{self.root}/times", "a") as file:  # noqa: PTH123
+            file.write(f"0 {stage} {time.time():.3f}\n")
+
     def patiently(self, what: str, attempt: Callable[[], bytes]) -> bytes:
         """Return what `attempt` returns, trying again while waiting may help."""
         deadline = time.monotonic() + PATIENCE
@@ -270,6 +275,7 @@ class Boot:
     def run(self) -> None:
         """Do it all; the host keys last, since they tell the scheduler that the node is ready."""
         os.makedirs(self.root, 0o700, exist_ok=True)  # noqa: PTH103
+        self.mark("bundle")
         self.instance_id = self.patiently("instance id", lambda: self.meta("meta-data/instance-id").encode()).decode()
         if sys.version_info < OLDEST_PYTHON:
             raise OSError(f"this image's python3 is {sys.version.split()[0]}; the node's agent needs 3.11 or later")
@@ -277,6 +283,7 @@ class Boot:
             raise OSError(f"this image's python3 ({sys.executable}) has no boto3, which the node's agent needs")
         if not os.path.isdir(f"{self.root}/bundle"):  # noqa: PTH112
             self.patiently("bundle", self.fetch_bundle)
+        self.mark("ready")
         self.publish("host_keys", self.patiently("host keys", self.host_keys))
 
 

@@ -1,6 +1,6 @@
 """Charts as inline SVG, drawn by pygal. Knows nothing of runs; the one module that imports pygal.
 
-A chart takes its colours from the page (CSS variables `--c0` to `--c11`, `--ink`, `--muted`, `--rule`), so that one
+A chart takes its colours from the page (CSS variables `--c0` to `--c12`, `--ink`, `--muted`, `--rule`), so that one
 drawing serves light, dark and print. It holds no script, no comment and no reference to anything outside.
 """
 
@@ -23,7 +23,7 @@ SVG = "http://www.w3.org/2000/svg"
 WIDTH, HEIGHT = 440, 280
 ROW_HEIGHT, THIN_ROW, ROWS_HEIGHT = 15, 4, 330
 MOST_POINTS = 400
-COLOURS = 12
+COLOURS = 13
 FONT = "system-ui, -apple-system, 'Segoe UI', sans-serif"
 
 # pygal would take lxml where it finds it; one kind of tree is enough.

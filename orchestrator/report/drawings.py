@@ -21,8 +21,9 @@ from orchestrator.run.view import RunView
 MOST_PRICES = 8
 LARGEST = 1e12
 COLOUR_OF = {
-    spending.BOOT: 8, spending.START: 5, spending.TRAINING: 2, spending.EVALUATING: 0, spending.SAVING: 3,
-    spending.LOST: 6, spending.IDLE: 1, spending.UNKNOWN: 11,
+    spending.BOOT: 8, spending.PREFLIGHT: 9, spending.STAGING: 7, spending.SETUP: 12, spending.START: 5,
+    spending.TRAINING: 2, spending.EVALUATING: 0, spending.SAVING: 3, spending.LOST: 6, spending.IDLE: 1,
+    spending.UNKNOWN: 11,
 }  # fmt: skip
 TAKEN, REPLACED, ON_DEMAND, SPOT = 4, 10, 1, 0
 
@@ -69,9 +70,9 @@ def make_story(view: RunView, rows: Iterable[PriceRow]) -> Story:
     end = max([spending.end_of(item) for item in bill.instances] or [view.ended_at or view.facts.server_time])
     points = course.read_points(view.history, begin, end)
     beacons = {key: node.beacon for key, node in view.facts.nodes.items() if node.beacon is not None}
-    started = {key: beacon.started for key, beacon in beacons.items() if beacon.started is not None}
     stretches = course.split(points)
-    lives = spending.lives(bill, course.spans(stretches), started)
+    marks = {key: beacon.marks for key, beacon in beacons.items()}
+    lives = spending.lives(bill, course.spans(stretches), marks)
     return Story(view, tuple(rows), begin, max(end, begin + timedelta(seconds=1)), points, stretches, lives)
 
 

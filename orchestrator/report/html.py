@@ -23,11 +23,11 @@ from orchestrator.report.bill import end_of
 from orchestrator.report.charts import Chart
 from orchestrator.report.drawings import LABEL, Story, make_story
 from orchestrator.report.text import clean, percent
+from orchestrator.report.timing import NOTE, timing_rows
 from orchestrator.run.view import RunView
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 MOST_MILESTONES = 12
-APART = "Nodes do not record when booting, loading data and setup ended, so these are one sum."
 
 
 def render_page(view: RunView, rows: Iterable[PriceRow]) -> str:
@@ -56,7 +56,8 @@ def render_page(view: RunView, rows: Iterable[PriceRow]) -> str:
         totals=_totals(story),
         sources=view.bill.on_demand_sources,
         rule=RULE,
-        apart=APART,
+        timing=timing_rows([item.to_json() for item in view.starts]),
+        timing_note=NOTE,
         origin=_origin(view),
         experiment=yaml.safe_dump(view.spec.experiment.to_json(), sort_keys=False).splitlines(),
         diff=view.spec.identity.diff.splitlines(),

@@ -26,13 +26,14 @@ class Narrator:
         self._recoveries = 0
         self._outlook = ""
         self._generation = 0
-        self._stages = ""
+        self._stages = self._counts = ""
         self._stages_time: datetime | None = None
         self._step: object = None
         self._epoch: object = None
         self._training_time: datetime | None = None
         self._watch = Attendance()
         self._warned = False
+        self._low = False
 
     def tell(self, view: RunView) -> list[str]:
         """Return what there is to say, each line with its time; nothing when nothing changed."""
@@ -60,6 +61,10 @@ class Narrator:
         if alone and not self._warned:
             said.append(alone)
         self._warned = bool(alone)
+        low = figures.low_disks(view)
+        if low and not self._low:
+            said.append(low)
+        self._low = bool(low)
         return said
 
     def _stage_news(self, view: RunView) -> list[str]:
@@ -67,10 +72,11 @@ class Narrator:
         counts = figures.stage_counts(view.nodes)
         text = ", ".join(f"{count} {stage}" for stage, count in counts)
         progress = figures.staged(view.nodes)
+        moved, self._counts = text != self._counts, text
         text = f"{text}  {progress}" if progress else text
         now = view.facts.server_time
         recent = self._stages_time is not None and now - self._stages_time < STAGE_INTERVAL
-        if not text or text == self._stages or (recent and len(counts) > 1):
+        if not text or text == self._stages or (recent and (len(counts) > 1 or not moved)):
             return []
         self._stages, self._stages_time = text, now
         return [f"nodes: {text}"]

@@ -24,6 +24,7 @@ from orchestrator.aws.quotas import Quotas
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core import catalog, ids
+from orchestrator.core.dataset import ROOT, is_unfinished
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.plan import Market, Plan, make_plan, quota_code
 from orchestrator.core.settings import Settings
@@ -33,7 +34,7 @@ from orchestrator.core.units import format_duration, format_size, format_usd, is
 from orchestrator.errors import BadInput, NoCapacity, NotFound
 from orchestrator.node.bundle import Bundle, build_bundle
 from orchestrator.node.ssh import generate_key
-from orchestrator.run import prices
+from orchestrator.run import datasets, prices
 from orchestrator.run.caller import caller_cidr
 from orchestrator.run.home import CachedRun, Home
 
@@ -71,6 +72,7 @@ class Prepared:
     data_bytes: Mapping[str, int]
     will_create: tuple[str, ...]
     notes: tuple[str, ...]
+    prelude: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as `orch plan --json` prints it."""
@@ -97,6 +99,7 @@ def prepare(
     NoPermission, NotFound (image, data, network) or NoCapacity (nothing offered, no quota)."""
     bundle, secret_values = _check_here(experiment, source, environ)
     bucket_name = settings.bucket or ids.bucket_name(session.account(), settings.region)
+    experiment = datasets.resolve(experiment, session, Bucket(session, bucket_name))
     compute = Compute(session)
     image = _image(experiment, settings, session)
     market = _market(experiment, session, compute)
@@ -121,7 +124,7 @@ def prepare(
         secrets=secret_values,
         data_bytes=data_bytes,
         will_create=_will_create(session, bucket_name, experiment),
-        notes=plan_notes(experiment, plan, data_bytes),
+        notes=(*plan_notes(experiment, plan, data_bytes), *_namesakes(experiment.name, compute)),
     )
 
 
@@ -147,7 +150,7 @@ def _image(experiment: Experiment, settings: Settings, session: Session) -> str:
     if wanted is None:
         raise BadInput(
             "resources.image is not set, and AWS has no default image for training",
-            "set resources.image to an AMI id or ssm:NAME; a V100 needs driver 580 and torch 2.10 (docs/aws.md)",
+            "`orch ami build volta` (V100) or `modern` makes one: then resources.image: volta (docs/images.md)",
         )
     return Images(session).resolve(wanted)
 
@@ -175,12 +178,16 @@ def _check_data(experiment: Experiment, session: Session) -> dict[str, int]:
     faults: list[str] = []
     for name, data in experiment.data.items():
         bucket, _, prefix = data.source.removeprefix("s3://").partition("/")
+        prefix = prefix.rstrip("/") + "/"
         try:
-            sizes[name] = sum(item.size for item in Bucket(session, bucket).list(prefix.rstrip("/") + "/"))
+            found = {item.key: item.size for item in Bucket(session, bucket).list(prefix)}
         except NotFound:
-            sizes[name] = 0
+            found = {}
+        sizes[name] = sum(found.values())
         if not sizes[name]:
             faults.append(f"data.{name}: nothing at {data.source}")
+        elif is_unfinished(prefix, found):
+            faults.append(f"data.{name}: {data.source} was not finished (`orch dataset build` goes on with it)")
     if faults:
         raise NotFound("; ".join(faults), "upload the data set first, or mend data.*.source")
     room = experiment.resources.disk_size * 2**30
@@ -227,6 +234,13 @@ def plan_notes(experiment: Experiment, plan: Plan, data_bytes: Mapping[str, int]
     return tuple(notes)
 
 
+def _namesakes(name: str, compute: Compute) -> tuple[str, ...]:
+    """Return a note for each run of this name that has machines: what is launched twice is paid for twice."""
+    alive = {item.tagged_run for item in compute.tagged_instances() if item.alive}
+    same = sorted(run for run in alive if ids.is_run_id(run) and ids.run_name(run) == name)
+    return tuple(f"{run} is of this name and has machines now; this will be another run beside it" for run in same)
+
+
 def begin(
     prepared: Prepared,
     session: Session,
@@ -242,7 +256,9 @@ def begin(
     suffix = "".join(random.choice(string.ascii_lowercase + string.digits) for _ in range(4))
     run_id = ids.run_id(experiment.name, now, suffix)
     account.ensure_bucket(session, prepared.bucket)
-    sources = [d.source.removeprefix("s3://").partition("/")[0] for d in experiment.data.values()]
+    # The nodes may read the data sets of their own bucket in any case.
+    own = f"s3://{prepared.bucket}/{ROOT}"
+    sources = [d.source.split("/")[2] for d in experiment.data.values() if not d.source.startswith(own)]
     profile = account.ensure_node_role(session, prepared.bucket, sources)
     bucket = Bucket(session, prepared.bucket)
     key = ids.bundle_key(prepared.bundle.digest)
@@ -293,6 +309,7 @@ def _spec(  # noqa: PLR0917 - all that a spec is made of
         identity=identify(prepared.source.folder, session),
         profile=prepared.source.profile,
         data_bytes=prepared.data_bytes,
+        prelude=prepared.prelude,
     )
 
 

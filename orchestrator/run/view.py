@@ -14,6 +14,7 @@ from orchestrator.core.ledger import LedgerState, Verdict
 from orchestrator.core.outlook import outlook
 from orchestrator.core.phase import ENDED, Phase
 from orchestrator.core.spec import RunSpec
+from orchestrator.core.timing import NodeStart, node_starts
 from orchestrator.core.units import iso, usd
 
 
@@ -30,9 +31,11 @@ class NodeView:
     stage: str
     staged: int
     to_stage: int
+    stage_rate: int
     exit_code: int | None
     step: int | None
     tail: tuple[str, ...]
+    disk_free: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +104,17 @@ class RunView:
             stage=stage,
             staged=beacon.staged if beacon else 0,
             to_stage=beacon.to_stage if beacon else 0,
+            stage_rate=beacon.stage_rate if beacon else 0,
             exit_code=beacon.exit_code if beacon else None,
             step=step if isinstance(step, int) else None,
             tail=beacon.tail if beacon else (),
+            disk_free=beacon.disk_free if beacon else None,
         )
+
+    @property
+    def starts(self) -> tuple[NodeStart, ...]:
+        """From the launch to the first step, of every start on every node that told of it."""
+        return node_starts(self.spec.created, self.ledger, self.facts)
 
     def summary(self) -> dict[str, Any]:
         """Return the run's row of `orch status --json`."""
@@ -126,9 +136,10 @@ class RunView:
         }
 
     def report(self) -> dict[str, Any]:
-        """Return `report.json`: the summary, the verdict, the nodes and the whole bill."""
+        """Return `report.json`: the summary, the verdict, the nodes, their starts and the whole bill."""
         return self.summary() | {
             "verdict": self.verdict.to_json() if self.verdict else None,
             "instances": [item.to_json() for item in self.facts.instances],
+            "timing": [item.to_json() for item in self.starts],
             "bill": self.bill.to_json(),
         }

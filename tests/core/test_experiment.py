@@ -131,6 +131,11 @@ REFUSED = [
     ({"data": {"x": {}}}, "data.x.source: missing: where the data lies"),
     ({"data": {"x": None}}, "data.x: must be a mapping (key: value), not nothing"),
     ({"data": {"x": {"source": "/tmp"}}}, "data.x.source: must be of the form s3://bucket/prefix"),
+    (
+        {"data": {"x": {"source": "dataset:Bad"}}},
+        "data.x.source: must be of the form s3://bucket/prefix or dataset:NAME",
+    ),
+    ({"data": {"x": {"source": "dataset:a@xy"}}}, "data.x.source: must be of the form"),
     ({"data": {"x": {"source": "s3://b..b/x"}}}, "data.x.source: must be of the form"),
     ({"data": {"x": {"source": "s3://bucket/../x"}}}, "data.x.source: must be of the form"),
     ({"data": {"x": {"source": "s3://bucket/$(x)"}}}, "data.x.source: must be of the form"),

@@ -14,6 +14,7 @@ from orchestrator.core.facts import Facts, Node
 from orchestrator.core.gang import Gang
 from orchestrator.core.ledger import Recovery, Verdict, replay
 from orchestrator.core.phase import find_phase
+from orchestrator.core.units import iso
 from tests.core.gangs import FOUR, ended, four, gang_of_four, recovered, recovery_of, taken, verdict_of, world
 from tests.core.worlds import Book, at, beacon, facts, instance, spec
 
@@ -241,6 +242,33 @@ def test_a_failure_of_the_users_code_is_tried_again_on_the_same_machines_when_it
     assert start == Start(FOUR, {name: rank for rank, name in enumerate(FOUR)}, 2)
 
 
+@pytest.mark.parametrize(
+    ("trouble", "message", "advice"),
+    [
+        ("memory", "the machine's memory ran out", "more memory"),
+        ("gpu-memory", "the GPU's memory ran out", "smaller batch on each GPU"),
+        ("killed", "killed by SIGKILL", "if nobody killed it by hand"),
+        ("disk", "no space was left (1.0 KiB of its disk are free)", "raise resources.disk_size"),
+    ],
+)
+def test_what_ran_out_is_said_with_what_to_do_about_it(trouble: Any, message: str, advice: str) -> None:
+    said = failing(60, None)
+    first = said.nodes["i-2"].beacon
+    assert first is not None
+    broken = replace(first, trouble=trouble, disk_free=1024, tail=("connection reset by peer",))
+    seen = replace(said, nodes={**said.nodes, "i-2": replace(said.nodes["i-2"], beacon=broken)})
+    verdict = verdict_of(decide(gang_of_four(), four().state, seen))
+    assert (verdict.rank, verdict.kind) == (2, "failed"), "whoever ran out of something is the cause"
+    assert message in verdict.message
+    assert advice in verdict.hint
+
+
+def test_a_training_that_filled_the_disk_is_not_begun_again_on_the_same_disk() -> None:
+    verdict = verdict_of(decide(gang_of_four(), four().state, failing(60, 40, trouble="disk")))
+    assert "the same machines would have no more room" in verdict.message
+    assert recovery_of(decide(gang_of_four(), four().state, failing(60, 40, trouble="memory"))).kind == "failed"
+
+
 def test_a_failure_is_tried_again_only_after_new_steps_and_only_so_often() -> None:
     book = four()
     recovered(book, failing(60, 40))
@@ -432,3 +460,16 @@ def test_what_ec2_says_of_the_lost_is_kept_before_it_forgets() -> None:
     lost = taken(1, 59)
     actions = decide(gang_of_four(), four().state, world(60, [lost], recorded={}))
     assert actions[0] == Record(lost)
+
+
+def test_a_failure_is_told_as_soon_as_all_others_were_heard_well_after_it() -> None:
+    def seen(heard: float, *, late: float = 0, tail: tuple[str, ...] = ("no such file",)) -> tuple[Action, ...]:
+        broken = ended(2, heard, exit_code=3, exit_time=iso(at(60)), tail=tail)
+        others = [beacon(i, seconds=heard - late * (i == 3)) for i in (0, 1, 3)]
+        return decide(gang_of_four(), four().state, world(heard, said=[broken, *others]))
+
+    assert seen(61.9) == ()
+    assert seen(64, late=2.5) == (), "the last of them may have failed before"
+    assert verdict_of(seen(62)).rank == 2
+    assert seen(67, tail=("connection reset by peer",)) == (), "a peer may be to blame"
+    assert verdict_of(seen(68, tail=("connection reset by peer",))).rank == 2

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core import course, spending
+from orchestrator.core.beacon import Mark
 from orchestrator.core.bill import Bill, make_bill
 from orchestrator.core.facts import Instance, PriceRow
 from tests.core.worlds import T0, at, instance
@@ -34,9 +35,13 @@ def spans(lines: list[dict[str, object]]) -> tuple[course.Span, ...]:
     return course.spans(course.split(course.read_points(lines, T0, at(9000))))
 
 
+def mark(stage: str, seconds: float, generation: int = 1) -> Mark:
+    return Mark(generation, stage, T0.timestamp() + seconds)
+
+
 def dollars(bill: Bill, lines: list[dict[str, object]], **started: float) -> dict[str, float]:
     """Return whole dollars by purpose; `started` counts seconds after the launch."""
-    begun = {f"i-{name[1:]}": T0.timestamp() + value for name, value in started.items()}
+    begun = {f"i-{name[1:]}": [mark("running", value)] for name, value in started.items()}
     parts = spending.lives(bill, spans(lines), begun)
     return {name: usd / 1_000_000 for name, usd in spending.by_purpose(bill, parts).items()}
 
@@ -47,7 +52,7 @@ STEPS = [line(300, 0, event="start"), line(400, 10), line(500, 20), line(560, 20
 def test_every_second_has_one_purpose() -> None:
     lines = [*STEPS, line(600, 25, event="checkpoint", seconds=10)]
     assert dollars(flat(lived(0, 0, 700)), lines, i0=200) == {
-        "boot, data and setup": 200,
+        "booting": 200,
         "starting the training": 100,
         "training": 240,
         "evaluating": 50,
@@ -75,13 +80,13 @@ def test_a_stop_with_a_checkpoint_loses_nothing() -> None:
 def test_a_node_that_came_later_boots_while_the_others_wait() -> None:
     bill = flat(lived(0, 0, 800), lived(1, 550, 800))
     found = dollars(bill, [*STEPS[:3], line(700, 20, 2, event="start"), line(800, 30, 2)])
-    assert found == {"boot, data and setup": 300 + 150, "training": 200 + 2 * 100, "waiting and ending": 200}
+    assert found == {"booting": 300 + 150, "training": 200 + 2 * 100, "waiting and ending": 200}
 
 
 def test_of_the_minute_that_is_billed_at_least_only_what_was_lived_was_of_use() -> None:
     lines = [line(5, 1, event="start"), line(15, 9), line(30, 9, 2, event="start"), line(50, 20, 2)]
     assert dollars(flat(lived(0, 0, 20)), lines) == {
-        "boot, data and setup": 5,
+        "booting": 5,
         "training": 10,
         "waiting and ending": 45,
     }
@@ -89,7 +94,26 @@ def test_of_the_minute_that_is_billed_at_least_only_what_was_lived_was_of_use() 
 
 def test_a_script_that_says_nothing_leaves_it_unknown() -> None:
     assert dollars(flat(lived(0, 0, 800)), []) == {"unknown": 800}
-    assert dollars(flat(lived(0, 0, 800)), [], i0=250) == {"boot, data and setup": 250, "unknown": 550}
+    assert dollars(flat(lived(0, 0, 800)), [], i0=250) == {"booting": 250, "unknown": 550}
+
+
+def test_stages_that_nodes_noted_are_told_apart_in_every_start() -> None:
+    bill = flat(lived(0, 0, 800), lived(1, 550, 800))
+    first = [mark("bundle", 40, 0), mark("ready", 45, 0), mark("starting", 50), mark("preflight", 60)]
+    first += [mark("staging", 70), mark("setup", 150), mark("running", 200), mark("step", 310)]
+    second = [mark("starting", 560, 2), mark("staging", 570, 2), mark("running", 600, 2)]
+    late = [mark("bundle", 580, 0), mark("staging", 600, 2), mark("running", 640, 2)]
+    lines = [*STEPS[:3], line(700, 20, 2, event="start"), line(800, 30, 2)]
+    parts = spending.lives(bill, spans(lines), {"i-0": [*first, *second], "i-1": late})
+    assert {name: usd / 1_000_000 for name, usd in spending.by_purpose(bill, parts).items()} == {
+        "booting": 60 + 10 + 50,
+        "preflight": 10,
+        "staging data": 80 + 30 + 40,
+        "setup": 50,
+        "starting the training": 100 + 100 + 60,
+        "training": 200 + 2 * 100,
+        "waiting and ending": 60,
+    }
 
 
 def test_epochs_cost_what_passed_while_they_were_trained() -> None:
@@ -123,10 +147,16 @@ def test_dollars_by_a_moment_follow_the_price_of_each_hour() -> None:
 @given(
     st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 8000)), min_size=1, max_size=5),
     st.lists(st.tuples(st.floats(0, 9000), st.integers(0, 50), st.sampled_from(["", "start", "eval"])), max_size=12),
-    st.dictionaries(st.integers(0, 4), st.floats(-100, 9000), max_size=3),
+    st.dictionaries(
+        st.integers(0, 4),
+        st.lists(st.tuples(st.sampled_from([*spending.OF_STAGE, "step"]), st.floats(-100, 9000)), max_size=6),
+        max_size=3,
+    ),
 )
 def test_the_parts_are_the_bill_and_no_second_is_counted_twice(
-    stays: list[tuple[int, int]], told: list[tuple[float, int, str]], started: dict[int, float]
+    stays: list[tuple[int, int]],
+    told: list[tuple[float, int, str]],
+    entered: dict[int, list[tuple[str, float]]],
 ) -> None:
     nodes = [
         replace(lived(n, begin, begin + length), volumes=gang()[0].volumes) for n, (begin, length) in enumerate(stays)
@@ -134,7 +164,8 @@ def test_the_parts_are_the_bill_and_no_second_is_counted_twice(
     uneven = [PriceRow("us-east-1a", "p3.16xlarge", at(-60), 7_654_321)]
     bill = make_bill("run", nodes, uneven, LISTED, at(20_000))
     lines = [line(when, step, event=event, seconds=30) for when, step, event in told]
-    parts = spending.lives(bill, spans(lines), {f"i-{n}": T0.timestamp() + when for n, when in started.items()})
+    marks = {f"i-{n}": [mark(stage, when) for stage, when in stages] for n, stages in entered.items()}
+    parts = spending.lives(bill, spans(lines), marks)
     assert sum(spending.by_purpose(bill, parts).values()) == bill.high
     for item in bill.instances:
         mine = [part for part in parts if part.instance_id == item.instance_id]

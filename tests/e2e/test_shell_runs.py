@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pty
 import re
 import select
 import signal
+import struct
 import subprocess
+import termios
 import time
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -90,20 +94,21 @@ def test_no_capacity_anywhere_is_one_line_and_exit_three_and_leaves_nothing(worl
     assert world.json("gc")["orphans"] == []
 
 
-def test_two_runs_at_once_do_not_meet(world: World) -> None:
+def test_two_runs_of_one_name_launched_at_once_do_not_meet(world: World) -> None:
     # Each run's first node holds its rendezvous port on every address while the other does the same.
     serve = (
         "if [ $ORCH_NODE_RANK = 0 ]; then timeout 6 python3 -m http.server --bind 0.0.0.0 $MASTER_PORT"
         " || test $? = 124; "
         "else sleep 6; fi; echo nodes $ORCH_NODE_IPS port $MASTER_PORT"
     )
-    started = [
-        world.start("launch", "--cloud", "sandbox", "-y", world.experiment(f"side-{letter}", serve)) for letter in "ab"
-    ]
+    file = world.experiment("side", serve)
+    started = [world.start("launch", "--cloud", "sandbox", "-y", file) for _ in range(2)]
     for process in started:
         output, _ = process.communicate(timeout=180)
         assert process.returncode == 0, output
-    said = [world.orch("logs", world.run_id(f"side-{letter}"), "--node", "1").stdout for letter in "ab"]
+    runs = [row["run_id"] for row in world.json("status") if row["name"] == "side"]
+    assert len(set(runs)) == 2, "one name, launched twice in the same moment: two runs"
+    said = [world.orch("logs", run_id, "--node", "1").stdout for run_id in runs]
     addresses, ports = zip(*(re.search(r"nodes (.*) port (\d+)", text).groups() for text in said), strict=True)  # type: ignore[union-attr]
     assert not set(addresses[0].split()) & set(addresses[1].split())
     assert ports[0] != ports[1]
@@ -202,36 +207,49 @@ def test_attaching_shows_the_trainings_own_output_and_detaching_leaves_it_runnin
     file = world.experiment("chatty", script)
     process = world.start("launch", "--cloud", "sandbox", "-y", "--set", "checkpoint_grace=3s", file)
     run_id = wait_for("the run is running", lambda: running(world, "chatty"))
-    seen = attach(world, run_id, node=1)
+    seen = attach(world, run_id, "--node", "1")
+    assert re.search(rb"node 1 says \d+", seen)
+    # The last node's window is not the one in sight, so what it shows says that all were attached to.
+    seen = attach(world, run_id, "--all", first=b"\x02p")
+    assert re.search(rb"node 1 says \d+", seen)
+    assert re.search(rb"0:node-0.*1:node-1", seen)
+    inside = ["tmux", "-L", f"outer-{run_id}", "-f", "/dev/null", "new-session"]
+    seen = attach(world, run_id, "--all", first=b"\x02p", within=inside)
     assert re.search(rb"node 1 says \d+", seen)
     assert phase(world, run_id) == "running"
+    assert f"{run_id} is of this name and has machines now" in world.orch("plan", "--cloud", "sandbox", file).stdout
     world.orch("exec", run_id, "--", "echo here is $ORCH_NODE_RANK $(tmux list-clients | wc -l)")
     world.orch("stop", run_id)
     process.communicate(timeout=150)
 
 
-def attach(world: World, run_id: str, node: int) -> bytes:
-    """Attach through a pty, read a few seconds, detach with the tmux prefix, and return what was shown."""
+def attach(world: World, run_id: str, *options: str, first: bytes = b"", within: Sequence[str] = ()) -> bytes:
+    """Attach through a pty, read a few seconds, detach with the tmux prefix, and return what was shown.
+
+    `first` are keys that are pressed until node 1 is seen, `within` is the command under which orch runs.
+    """
     child, terminal = pty.fork()
     if child == 0:
-        os.environ.update(world.environment | {"TERM": "xterm"})
-        os.execvp(ORCH[0], [*ORCH, "attach", run_id, "--node", str(node)])  # noqa: S606
+        os.environ.update(world.environment | {"TERM": "xterm", "TMUX_TMPDIR": str(world.home)})
+        argv = [*within, *ORCH, "attach", run_id, *options]
+        os.execvp(argv[0], argv)  # noqa: S606
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 150, 0, 0))
     shown = b""
-    end = time.monotonic() + 20
-    while time.monotonic() < end and b" says " not in shown:
+    end = time.monotonic() + 40
+    again = time.monotonic()
+    while time.monotonic() < end and b"node 1 says " not in shown:
         if select.select([terminal], [], [], 0.5)[0]:
             shown += os.read(terminal, 65536)
+        if first and b" says " in shown and time.monotonic() > again:
+            again = time.monotonic() + 5
+            press(terminal, first)
     end = time.monotonic() + 40
-    press = 0.0
+    again = 0.0
     status = None
     while time.monotonic() < end and status is None:
-        if time.monotonic() > press:
-            # Keys that come within a millisecond are pasted text to tmux, so prefix and key go one after the other.
-            press = time.monotonic() + 5
-            with contextlib.suppress(OSError):
-                os.write(terminal, b"\x02")
-                time.sleep(0.3)
-                os.write(terminal, b"d")
+        if time.monotonic() > again:
+            again = time.monotonic() + 5
+            press(terminal, b"\x02d")
         try:
             if select.select([terminal], [], [], 0.2)[0]:
                 shown += os.read(terminal, 65536)
@@ -245,6 +263,14 @@ def attach(world: World, run_id: str, node: int) -> bytes:
     os.close(terminal)
     assert status is not None, "attach did not end after detaching"
     return shown
+
+
+def press(terminal: int, keys: bytes) -> None:
+    """Press keys one after the other: those that come within a millisecond are pasted text to tmux."""
+    with contextlib.suppress(OSError):
+        for key in keys:
+            os.write(terminal, bytes([key]))
+            time.sleep(0.3)
 
 
 def test_the_scheduler_can_be_killed_and_resumed_without_another_instance(world: World) -> None:

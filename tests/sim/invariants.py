@@ -236,7 +236,16 @@ def termination_truth(world: World) -> str | None:
 
 # What a failed generation may rightly be blamed on; an interruption by EC2 is not among it.
 BLAMABLE = frozenset(
-    {"host died", "reboot", "network cut", "script broke", "powered off", "boot gave up", "staging gave up"}
+    {
+        "host died",
+        "reboot",
+        "network cut",
+        "agent gone, no answer",
+        "script broke",
+        "powered off",
+        "boot gave up",
+        "staging gave up",
+    }
 )
 
 
@@ -297,7 +306,6 @@ class Checks:
 
     gaps: Mapping[str, str] = field(default_factory=lambda: GAPS)
     passed_over: Counter[str] = field(default_factory=Counter)
-    judged: Counter[str] = field(default_factory=Counter)
     effects: list[Effect] = field(default_factory=list)
     manifests: list[str] = field(default_factory=list)
     ledger_grew: bool = False
@@ -306,7 +314,6 @@ class Checks:
 
     def judge(self, name: str, finding: str | None) -> None:
         """Raise Violation for a finding that falls into no known gap."""
-        self.judged[name] += 1
         if finding is None:
             return
         for gap in self.gaps:

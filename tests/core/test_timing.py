@@ -1,0 +1,78 @@
+"""The way from the launch to the first step, against times laid out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestrator.core.beacon import Beacon, Mark
+from orchestrator.core.timing import node_starts
+from tests.core.worlds import T0, Book, at, beacon, facts, instance
+
+TWO = ["i-0", "i-1"]
+BOOT = ((0, "bundle", 40.0), (0, "ready", 42.5))
+FIRST = ((1, "starting", 44.0), (1, "staging", 44.5), (1, "setup", 104.5), (1, "running", 110.0))
+STEPS = ((1, "progress", 130.0), (1, "step", 131.0))
+
+
+def said(index: int, *marks: tuple[int, str, float], seconds: float = 200, **changes: object) -> Beacon:
+    times = tuple(Mark(generation, stage, at(when).timestamp()) for generation, stage, when in marks)
+    return replace(beacon(index, "running", seconds), times=times, **changes)  # type: ignore[arg-type]
+
+
+def launched() -> Book:
+    return Book().tried(1, 0, "no-capacity", seconds=1).tried(2, 1, "launched", ids=TWO, seconds=3)
+
+
+def test_every_stage_has_its_seconds_and_the_whole_gang_makes_the_first_step() -> None:
+    seen = facts(200, [instance(0), instance(1)], [said(0, *BOOT, *FIRST, *STEPS), said(1, *BOOT, *FIRST)])
+    first, second = node_starts(T0, launched().state, seen)
+    assert first.seconds == {
+        "request": 3, "boot": 37, "bundle": 2.5, "ssh": 2, "staging": 60, "setup": 5.5, "rendezvous": 20,
+        "first step": 1,
+    }  # fmt: skip
+    assert (first.rank, first.now, first.total) == (0, None, 131)
+    assert (second.rank, second.seconds) == (1, first.seconds)
+
+
+def test_a_node_on_its_way_tells_where_it_is_and_for_how_long() -> None:
+    (only,) = node_starts(T0, launched().state, facts(90, [instance(0)], [said(0, *BOOT, *FIRST[:2], seconds=90)]))
+    assert (only.now, only.seconds["staging"], only.total) == ("staging", 45.5, 90)
+
+
+def test_a_script_that_tells_no_progress_is_not_said_to_wait() -> None:
+    (only,) = node_starts(T0, launched().state, facts(900, [instance(0)], [said(0, *BOOT, *FIRST, seconds=900)]))
+    assert (only.now, "rendezvous" in only.seconds, only.total) == (None, False, 110)
+
+
+def test_a_kept_machine_begins_with_its_start_command_and_a_new_one_with_its_request() -> None:
+    book = launched().add("intent", "recover", 300, **RECOVERY)
+    book.tried(1, 1, "launched", ids=["i-2"], generation=2, count=1, seconds=302)
+    again = ((2, "starting", 306.0), (2, "running", 308.0), (2, "progress", 350.0), (2, "step", 350.0))
+    new = ((0, "bundle", 320.0), (0, "ready", 321.0), (2, "starting", 322.0), (2, "running", 324.0))
+    nodes = [said(0, *BOOT, *FIRST, *STEPS, *again, generation=2), replace(said(2, *new, generation=2), rank=1)]
+    found = node_starts(T0, book.state, facts(400, [instance(0), instance(2)], nodes))
+    assert [(item.generation, item.rank, item.instance_id) for item in found] == [
+        (1, 0, "i-0"),
+        (2, 0, "i-0"),
+        (2, 1, "i-2"),
+    ]
+    assert found[1].seconds == {"ssh": 2, "rendezvous": 42, "first step": 0}
+    assert found[2].seconds == {"request": 0, "boot": 18, "bundle": 1, "ssh": 3, "rendezvous": 26, "first step": 0}
+    assert (found[1].total, found[2].total) == (44, 48)
+
+
+def test_clocks_that_disagree_give_nothing_less_than_nothing() -> None:
+    early = ((0, "bundle", 1.0), (0, "ready", 0.5), *FIRST)
+    (only,) = node_starts(T0, launched().state, facts(200, [instance(0)], [said(0, *early)]))
+    assert min(only.seconds.values()) >= 0
+
+
+def test_marks_survive_the_way_through_json() -> None:
+    made = said(0, *BOOT, *FIRST)
+    assert Beacon.from_json(made.to_json()).times == made.times
+
+
+RECOVERY = {
+    "generation": 1, "kind": "lost", "cause": "gone", "kept": {"i-0": 0}, "going": [], "missing": 1, "offer": 1,
+    "graceful": False, "trained": True, "size": 2,
+}  # fmt: skip
