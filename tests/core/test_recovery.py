@@ -324,6 +324,13 @@ def test_a_silent_node_is_asked_and_lost_only_when_it_does_not_answer() -> None:
     assert "fell silent for 2m" in recovery_of(decide(gang_of_four(), four().state, answers)).cause
 
 
+def test_a_node_under_notice_that_falls_silent_was_interrupted_whatever_ec2_shows_yet() -> None:
+    quiet = world(70, said=[beacon(1, seconds=61, notice="12:01:02")], unanswered=frozenset({"i-1"}))
+    book = four().add("wish", "stop", 50, reason="asked to stop")
+    verdict = verdict_of(decide(gang_of_four(), book.state, quiet))
+    assert (verdict.kind, "fell silent" in verdict.message) == ("interrupted", True)
+
+
 def test_a_machine_that_answers_and_has_neither_agent_nor_training_is_lost_at_once() -> None:
     loading = [beacon(i, seconds=65, started=at(60).timestamp()) for i in (0, 2, 3)]
     quiet = world(66, said=[*loading, beacon(1, seconds=61)])
