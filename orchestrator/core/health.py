@@ -169,7 +169,11 @@ def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
         how = "and does not answer SSH" if unanswered else f"for {format_duration(SILENCE_LIMIT)}"
         how = "and has neither agent nor training any more" if deserted else how
         message = f"node {rank} ({instance_id}) fell silent {how}"
-        found[instance_id] = Lost("lost", Verdict("failed", message, RESUME, "", rank))
+        if (notice := gang.latest[instance_id].notice) is not None:
+            message = f"{message}; EC2 takes it back at {notice}"
+            found[instance_id] = Lost("interrupted", Verdict("interrupted", message, RESUME, "", rank))
+        else:
+            found[instance_id] = Lost("lost", Verdict("failed", message, RESUME, "", rank))
     return found
 
 
