@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from orchestrator.agent.config import NodeConfig
 from orchestrator.agent.local import Local
@@ -51,6 +52,7 @@ class Heart:
             staged=staged,
             to_stage=to_stage,
             times=local.times,
+            preflight=_preflight(self._config.preflight_file),
         )
 
     def beat(self, store: Store, beacon: Beacon, now: float) -> bool:
@@ -69,6 +71,14 @@ class Heart:
 def _state(beacon: Beacon) -> Beacon:
     """Return what of a beacon is worth saying at once."""
     return replace(beacon, time="", progress=None, tail=(), staged=0)
+
+
+def _preflight(file: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _staging(file: Path) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, NamedTuple
 
-Stage = Literal["starting", "staging", "setup", "running", "exited", "lost"]
+Stage = Literal["starting", "preflight", "staging", "setup", "running", "exited", "lost"]
 
 
 class Mark(NamedTuple):
@@ -36,7 +36,8 @@ class Beacon:
     has a step. `tail` holds the last lines of the output, control characters removed. `staged`/`to_stage` are bytes.
     `started` is the Unix time at which the `run` command began. `notice` is the time at which EC2 takes the machine
     back, `advice` that of its advice that this has become likely (as EC2 writes them), None without. `times` are the
-    newest marks of all generations, in order.
+    newest marks of all generations, in order, `preflight` what was found before the training (`core.preflight`), None
+    without one.
     """
 
     instance_id: str
@@ -60,6 +61,7 @@ class Beacon:
     notice: str | None = None
     advice: str | None = None
     times: tuple[Mark, ...] = ()
+    preflight: Mapping[str, Any] | None = None
 
     @property
     def marks(self) -> tuple[Mark, ...]:

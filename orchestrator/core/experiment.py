@@ -139,6 +139,10 @@ class Experiment(_Model):
         description="Time to save and exit when stopped; default 2m, or two thirds of max_duration where that is less.",
     )
     stall_timeout: Duration | None = Field(None, description="No step for so long is a failure; default: never.")
+    preflight: Literal["auto", "torch", "off"] = Field(
+        "auto",
+        description="Checks of nodes and network before the training; auto: by torch too where device is cuda.",
+    )
     retries: Annotated[int, Strict(), Field(ge=0, le=9)] = Field(2, description="Restarts after failures with steps.")
     profiles: Mapping[Name, Overlay] = Field(
         {}, description="Overlays by name, such as the one `--cloud sandbox` applies; null removes a key."

@@ -264,6 +264,8 @@ class Actor:
                 generation=action.generation,
                 epoch=self._lease.epoch,
                 restore_step=self._ledger.state.restore_step,
+                # A gang without a new machine was checked before.
+                preflight=self._ledger.state.launched is not None,
             )
             self._reach(Errand("start", instance_id, action.generation), start)
 
