@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.sim.run import simulate
+from tests.sim.thaw import thaw
 
 BATCH = 50
 SHOWN = 10
@@ -86,6 +87,7 @@ def main() -> int:
     cores = len(os.sched_getaffinity(0))
     batches = [range(at, min(at + BATCH, first + count)) for at in range(first, first + count, BATCH)]
     total, began = Tally(), time.monotonic()
+    thaw()
     # The workers' collector need not look at what was imported, nor after every few objects.
     gc.freeze()
     gc.set_threshold(50_000)

@@ -9,6 +9,7 @@ DONE = 0
 FAILED = 1
 BAD_INPUT = 2
 STOPPED = 75  # saved and interrupted (EX_TEMPFAIL of sysexits.h: try again later); torchrun itself turns it into 1
+BUSY = 75  # the same of a packing that another process is at
 INTERRUPTED = 130  # Ctrl-C
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from orchestrator.agent.config import NodeConfig
-from orchestrator.agent.local import Local
+from orchestrator.agent.local import Local, last_written
 from orchestrator.agent.progress import brief
 from orchestrator.agent.redact import Redactor
 from orchestrator.agent.store import Store
 from orchestrator.agent.tail import read_tail
+from orchestrator.agent.trouble import free_bytes
 from orchestrator.core.beacon import Beacon, Stage
 from orchestrator.core.ids import Keys
 from orchestrator.core.units import iso
@@ -36,7 +38,7 @@ class Heart:
     def compose(self, stage: Stage, local: Local, now: datetime) -> Beacon:
         """Return the beacon as far as this node's files tell it."""
         ended = local.exit_time if stage == "exited" else None
-        staged, to_stage = _staging(self._config.staging_file)
+        staging = _staging(self._config.staging_file)
         return Beacon(
             instance_id=self._config.instance_id,
             rank=self._config.rank,
@@ -49,10 +51,10 @@ class Heart:
             exit_stage=local.exit[1] if local.exit else None,
             exit_time=iso(datetime.fromtimestamp(ended, UTC)) if ended else None,
             started=local.started,
-            staged=staged,
-            to_stage=to_stage,
+            disk_free=free_bytes(self._config.folder),
             times=local.times,
             preflight=_preflight(self._config.preflight_file),
+            **staging,
         )
 
     def beat(self, store: Store, beacon: Beacon, now: float) -> bool:
@@ -63,14 +65,18 @@ class Heart:
             return False
         progress = self._redactor.clean(brief(beacon.progress))
         tail = read_tail(self._config.run_log, self._redactor)
-        store.put(self._key, replace(beacon, progress=progress, tail=tail).to_json())
+        written = last_written(self._config) if beacon.stage == "running" else 0.0
+        quiet = round(max(0.0, time.time() - written), 1) if written else 0.0
+        store.put(self._key, replace(beacon, progress=progress, tail=tail, quiet=quiet).to_json())
         self._last, self._sent_at = beacon, now
         return True
 
 
 def _state(beacon: Beacon) -> Beacon:
     """Return what of a beacon is worth saying at once."""
-    return replace(beacon, time="", progress=None, tail=(), staged=0)
+    return replace(
+        beacon, time="", progress=None, tail=(), staged=0, phases=(), stage_rate=0, pause=None, disk_free=None
+    )
 
 
 def _preflight(file: Path) -> dict[str, Any] | None:
@@ -81,9 +87,15 @@ def _preflight(file: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _staging(file: Path) -> tuple[int, int]:
+def _staging(file: Path) -> dict[str, Any]:
+    """Return what the beacon says of staging, nothing before it began."""
     try:
         value = json.loads(file.read_bytes())
-        return int(value["staged"]), int(value["to_stage"])
+        return {
+            "staged": int(value["staged"]),
+            "to_stage": int(value["to_stage"]),
+            "phases": tuple((int(staged), int(to_stage)) for staged, to_stage in value["phases"]),
+            "stage_rate": int(value["rate"]),
+        }
     except (OSError, ValueError, KeyError, TypeError):
-        return 0, 0
+        return {}

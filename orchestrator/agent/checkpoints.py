@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from orchestrator.agent.digest import sha256_of
 from orchestrator.agent.store import Store
 from orchestrator.core import manifest
 from orchestrator.core.ids import Keys
@@ -86,14 +86,8 @@ def make_manifest(folder: Path, step: int) -> Manifest:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name != manifest.NAME:
-            files.append(File(name, path.stat().st_size, digest_of(path)))
+            files.append(File(name, path.stat().st_size, sha256_of(path)))
     return Manifest(step, tuple(files))
-
-
-def digest_of(path: Path) -> str:
-    """Return the sha256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _get(store: Store, key: str) -> bytes | None:

@@ -1,27 +1,35 @@
-"""Fetching objects into files, many at once, each checked; and saying how far it is."""
+"""Fetching objects into files: many connections, large ranges, digested while they come, gone on with after a kill.
+
+boto3's client speaks HTTP. Who fetches what, and where it is written, is decided here: its transfer manager writes by
+one thread and forgets what it had (measured: docs/benchmarks.md).
+"""
 
 from __future__ import annotations
 
-import contextlib
-import json
+import hashlib
+import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.agent.digest import matches_etag, md5_of
+from orchestrator.agent.digest import hash_for, matches_etag, sha256_of
+from orchestrator.agent.known import Known
+from orchestrator.agent.meter import Meter
+from orchestrator.agent.part import Part, Writer
 from orchestrator.agent.store import Store
-from orchestrator.core.units import format_size
-from orchestrator.errors import OrchError
+from orchestrator.errors import NoPermission, NotFound, OrchError, PreconditionFailed
 
-FILES_AT_ONCE = 8
-# One request fetches this much as fast as several do, without the machinery that several need.
-SMALL = 8 * 2**20
+# One connection to S3 carries some 90 MB/s: a machine with a fast network needs many, and has many cores.
+CONNECTIONS = min(64, max(8, 4 * (os.cpu_count() or 1)))
+RANGE = 32 * 2**20
 ATTEMPTS = 4
-WRITE_EVERY = 0.5
-SAY_EVERY = 5.0
+PAUSE = 1.0
+
+Say = Callable[[str], None]
 
 
 class Corrupt(OrchError):
@@ -30,103 +38,203 @@ class Corrupt(OrchError):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An object to fetch: `size` in bytes and `etag` as listed, `path` where it goes."""
+    """An object to fetch: `size` in bytes and `etag` as listed, `path` where it goes.
+
+    `sha256` (hex) is what the data set's manifest says of it, "" without one; `phase` when it is needed, 0 first.
+    """
 
     store: Store
     key: str
     size: int
     etag: str
     path: Path
+    sha256: str = ""
+    phase: int = 0
+
+    @property
+    def identity(self) -> str:
+        """What tells this version of the object from others."""
+        return self.sha256 or self.etag
 
 
-class Meter:
-    """Counts bytes; keeps `{"staged", "to_stage"}` in a file for the beacon and prints a line now and then."""
+@dataclass(slots=True)
+class _File:
+    """One file being fetched: spans not begun yet, threads at work on it, digests that came before."""
 
-    def __init__(self, file: Path, total: int, say: Callable[[str], None]) -> None:
-        self._file = file
-        self._total = total
-        self._say = say
-        self._lock = threading.Lock()
-        self._count = 0
-        self._began = self._said = time.monotonic()
-        self._written = 0.0
-
-    def add(self, count: int) -> None:
-        """Take `count` more bytes (fewer, when negative: a part is fetched again)."""
-        with self._lock:
-            self._count += count
-            now = time.monotonic()
-            if now - self._written >= WRITE_EVERY or self._count >= self._total:
-                self._written = now
-                self._write()
-            if now - self._said >= SAY_EVERY:
-                self._said = now
-                rate = format_size(self._count / (now - self._began))
-                self._say(f"staged {format_size(self._count)} of {format_size(self._total)}, {rate}/s")
-
-    def _write(self) -> None:
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(json.dumps({"staged": self._count, "to_stage": self._total}))
-        fresh.replace(self._file)
+    item: Item
+    part: Part
+    spans: deque[tuple[int, int]]
+    active: int = 0
+    before: list[str] = field(default_factory=list)
 
 
-def fetch_all(items: Iterable[Item], meter: Meter, say: Callable[[str], None]) -> None:
-    """Fetch every item that is not on disk yet. Raises the first OrchError or OSError; the others are let finish."""
-    with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="fetch") as pool:
-        list(pool.map(lambda item: fetch(item, meter, say), items))
+def fetch_all(items: Iterable[Item], meter: Meter, say: Say, known: Known | None = None) -> None:
+    """Fetch every item that is not on disk yet, those of a lower phase first.
+
+    `known` remembers what was found right before. Raises the first OrchError, Corrupt among them, or OSError; what has
+    come by then is kept.
+    """
+    fetching = Fetching(meter, say, known or Known(None))
+    with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="fetch") as pool:
+        there = pool.map(fetching.is_there, found := sorted(items, key=lambda item: item.phase))
+        fetching.want(item for item, is_there in zip(found, there, strict=True) if not is_there)
+        for thread in [pool.submit(fetching.work) for _ in range(CONNECTIONS)]:
+            thread.result()
+    fetching.close()
+    if fetching.failure is not None:
+        raise fetching.failure
 
 
-def fetch(item: Item, meter: Meter, say: Callable[[str], None]) -> None:
-    """Make `item.path` the object, unless it is. Raises Corrupt when it cannot be had whole, OrchError, OSError."""
-    if _is_there(item):
-        meter.add(item.size)
-        return
-    item.path.parent.mkdir(parents=True, exist_ok=True)
-    part = item.path.with_name(f".{item.path.name}.part")
-    before: str | None = None
-    for attempt in range(1, ATTEMPTS + 1):
-        counted = _download(item, part, meter, last=attempt == ATTEMPTS, say=say)
-        if counted is not None and part.stat().st_size == item.size:
-            if matches_etag(part, item.etag) is not False:
-                break
-            # Two fetches that agree are the object: its entity tag is then no digest (as under SSE-KMS).
-            now = md5_of(part)
-            if now == before:
-                break
-            before = now
-        meter.add(-(counted or 0))
-    else:
-        part.unlink(missing_ok=True)
-        raise Corrupt(f"{item.key} did not arrive whole in {ATTEMPTS} attempts", "upload it again")
-    part.replace(item.path)
+class Fetching:
+    """What threads that fetch share: which files wait, which are open, and what went wrong first."""
+
+    def __init__(self, meter: Meter, say: Say, known: Known) -> None:
+        self._meter, self._say, self._known = meter, say, known
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[Item, list[str]]] = deque()
+        self._open: list[_File] = []
+        self._opening = 0
+        self.failure: Exception | None = None
+
+    def is_there(self, item: Item) -> bool:
+        """Tell whether the file is the object already, and count it if so."""
+        there = self._known.is_right(item.path, item.size, item.identity) or _is_right(item)
+        if there:
+            self._meter.found(item.size, item.phase)
+            self._known.add(item.path, item.identity)
+        return there
+
+    def want(self, items: Iterable[Item]) -> None:
+        """Take what is to be fetched, in this order."""
+        self._waiting.extend((item, []) for item in items)
+
+    def close(self) -> None:
+        """Close the files that did not come whole; what is there of them stays."""
+        for file in self._open:
+            file.part.close()
+
+    def work(self) -> None:
+        """Fetch until nothing is left or something failed."""
+        try:
+            while (taken := self._take()) is not None:
+                file, span = taken
+                if span is not None:
+                    self._fetch(file, *span)
+                    file.part.catch_up()
+                if self.failure is None:
+                    self._leave(file)
+        except Exception as error:
+            with self._changed:
+                self.failure = self.failure or error
+                self._changed.notify_all()
+
+    def _take(self) -> tuple[_File, tuple[int, int] | None] | None:
+        """Return a file and a span of it that nobody fetches yet (None: nothing of it is missing), None at the end.
+
+        A file each as long as there are enough, so that each is written and digested front to back.
+        """
+        with self._changed:
+            while self.failure is None:
+                if self._waiting and len(self._open) + self._opening < CONNECTIONS:
+                    item, before = self._waiting.popleft()
+                    self._opening += 1
+                    break
+                if spare := [file for file in self._open if file.spans]:
+                    file = min(spare, key=lambda each: each.active)
+                    file.active += 1
+                    return file, file.spans.popleft()
+                if not (self._waiting or self._open or self._opening):
+                    return None
+                self._changed.wait()
+            else:
+                return None
+        return self._begin(item, before)
+
+    def _begin(self, item: Item, before: list[str]) -> tuple[_File, tuple[int, int] | None]:
+        made = hashlib.sha256() if item.sha256 else hash_for(item.etag, item.size)
+        part = Part(item.path, item.size, item.identity, made)
+        file = _File(item, part, deque(part.missing(RANGE)), active=1, before=before)
+        self._meter.found(part.got, item.phase)
+        span = file.spans.popleft() if file.spans else None
+        with self._changed:
+            self._opening -= 1
+            self._open.append(file)
+            self._changed.notify_all()
+        return file, span
+
+    def _leave(self, file: _File) -> None:
+        """Give the file back; whoever is the last looks whether it is right."""
+        with self._changed:
+            file.active -= 1
+            last = not file.active and not file.spans
+        if not last:
+            return
+        again = None if self._finish(file) else (file.item, file.before)
+        with self._changed:
+            self._open.remove(file)
+            if again is not None:
+                self._waiting.appendleft(again)
+            self._changed.notify_all()
+
+    def _fetch(self, file: _File, start: int, stop: int) -> None:
+        """Write bytes [start, stop) of the object, going on where a connection broke."""
+        item, writer = file.item, file.part.writer(start)
+        attempt = 1
+        while writer.at < stop and self.failure is None:
+            before = writer.at
+            try:
+                self._read(item, writer, stop)
+            except (NoPermission, NotFound, PreconditionFailed):
+                raise
+            except OrchError as error:
+                attempt = 1 if writer.at > before else attempt + 1
+                if attempt > ATTEMPTS:
+                    raise
+                self._say(f"{item.key}: {error.message}; trying again")
+                time.sleep(PAUSE)
+            finally:
+                writer.note()
+
+    def _read(self, item: Item, writer: Writer, stop: int) -> None:
+        for piece in item.store.read(item.key, writer.at, stop, item.etag):
+            if self.failure is not None:
+                return
+            writer.write(piece)
+            self._meter.add(len(piece), item.phase)
+        if writer.at != stop:
+            raise Corrupt(f"{item.key} gave {writer.at} bytes where it has {stop}", "see what lies at its source")
+
+    def _finish(self, file: _File) -> bool:
+        """Give a file that is right its name; drop one that is not and return False. Raises Corrupt."""
+        item, digest = file.item, file.part.digest()
+        if _matches(item, file.part.path, digest, file.before):
+            file.part.keep()
+            self._known.add(item.path, item.identity)
+            return True
+        file.part.drop()
+        self._meter.add(-item.size, item.phase)
+        said = f"its sha256 is {digest}, by the manifest it is {item.sha256}"
+        if item.sha256 and digest in file.before:
+            raise Corrupt(f"{item.key} is damaged: {said}", "upload it again, or build the data set again")
+        file.before.append(digest)
+        if len(file.before) == ATTEMPTS:
+            raise Corrupt(f"{item.key} did not arrive whole in {ATTEMPTS} attempts", "upload it again")
+        self._say(f"{item.key} did not arrive whole; fetching it again")
+        return False
 
 
-def _download(item: Item, part: Path, meter: Meter, *, last: bool, say: Callable[[str], None]) -> int | None:
-    """Download once and return the bytes that were counted, None when it failed; the last failure is raised."""
-    counted = 0
+def _matches(item: Item, path: Path, digest: str, before: list[str]) -> bool:
+    if item.sha256:
+        return digest == item.sha256
+    # Two fetches that agree are the object: its entity tag is then no digest (as under SSE-KMS).
+    return digest == item.etag.strip('"') or matches_etag(path, item.etag) is not False or digest in before
 
-    def count(size: int) -> None:
-        nonlocal counted
-        counted += size
-        meter.add(size)
 
+def _is_right(item: Item) -> bool:
+    """Tell whether the file is there and has the digest that it should."""
     try:
-        if item.size <= SMALL:
-            part.write_bytes(item.store.get(item.key))
-            count(item.size)
-        else:
-            item.store.download_file(item.key, part, count)
-    except OrchError as error:
-        meter.add(-counted)
-        if last:
-            raise
-        say(f"{item.key}: {error.message}; trying again")
-        time.sleep(1)
-        return None
-    return counted
-
-
-def _is_there(item: Item) -> bool:
-    with contextlib.suppress(OSError):
-        return item.path.stat().st_size == item.size and matches_etag(item.path, item.etag) is True
-    return False
+        if item.path.stat().st_size != item.size:
+            return False
+        return sha256_of(item.path) == item.sha256 if item.sha256 else matches_etag(item.path, item.etag) is True
+    except OSError:
+        return False

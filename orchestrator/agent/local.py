@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,14 @@ def observe(config: NodeConfig) -> Local:
         asked=(home / paths.stop).exists(),
         times=read_marks(config.times_file),
     )
+
+
+def last_written(config: NodeConfig) -> float:
+    """Return when anything was last written to the training's logs, progress or checkpoints, 0.0 for never."""
+    progress, folders = config.home / config.paths.progress, (config.log_folder, config.checkpoint_folder)
+    # Not by `rglob`, which minds when the training removes an old checkpoint meanwhile.
+    files = (Path(at, name) for folder in folders for at, _, names in os.walk(folder) for name in names)
+    return max(map(_modified, (progress, config.home / config.paths.started_file, *files)))
 
 
 def _is_runner(pid: int, folder: Path) -> bool:

@@ -18,20 +18,25 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from orchestrator.agent.attended import is_attended
 from orchestrator.agent.beacon import Heart
 from orchestrator.agent.config import NodeConfig
 from orchestrator.agent.converge import AskToSave, AskToStop, Finish, PowerOff, Report, Seen, converge
 from orchestrator.agent.imds import Metadata
 from orchestrator.agent.local import Local, observe
 from orchestrator.agent.notice import EVERY, read_advice, read_notice
+from orchestrator.agent.pace import Pace
 from orchestrator.agent.progress import ProgressTail
 from orchestrator.agent.store import Opener, open_store
 from orchestrator.agent.sync import Sync
 from orchestrator.agent.times import mark_firsts
-from orchestrator.core.beacon import Stage
+from orchestrator.agent.trouble import count_oom_kills, find_trouble, free_bytes, read_end
+from orchestrator.core.beacon import Stage, Trouble
 from orchestrator.errors import NoPermission
 
 TICK = 0.5
+# While the last uploads go on, a scheduler waits for the word that they are done.
+QUICK_TICK = 0.1
 
 
 def say(text: str) -> None:
@@ -49,9 +54,12 @@ class Agent:
         self._power_off = power_off
         self._heart = Heart(config, _boot_id())
         self._progress = ProgressTail(config.home / config.paths.progress)
+        self._pace = Pace()
         self.sync = Sync(config, opened, say)
         self._born = time.monotonic()
         self._stage: Stage | None = None
+        self._trouble: Trouble | None = None
+        self._oom_kills = count_oom_kills()
         self._watched: object = None
         self._quiet_since = self._born
         self.notice: str | None = None
@@ -63,6 +71,7 @@ class Agent:
         local = observe(self._config)
         # After looking, so that of a training that was seen to have ended every line is there before the last uploads.
         lines = self._progress.read()
+        self._pace.take(lines, time.time())
         if lines:
             mark_firsts(self._config.times_file, local.times, self._config.generation, lines)
         if self.sync.metrics is not None and lines:
@@ -88,12 +97,17 @@ class Agent:
                     self._quiet_since = time.monotonic()
                     self._power_off()
 
+    @property
+    def ending(self) -> bool:
+        """Whether the training has ended, and not everything is in S3 yet."""
+        return self._stage in {"exited", "lost"} and not self.sync.done
+
     def _report(self, stage: Stage, local: Local, synced: bool) -> None:
         if stage != self._stage:
             say(f"{stage}: code {local.exit[0]} in {local.exit[1]}" if local.exit else stage)
             if stage == "lost":
                 say(_last_words(self._config.session))
-            self._stage = stage
+            self._stage, self._trouble = stage, self._look_for_trouble(stage, local)
         checkpoints = self.sync.checkpoints
         beacon = replace(
             self._heart.compose(stage, local, datetime.now(UTC)),
@@ -103,15 +117,31 @@ class Agent:
             synced=synced,
             notice=self.notice,
             advice=self.advice,
+            pause=self._pace.pause,
+            trouble=self._trouble,
         )
         self._heart.beat(self.opened(), beacon, time.monotonic())
 
+    def _look_for_trouble(self, stage: Stage, local: Local) -> Trouble | None:
+        code = local.exit[0] if local.exit else None
+        if stage not in {"exited", "lost"} or code == 0:
+            return None
+        said = read_end(self._config.run_log)
+        return find_trouble(said, code, count_oom_kills() - self._oom_kills, free_bytes(self._config.folder))
+
     def _quiet(self, local: Local, synced: bool) -> float:
-        """Return the seconds since the training ended, all was saved and a scheduler last came, whichever was last."""
-        watched = (local.exit, synced, local.epoch, local.contact)
-        if watched != self._watched:
-            self._watched, self._quiet_since = watched, time.monotonic()
-        return time.monotonic() - self._quiet_since
+        """Return the seconds since the training ended, all was saved and a scheduler last came, whichever was last.
+
+        One that holds the run counts as come: it may be waiting for the replacement of another node, for long.
+        """
+        watched, now = (local.exit, synced, local.epoch, local.contact), time.monotonic()
+        lonely = synced and now - self._quiet_since >= self._config.linger_seconds
+        if watched != self._watched or (lonely and self._attended()):
+            self._watched, self._quiet_since = watched, now
+        return now - self._quiet_since
+
+    def _attended(self) -> bool:
+        return is_attended(lambda key: self.opened().get(key), self._config.run, datetime.now(UTC))
 
     def watch_for_notice(self, metadata: Metadata, closed: threading.Event) -> None:
         """Ask every 5 s whether EC2 takes the instance back, until it says so."""
@@ -145,7 +175,7 @@ def run(agent: Agent, metadata: Metadata, closed: threading.Event) -> None:
             if str(error) != trouble:
                 trouble = str(error)
                 say(f"{type(error).__name__}: {error}; trying again")
-        closed.wait(TICK)
+        closed.wait(QUICK_TICK if agent.ending else TICK)
     agent.sync.close()
 
 

@@ -7,21 +7,27 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from orchestrator.agent.checkpoints import digest_of, local_steps, stored_steps
-from orchestrator.agent.fetch import FILES_AT_ONCE
+from orchestrator.agent.checkpoints import local_steps, stored_steps
+from orchestrator.agent.digest import sha256_of
 from orchestrator.agent.store import Reader, Store
 from orchestrator.core.ids import Keys
 from orchestrator.core.manifest import File, Manifest
 from orchestrator.errors import NotFound
 
+FILES_AT_ONCE = 8
 
-def restore(store: Store, keys: Keys, folder: Path, newest: int, say: Callable[[str], None]) -> int | None:
+
+def restore(
+    store: Store, keys: Keys, folder: Path, newest: int, say: Callable[[str], None], *, alone: bool
+) -> int | None:
     """Put the newest verified checkpoint up to step `newest` into `folder` and return its step, None if there is none.
 
-    Raises OrchError when S3 cannot be reached: that says nothing about the checkpoint.
+    All nodes of a gang must come to the same one, so what counts is what all of them can have: the copy in S3. Only a
+    node that trains `alone` may use its own in place of it. Raises OrchError when S3 cannot be reached: that says
+    nothing about the checkpoint.
     """
     for step in sorted((s for s in stored_steps(store, keys) if s <= newest), reverse=True):
-        wrong = restore_step(store, keys, folder, step, lambda _: True)
+        wrong = restore_step(store, keys, folder, step, lambda _: True, alone=alone)
         if wrong is None:
             say(f"checkpoint {step} is restored")
             return step
@@ -29,7 +35,9 @@ def restore(store: Store, keys: Keys, folder: Path, newest: int, say: Callable[[
     return None
 
 
-def restore_step(store: Reader, keys: Keys, folder: Path, step: int, suits: Callable[[Manifest], bool]) -> str | None:
+def restore_step(
+    store: Reader, keys: Keys, folder: Path, step: int, suits: Callable[[Manifest], bool], *, alone: bool
+) -> str | None:
     """Put the checkpoint of one step into `folder`; return what is wrong with it, None when it is there and verified.
 
     What is to be fetched must suit the store. Raises OrchError when S3 cannot be reached.
@@ -41,7 +49,7 @@ def restore_step(store: Reader, keys: Keys, folder: Path, step: int, suits: Call
     if manifest.step != step or not manifest.files:
         return f"its manifest is of step {manifest.step}"
     target = folder / str(step)
-    if check(target, manifest.files) is None:
+    if alone and check(target, manifest.files) is None:
         return None
     return _fetch(store, keys, manifest, target) if suits(manifest) else "it is left to another client"
 
@@ -87,6 +95,6 @@ def check(folder: Path, files: Iterable[File]) -> str | None:
             return f"{file.path} is missing"
         if path.stat().st_size != file.size:
             return f"{file.path} has {path.stat().st_size} bytes, not {file.size}"
-        if digest_of(path) != file.sha256:
+        if sha256_of(path) != file.sha256:
             return f"{file.path} has another sha256"
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +39,9 @@ class Store(Reader, Protocol):
 
     def put(self, key: str, body: bytes, *, if_none_match: bool = False, if_match: str | None = None) -> str:
         """Write an object and return its etag; with `if_none_match` raises PreconditionFailed when it is there."""
+
+    def read(self, key: str, start: int, stop: int, etag: str) -> Iterator[bytes]:
+        """Yield bytes [start, stop) of an object as they come. Raises PreconditionFailed when it is not `etag` now."""
 
     def list(self, prefix: str) -> Iterable[Stored]:
         """Yield the objects whose keys begin with `prefix`."""

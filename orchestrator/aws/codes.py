@@ -155,6 +155,7 @@ DUPLICATE = frozenset(
     {
         "BucketAlreadyOwnedByYou",
         "EntityAlreadyExists",
+        "InvalidAMIName.Duplicate",
         "InvalidGroup.Duplicate",
         "InvalidKeyPair.Duplicate",
         "InvalidPermission.Duplicate",

@@ -31,7 +31,7 @@ class Images:
         if not owned:
             raise NotFound(
                 f"this account has no image named {image!r} in {self._session.region}",
-                "give an AMI id, ssm:PARAMETER, or the name of an image of your own",
+                "give an AMI id, ssm:PARAMETER, or the name of an image of your own; `orch ami build` makes one",
             )
         return str(max(owned, key=lambda item: item.get("CreationDate", ""))["ImageId"])
 

@@ -25,7 +25,11 @@ def node_policy(bucket: str) -> Policy:
     """Return what a node may do in the bucket of the runs."""
     runs = f"arn:aws:s3:::{bucket}/runs/*"
     return _policy(
-        _allow("ReadRunsAndBundles", ["s3:GetObject"], [runs, f"arn:aws:s3:::{bucket}/bundles/*"]),
+        _allow(
+            "ReadRunsBundlesData",
+            ["s3:GetObject"],
+            [runs, *(f"arn:aws:s3:::{bucket}/{name}/*" for name in ("bundles", "datasets"))],
+        ),
         _allow(
             "WriteWhatANodeSays",
             ["s3:PutObject", "s3:AbortMultipartUpload"],
@@ -76,7 +80,9 @@ def operator_policy(account: str, region: str, bucket: str, datasets: Iterable[s
     made = [f"{ec2}:{kind}/*" for kind in ("instance", "volume", "network-interface", "spot-instances-request")]
     own = [f"{ec2}:{kind}/*" for kind in ("security-group", "placement-group", "key-pair")]
     given = [f"arn:aws:ec2:{region}::image/*", f"{ec2}:image/*", f"{ec2}:subnet/*", "arn:aws:ec2:*::snapshot/*"]
-    creations = ["RunInstances", "CreateSecurityGroup", "CreatePlacementGroup", "ImportKeyPair"]
+    creations = ["RunInstances", "CreateSecurityGroup", "CreatePlacementGroup", "ImportKeyPair", "CreateImage"]
+    # The names of images and snapshots have no account in them.
+    pictures = [f"arn:aws:ec2:{region}::{kind}/*" for kind in ("image", "snapshot")]
     buckets = [bucket, *datasets]
     return _policy(
         _allow(
@@ -87,9 +93,17 @@ def operator_policy(account: str, region: str, bucket: str, datasets: Iterable[s
         _allow("LaunchTagged", ["ec2:RunInstances"], made, _TAGGED_REQUEST),
         _allow("LaunchWithOwn", ["ec2:RunInstances"], own, _TAGGED_RESOURCE),
         _allow("LaunchFrom", ["ec2:RunInstances"], given),
-        _allow("CreateTagged", [f"ec2:{name}" for name in creations[1:]], own, _TAGGED_REQUEST),
+        _allow("CreateTagged", [f"ec2:{name}" for name in creations[1:4]], own, _TAGGED_REQUEST),
+        _allow("CreateImageOfOwn", ["ec2:CreateImage"], [f"{ec2}:instance/*"], _TAGGED_RESOURCE),
+        _allow("CreateImageTagged", ["ec2:CreateImage"], pictures, _TAGGED_REQUEST),
+        _allow("PublishImage", ["ec2:CreateTags"], pictures, _TAGGED_RESOURCE),
         _allow("CreateInVpc", ["ec2:CreateSecurityGroup"], [f"{ec2}:vpc/*"]),
-        _allow("TagAtCreation", ["ec2:CreateTags"], [f"{ec2}:*/*"], {"StringEquals": {"ec2:CreateAction": creations}}),
+        _allow(
+            "TagAtCreation",
+            ["ec2:CreateTags"],
+            [f"{ec2}:*/*", *pictures],
+            {"StringEquals": {"ec2:CreateAction": creations}},
+        ),
         _allow(
             "ChangeTagged",
             [
@@ -105,7 +119,7 @@ def operator_policy(account: str, region: str, bucket: str, datasets: Iterable[s
                 "ec2:DeregisterImage",
                 "ec2:DeleteNetworkInterface",
             ],
-            [f"{ec2}:*/*"],
+            [f"{ec2}:*/*", *pictures],
             _TAGGED_RESOURCE,
         ),
         _allow(
@@ -119,9 +133,16 @@ def operator_policy(account: str, region: str, bucket: str, datasets: Iterable[s
         ),
         _allow(
             "RunsInS3",
-            ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
+            [
+                "s3:GetObject",
+                "s3:PutObject",
+                "s3:DeleteObject",
+                "s3:AbortMultipartUpload",
+                "s3:ListMultipartUploadParts",
+            ],
             [f"arn:aws:s3:::{bucket}/*"],
         ),
+        _allow("ListUploads", ["s3:ListBucketMultipartUploads"], [f"arn:aws:s3:::{bucket}"]),
         _allow("ListS3", ["s3:ListBucket"], [f"arn:aws:s3:::{name}" for name in buckets]),
         _allow("SeeNodeRole", ["iam:GetInstanceProfile"], [f"arn:aws:iam::{account}:instance-profile/{NODE_ROLE}"]),
         _allow(

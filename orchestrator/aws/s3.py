@@ -6,8 +6,8 @@ NotFound where the bucket itself does not exist.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -21,6 +21,7 @@ from orchestrator.errors import NotFound, OrchError, PreconditionFailed, Unreach
 MIB = 2**20
 PART_BYTES = 16 * MIB
 MULTIPART_FROM = 32 * MIB
+PIECE_BYTES = MIB // 4
 TRANSFER_THREADS = 16
 DELETE_BATCH = 1000
 
@@ -106,6 +107,26 @@ class Bucket:
                 return None
             raise
 
+    def read(self, key: str, start: int, stop: int, etag: str) -> Iterator[bytes]:
+        """Yield bytes [start, stop) of an object, in pieces of up to 256 KiB as they come.
+
+        Raises NotFound, PreconditionFailed when the object is not the one of `etag` any more ("" for any), and, after
+        any piece, Unreachable.
+        """
+        asked = {"Bucket": self.name, "Key": key, "Range": f"bytes={start}-{stop - 1}"}
+        if etag:
+            asked["IfMatch"] = etag
+        try:
+            reply = call("s3:GetObject", lambda: self._client.get_object(**asked))
+        except NotFound as error:
+            raise self._absent(key, error) from error
+        except OrchError as error:
+            if error_code(error.__cause__ or error) in {"PreconditionFailed", "412"}:
+                raise PreconditionFailed(f"s3://{self.name}/{key} was changed meanwhile", "start again") from error
+            raise
+        with closing(reply["Body"]) as body, calling("s3:GetObject"):
+            yield from body.iter_chunks(PIECE_BYTES)
+
     def head(self, key: str) -> ObjectInfo | None:
         """Return what a listing would show of `key`, None when there is no such object."""
         try:
@@ -147,6 +168,10 @@ class Bucket:
     def upload_file(self, path: Path, key: str, on_bytes: OnBytes | None = None) -> None:
         """Upload a file, a large one in parallel parts. Raises OSError when the file cannot be read."""
         self._transfer("s3:PutObject", "upload", [(str(path), key)], on_bytes)
+
+    def upload_files(self, wanted: Iterable[tuple[Path, str]], on_bytes: OnBytes | None = None) -> None:
+        """Upload many files at once, as `upload_file` does; `on_bytes` is called from other threads."""
+        self._transfer("s3:PutObject", "upload", [(str(path), key) for path, key in wanted], on_bytes)
 
     def download_file(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> None:
         """Download an object, a large one by parallel ranged reads; `path` appears whole or not at all.

@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from orchestrator.core.facts import USABLE, Instance, State, Volume
-from orchestrator.core.ids import TAG_GENERATION, TAG_RUN, TAG_TOKEN
+from orchestrator.core.ids import TAG_GENERATION, TAG_IMAGE, TAG_RECIPE, TAG_RUN, TAG_TOKEN
+from orchestrator.core.images import Image
+from orchestrator.core.units import parse_time
 
 _TRANSITION = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 
@@ -53,6 +55,27 @@ def parse_volume(raw: Mapping[str, Any]) -> Volume:
 def volume_ids(raw: Mapping[str, Any]) -> list[str]:
     """Return the ids of the EBS volumes an instance shows."""
     return [item["Ebs"]["VolumeId"] for item in raw.get("BlockDeviceMappings", []) if "VolumeId" in item.get("Ebs", {})]
+
+
+def snapshots_of(raw: Mapping[str, Any]) -> list[str]:
+    """Return the ids of the snapshots that an image shows; while it is being made they may be missing."""
+    devices = [item.get("Ebs", {}) for item in raw.get("BlockDeviceMappings", [])]
+    return [device["SnapshotId"] for device in devices if device.get("SnapshotId")]
+
+
+def parse_image(raw: Mapping[str, Any]) -> Image:
+    """Return an entry of `Images[]`; its size is that of all its volumes, GiB."""
+    tags = tags_of(raw)
+    return Image(
+        image_id=raw["ImageId"],
+        name=tags.get(TAG_IMAGE, ""),
+        digest=tags.get(TAG_RECIPE, ""),
+        state=raw.get("State", "available"),
+        created=parse_time(raw["CreationDate"]),
+        snapshots=tuple(snapshots_of(raw)),
+        size_gib=sum(int(item.get("Ebs", {}).get("VolumeSize", 0)) for item in raw.get("BlockDeviceMappings", [])),
+        run=tags.get(TAG_RUN, ""),
+    )
 
 
 def tags_of(raw: Mapping[str, Any]) -> dict[str, str]:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from orchestrator.run.view import RunView
 
 POLL_SECONDS = 1.0
+# The last phases take a moment each, and whoever watches waits for their end.
+LAST_POLL_SECONDS = 0.3
+LAST_PHASES = frozenset({"saving", "terminating"})
 DOLLARS_INTERVAL = timedelta(seconds=30)
 # Reading may fail for this long before watching gives up; the run itself does not notice.
 PATIENCE_SECONDS = 120.0
@@ -132,4 +135,4 @@ def _until_ended(read: Callable[[], RunView], shown: Screen, run_id: str) -> Run
                 f"`orch resume {run_id}` takes it over",
                 exit_code=Exit.UNREACHABLE,
             )
-        time.sleep(POLL_SECONDS)
+        time.sleep(LAST_POLL_SECONDS if last.phase in LAST_PHASES else POLL_SECONDS)

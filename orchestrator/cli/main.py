@@ -41,6 +41,8 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "House": {
         "gc": "Find and remove what runs left behind.",
+        "dataset": "Build, list, show, stage and remove data sets in S3.",
+        "ami": "Build, check, list and remove machine images.",
         "doctor": "Check this machine and the account.",
         "schema": "Print the JSON Schema of experiment files.",
         "sandbox": "Start, stop and disturb the sandbox: AWS on this machine.",

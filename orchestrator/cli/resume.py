@@ -9,6 +9,7 @@ import click
 
 from orchestrator.cli.context import open_home
 from orchestrator.cli.options import cloud_option, json_option, run_argument
+from orchestrator.cli.page import has_page, write_page
 from orchestrator.cli.runs import find_run
 from orchestrator.cli.scheduling import ensure_scheduler, who
 from orchestrator.errors import BadInput
@@ -39,6 +40,10 @@ def command(*, run: str | None, cloud: str | None, detach: bool, as_json: bool) 
     place = found.open()
     view = found.read()
     home.private_key(found.run_id)
+    if view.phase == "finished" and not has_page(place, found.run_id):
+        write_page(place, home, found.run_id)
+        click.echo(f"{found.run_id} has finished; its page was missing and is written", err=as_json)
+        return conclude(view, as_json=as_json)
     if view.ended:
         _keep_secrets(home, view)
     ask_resume(place.bucket, found.run_id, who())
@@ -64,7 +69,7 @@ def _keep_secrets(home: Home, view: RunView) -> None:
 def _what_happens(view: RunView) -> str:
     run_id = view.spec.run_id
     if view.ended:
-        return f"resuming {run_id}: launching {view.spec.num_nodes} nodes again, from the last checkpoint"
+        return f"resuming {run_id}: launching {view.spec.experiment.nodes} nodes again, from the last checkpoint"
     if view.scheduler is None:
         return f"{run_id} goes on; it has a new scheduler"
     return f"{run_id} goes on; {view.scheduler} schedules it"

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.context import Place, open_home, open_place
+from orchestrator.cli.context import open_home, open_place
 from orchestrator.cli.options import CLOUDS
-
-if TYPE_CHECKING:
-    from orchestrator.run.home import Home
+from orchestrator.cli.page import write_page
 
 
 @click.command(hidden=True)
@@ -27,20 +24,8 @@ def command(run: str, cloud: str) -> None:
     place = open_place(home, cloud)
     with telling(place.session, place.bucket, run, notify_targets(home.path), _log):
         run_scheduler(place.session, place.bucket, home, run, _log)
-        _write_page(place, home, run)
+        write_page(place, home, run)
 
 
 def _log(line: str) -> None:
     click.echo(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}  {line}")
-
-
-def _write_page(place: Place, home: Home, run_id: str) -> None:
-    from orchestrator.core.ids import Keys
-    from orchestrator.report.html import render_page
-    from orchestrator.run import prices
-    from orchestrator.run.read import read_run
-
-    view = read_run(place.session, place.bucket, run_id, history=True)
-    page = render_page(view, prices.load(place.bucket, run_id))
-    place.bucket.put(Keys(run_id).report_html, page.encode(), content_type="text/html; charset=utf-8")
-    home.save_report(view.report(), page)

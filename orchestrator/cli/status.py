@@ -140,6 +140,7 @@ def _unknown(run_id: str, cloud: str, message: str) -> dict[str, Any]:
         "name": name_of(run_id),
         "phase": "unknown",
         "num_nodes": None,
+        "min_nodes": None,
         "started": iso(begun),
         "ended": None,
         "spot_usd": None,

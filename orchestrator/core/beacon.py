@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 Stage = Literal["starting", "preflight", "staging", "setup", "running", "exited", "lost"]
+Trouble = Literal["memory", "gpu-memory", "disk", "killed"]
 
 
 class Mark(NamedTuple):
@@ -33,11 +34,14 @@ class Beacon:
     (`exit_code`, `exit_stage` the stage it ended in), `lost` when its tmux window vanished without one. `synced` is
     true once, after the end, every log and checkpoint is in S3. `stopped_step` is the step of the `stopped` event,
     `checkpoint_step` the newest checkpoint whose manifest this node put in S3, `progress` the last progress line that
-    has a step. `tail` holds the last lines of the output, control characters removed. `staged`/`to_stage` are bytes.
+    has a step. `tail` holds the last lines of the output, control characters removed. `staged`/`to_stage` are bytes,
+    `phases` the same of each phase of the data, `stage_rate` the bytes a second that come from S3.
     `started` is the Unix time at which the `run` command began. `notice` is the time at which EC2 takes the machine
-    back, `advice` that of its advice that this has become likely (as EC2 writes them), None without. `times` are the
-    newest marks of all generations, in order, `preflight` what was found before the training (`core.preflight`), None
-    without one.
+    back, `advice` that of its advice that this has become likely (as EC2 writes them), None without. `quiet` is for how
+    many seconds nothing on this node was written by the training, `pause` the longest time between two progress lines
+    so far (None before there were enough to tell). `disk_free` are the bytes left on the disk it writes to,
+    `trouble` what had run out when the training failed, as far as this machine can tell. `times` are the newest marks
+    of all generations, in order, `preflight` what was found before the training (`core.preflight`), None without one.
     """
 
     instance_id: str
@@ -55,11 +59,17 @@ class Beacon:
     synced: bool = False
     staged: int = 0
     to_stage: int = 0
+    phases: tuple[tuple[int, int], ...] = ()
+    stage_rate: int = 0
     started: float | None = None
     progress: Mapping[str, Any] | None = None
     tail: tuple[str, ...] = ()
     notice: str | None = None
     advice: str | None = None
+    quiet: float = 0.0
+    pause: float | None = None
+    disk_free: int | None = None
+    trouble: Trouble | None = None
     times: tuple[Mark, ...] = ()
     preflight: Mapping[str, Any] | None = None
 
@@ -83,6 +93,7 @@ class Beacon:
             data = {key: value for key, value in data.items() if key in known}
             data["tail"] = tuple(data.get("tail", ()))
             data["times"] = tuple(Mark(int(g), str(name), float(t)) for g, name, t in data.get("times", ()))
+            data["phases"] = tuple((int(staged), int(to_stage)) for staged, to_stage in data.get("phases", ()))
             return cls(**data)
         except (TypeError, AttributeError, UnicodeDecodeError) as error:
             raise ValueError(f"not a beacon: {error}") from error

@@ -159,7 +159,10 @@ def make_bill(
     Without `s3` it has no lines for requests and storage.
     """
     ordered = sorted(instances, key=lambda i: (i.launch_time, i.generation, i.launch_index, i.instance_id))
-    lines = tuple(bill_instance(item, prices, on_demand, now) for item in ordered)
+    pools: dict[tuple[str, str], list[PriceRow]] = {}
+    for row in prices:
+        pools.setdefault((row.zone, row.instance_type), []).append(row)
+    lines = tuple(bill_instance(i, pools.get((i.zone, i.instance_type), ()), on_demand, now) for i in ordered)
     other = _estimates(list(zip(ordered, lines, strict=True)), run_id, s3)
     used = sorted({line.instance_type for line in lines})
     sources = tuple(f"{t}: {on_demand[t].source}, read {iso(on_demand[t].time)}" for t in used if t in on_demand)

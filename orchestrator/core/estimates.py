@@ -63,6 +63,11 @@ def s3_storage(use: S3Use, seconds: int) -> MicroUSD:
     return _micro(Decimal(S3_GIB_MONTH) * use.stored_bytes * seconds / (GIB * MONTH_SECONDS))
 
 
+def storage_month(size: int) -> MicroUSD:
+    """Return what keeping `size` bytes in S3 Standard costs a month."""
+    return _micro(Decimal(S3_GIB_MONTH) * size / GIB)
+
+
 def _parts(size: int) -> int:
     return -(-size // PART_BYTES)
 

@@ -11,7 +11,7 @@ from orchestrator.core.beacon import Beacon
 from orchestrator.core.facts import EC2_INTERRUPTED, Facts, Instance
 from orchestrator.core.gang import Gang
 from orchestrator.core.ledger import Launch, LedgerState, Verdict
-from orchestrator.core.preflight import JOIN_LIMIT, read_preflight
+from orchestrator.core.preflight import REACH_LIMIT, read_preflight
 from orchestrator.core.units import format_duration, parse_time
 
 # EC2 may not show a new instance for a while (eventual consistency); until then absence is not death.
@@ -26,6 +26,8 @@ SILENCE_LIMIT = timedelta(minutes=2)
 SUSPECT_AFTER = timedelta(seconds=4.5)
 CONDEMNED_AFTER = timedelta(seconds=8)
 SETTLED_IN = timedelta(seconds=90)
+# Who had booted when it was taken into the gang is heard soon after the training before has ended.
+JOIN_LIMIT = timedelta(minutes=5)
 LAST_LINES = 20
 
 ENDED: frozenset[str] = frozenset({"exited", "lost"})
@@ -57,6 +59,7 @@ def find_lost(ledger: LedgerState, gang: Gang, facts: Facts) -> dict[str, Lost]:
                 _gone(launched, gang, facts, instance_id)
                 or _unfit(launched, gang, facts, instance_id)
                 or unchecked.get(instance_id)
+                or _never_joined(ledger, gang, facts, instance_id)
                 or silent.get(instance_id)
                 or _noticed(gang, instance_id)
             )
@@ -168,13 +171,24 @@ def _cut_off(gang: Gang, facts: Facts) -> dict[int, str]:
     }
     first = next((beacon for beacon in gang.beacons.values() if beacon.rank == 0), None)
     found = read_preflight(first.preflight) if first is not None else None
-    if found is None or found.seconds is not None or waiting.get(0, timedelta()) <= JOIN_LIMIT:
+    if found is None or found.seconds is not None or waiting.get(0, timedelta()) <= REACH_LIMIT:
         return {}
-    cut = [rank for rank in found.missing if waiting.get(rank, timedelta()) > JOIN_LIMIT]
+    cut = [rank for rank in found.missing if waiting.get(rank, timedelta()) > REACH_LIMIT]
     others = len(waiting) - 1
     if others > 1 and 2 * len(cut) > others:
         return {0: f"{len(cut)} of {others} nodes do not reach it"}
     return dict.fromkeys(cut, "it does not reach node 0")
+
+
+def _never_joined(ledger: LedgerState, gang: Gang, facts: Facts, instance_id: str) -> Lost | None:
+    """Return a spare that was taken into the gang and is not heard: nobody but its agent can tell whether it lives."""
+    recovery = ledger.recovery
+    if recovery is None or recovery.time is None or instance_id in gang.latest or instance_id not in ledger.kept:
+        return None
+    if facts.waited_since(recovery.time) <= JOIN_LIMIT:
+        return None
+    rank = gang.ranks[instance_id]
+    return Lost("lost", Verdict("failed", f"node {rank} ({instance_id}) never joined", "see `orch ssh`", "", rank))
 
 
 def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
@@ -186,7 +200,7 @@ def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
     doubted = suspects(gang, facts)
     if not doubted:
         return {}
-    hurry = 2 * len(doubted) <= max(2, gang.size) and _has_pace(gang, facts)
+    hurry = 2 * len(doubted) <= max(2, gang.size) and has_pace(gang, facts)
     found = {}
     for instance_id in doubted:
         quiet = silence(gang.latest[instance_id], facts)
@@ -202,7 +216,7 @@ def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
     return found
 
 
-def _has_pace(gang: Gang, facts: Facts) -> bool:
+def has_pace(gang: Gang, facts: Facts) -> bool:
     """Tell whether the training makes steps, or has run for so long that it would if it said so."""
     first = next((b for b in gang.beacons.values() if b.rank == 0 and b.started is not None), None)
     if first is None or first.started is None:

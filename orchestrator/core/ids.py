@@ -14,6 +14,9 @@ TAG_RUN = "orch:run"
 TAG_NAME = "orch:name"
 TAG_USER = "orch:user"
 TAG_GENERATION = "orch:generation"
+# Of machine images and their snapshots: the digest of their recipe, and, once they are published, its name.
+TAG_RECIPE = "orch:recipe"
+TAG_IMAGE = "orch:image"
 TAG_TOKEN = "orch:token"  # noqa: S105 - the name of a tag that carries an idempotency token, no secret
 
 
@@ -33,6 +36,11 @@ def run_id(name: str, now: datetime, suffix: str) -> str:
     if not is_run_id(result):
         raise ValueError(f"{result!r} is not a run id")
     return result
+
+
+def run_name(run: str) -> str:
+    """Return the name in a run id: what stands before its time and suffix."""
+    return run.rsplit("-", 3)[0]
 
 
 def client_token(run: str, generation: int, attempt: int) -> str:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal
 
 from orchestrator.core.units import iso, parse_time
@@ -71,9 +72,10 @@ class Verdict:
 class Launch:
     """One RunInstances request and what came of it (`status` None: not known, it will be repeated as it is).
 
-    `count` is how many instances it asks for, None for the whole gang. `time` is when its outcome was known, that of
-    the intent until then: a scheduler that died in between may have left the request unsent for long. `asked` is that
-    of the intent.
+    `count` is how many instances it asks for, None for the whole gang; `least` how many of them will do, None for all.
+    A `spare` one is for a gang that trains with fewer: what it gives joins in a later generation. `time` is when its
+    outcome was known, that of the intent until then: a scheduler that died in between may have left the request unsent
+    for long. `asked` is that of the intent.
     """
 
     generation: int
@@ -87,6 +89,8 @@ class Launch:
     instance_ids: tuple[str, ...] = ()
     count: int | None = None
     asked: datetime | None = None
+    least: int | None = None
+    spare: bool = False
 
     @property
     def refused(self) -> bool:
@@ -96,16 +100,19 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """How one generation is given up in favour of the next. Frozen in the ledger before anything follows from it.
+    """How one generation is given up in favour of the next: a loss, a failure, or `grown`, when spares join.
+
+    Frozen in the ledger before anything follows from it.
 
     `generation` is the one that ends, `cause` a plain sentence. `kept` maps the instances that go on to their ranks;
     none are kept when the gang moves. `going` are those that EC2 has announced to take, or that are let go once they
     have saved. `missing` is how many instances are to be launched like `offer`, the survivors' (an index into the
     spec's offers). `graceful` says that the training ends by itself, with a checkpoint; `trained` that it had begun.
+    `size` is how many nodes the generation that ends has.
     """
 
     generation: int
-    kind: Literal["interrupted", "lost", "failed"]
+    kind: Literal["interrupted", "lost", "failed", "grown"]
     cause: str
     kept: Mapping[str, int]
     going: tuple[str, ...]
@@ -113,6 +120,7 @@ class Recovery:
     offer: int
     graceful: bool
     trained: bool
+    size: int
     time: datetime | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -126,7 +134,7 @@ class Recovery:
         return cls(**{**value, "going": tuple(value["going"]), "time": time})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LedgerState:
     """What the entries say of the current generation, and every launch ever made.
 
@@ -148,24 +156,38 @@ class LedgerState:
     restore_step: int | None = None
     restore_known: bool = False
 
-    @property
+    @cached_property
     def current(self) -> tuple[Launch, ...]:
-        """The launches of the current generation, in order."""
-        return tuple(item for item in self.launches if item.generation == self.generation)
+        """The launches that are to man the current generation, in order."""
+        return tuple(item for item in self.launches if item.generation == self.generation and not item.spare)
 
     @property
+    def attempts(self) -> int:
+        """How many launches the current generation has, spares among them."""
+        return sum(item.generation == self.generation for item in self.launches)
+
+    @cached_property
     def launched(self) -> Launch | None:
-        """The launch of the current generation that gave instances, if any did."""
-        mine = (item for item in self.launches if item.generation == self.generation)
-        return next((item for item in mine if item.status == "launched"), None)
+        """The launch of the current generation that gave it instances, if any did."""
+        return next((item for item in self.current if item.status == "launched"), None)
 
     @property
+    def spares(self) -> Mapping[str, datetime]:
+        """When the instances were launched that have not joined yet, by id; those of a gang that moves are let go."""
+        if self.moved and not self.manned:
+            return {}
+        first = self.generation - len(self.recoveries)
+        joined = {instance_id for item in self.recoveries for instance_id in item.kept}
+        mine = (item for item in self.launches if item.spare and item.generation >= first)
+        return {i: item.time for item in mine for i in item.instance_ids if i not in joined}
+
+    @cached_property
     def recovery(self) -> Recovery | None:
         """The recovery that began the current generation, None for one that was launched as a whole."""
         last = self.recoveries[-1] if self.recoveries else None
         return last if last is not None and last.generation == self.generation - 1 else None
 
-    @property
+    @cached_property
     def moved(self) -> bool:
         """Whether the whole gang is launched anew: nothing was kept, or there is no room beside what was kept."""
         recovery = self.recovery
@@ -173,20 +195,20 @@ class LedgerState:
             return True
         return any(item.count is not None and item.refused for item in self.current)
 
-    @property
+    @cached_property
     def kept(self) -> Mapping[str, int]:
         """The ranks of the instances that this generation has from the one before."""
         recovery = self.recovery
         return {} if recovery is None or self.moved else recovery.kept
 
-    @property
+    @cached_property
     def manned(self) -> bool:
         """Whether this generation has all its instances."""
         return self.launched is not None or (
             bool(self.kept) and self.recovery is not None and not self.recovery.missing
         )
 
-    @property
+    @cached_property
     def offer(self) -> int | None:
         """The offer that the gang runs on, None before there is one."""
         if self.launched is not None:
@@ -257,6 +279,8 @@ def _launch(entry: Entry) -> Launch:
         entry.time,
         count=detail.get("count"),
         asked=entry.time,
+        least=detail.get("least"),
+        spare=bool(detail.get("spare")),
     )
 
 

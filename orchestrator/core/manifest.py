@@ -1,6 +1,7 @@
 """The manifest of a checkpoint: names, sizes and digests. A checkpoint without a verified one does not exist. Pure.
 
-Imports nothing outside the standard library, since it also runs on the nodes.
+A data set has one too (`core.dataset`), of the same kind of files. Imports nothing outside the standard library, since
+it also runs on the nodes.
 """
 
 from __future__ import annotations
@@ -14,11 +15,21 @@ NAME = "MANIFEST.json"
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of a checkpoint: its path relative to the checkpoint, its size in bytes, its sha256 (hex)."""
+    """One file: its path relative to what it is a part of, its size in bytes, its sha256 (hex).
+
+    `phase` orders the files of a data set: a training begins with those of phase 0.
+    """
 
     path: str
     size: int
     sha256: str
+    phase: int = 0
+
+    def check(self) -> None:
+        """Raise ValueError for a path that would leave the folder it is to lie in."""
+        path = PurePosixPath(self.path)
+        if path.is_absolute() or ".." in path.parts or not path.parts or "\x00" in self.path:
+            raise ValueError(f"manifest names a file outside its folder: {self.path!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +54,7 @@ class Manifest:
         except (KeyError, TypeError, UnicodeDecodeError) as error:
             raise ValueError(f"not a manifest: {error!r}") from error
         for file in files:
-            path = PurePosixPath(file.path)
-            if path.is_absolute() or ".." in path.parts or not path.parts or "\x00" in file.path:
-                raise ValueError(f"manifest names a file outside the checkpoint: {file.path!r}")
+            file.check()
         return manifest
 
 

@@ -38,6 +38,7 @@ _LITERAL: tuple[Path, ...] = (("run",), ("setup",))
 _FLAGS = {"num_nodes": "--nodes"}
 # Either key says what to run on, so giving one in a later layer takes the other away.
 _RIVALS = {"any_of": "instance_type", "instance_type": "any_of"}
+_MACHINES: tuple[Path, ...] = (("resources",), ("build_on",), ("check_on",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def _assign(mapping: dict[str, Node], key: str, node: Node, path: Path) -> None:
         mapping.pop(key, None)
         return
     mapping[key] = node
-    if path == ("resources",) and key in _RIVALS:
+    if path in _MACHINES and key in _RIVALS:
         mapping.pop(_RIVALS[key], None)
 
 

@@ -10,19 +10,22 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from orchestrator.core.experiment import Data, Experiment, Option, Resources
 from orchestrator.core.fields import show
 from orchestrator.errors import BadInput
 
+M = TypeVar("M", bound=BaseModel)
 Path = tuple[str | int, ...]
+# The keys of the mapping at a path; () where any name may stand, None where there is no mapping.
+Keys = Callable[[Path], tuple[str, ...] | None]
 Scalar = str | int | Decimal | bool | None
 
 MAX_BYTES = 256 * 1024
@@ -43,7 +46,9 @@ _MISSING = {
     "resources": "what to run on, such as resources: {instance_type: p3.16xlarge}",
     "any_of": "what to run on, such as instance_type: p3.16xlarge",
     "instance_type": "an EC2 type such as p3.16xlarge",
-    "source": "where the data lies, such as s3://bucket/prefix",
+    "source": "where the data lies, such as s3://bucket/prefix or dataset:NAME",
+    "base": "the image to begin with, such as ssm:NAME",
+    "build_on": "what to build on, such as build_on: {instance_type: c5.xlarge}",
 }
 # What users of SkyPilot and dstack may write out of habit.
 _ELSEWHERE = {"accelerators": "instance_type", "commands": "run", "file_mounts": "data", "max_price": "max_cost"}
@@ -103,11 +108,11 @@ def dotted(path: Path) -> str:
     return text.removeprefix(".") or "file"
 
 
-def refusal(source: str, faults: Iterable[Fault]) -> BadInput:
+def refusal(source: str, faults: Iterable[Fault], hint: str = HINT) -> BadInput:
     """Return the error that reports `faults`, each once, in the order of the file, those of flags last."""
     ordered = sorted(faults, key=lambda fault: (not fault.origin.line, fault.origin.line))
     lines = tuple(dict.fromkeys(str(fault) for fault in ordered))
-    return BadInput(f"{source}: {len(lines)} fault{'s' if len(lines) != 1 else ''}", HINT, details=lines)
+    return BadInput(f"{source}: {len(lines)} fault{'s' if len(lines) != 1 else ''}", hint, details=lines)
 
 
 def parse(text: str | bytes, source: str) -> tuple[Node, list[Fault]]:
@@ -124,10 +129,15 @@ def parse(text: str | bytes, source: str) -> tuple[Node, list[Fault]]:
 
 def build(tree: Node, found: list[Fault]) -> Experiment | None:
     """Return the experiment a tree describes; or None, and append everything that is wrong with it to `found`."""
+    return validate(Experiment, tree, found, allowed_keys)
+
+
+def validate(model: type[M], tree: Node, found: list[Fault], keys: Keys) -> M | None:
+    """Return what a tree describes, as `build` does for experiments; `keys` names those that may stand at a path."""
     try:
-        return Experiment.model_validate(plain(tree))
+        return model.model_validate(plain(tree))
     except ValidationError as error:
-        found.extend(_faults(error, tree))
+        found.extend(_faults(error, tree, keys))
         return None
 
 
@@ -299,14 +309,14 @@ def _node(raw: yaml.Node, path: Path, line: int, twice: list[Fault]) -> Node:
     return Node(result, origin)
 
 
-def _faults(error: ValidationError, tree: Node) -> list[Fault]:
+def _faults(error: ValidationError, tree: Node, keys: Keys) -> list[Fault]:
     result = []
     for item in error.errors(include_url=False):
         # What failed only because something else did is no fault of its own; a list is short of its wrong entries.
         if item["type"] != "default_factory_not_called" and not (item["type"] == "too_short" and item["input"]):
             path: Path = tuple(part for part in item["loc"] if part != "[key]")
             path, origin = _locate(tree, path)
-            result.append(Fault(path, _message(item, path), origin))
+            result.append(Fault(path, _message(item, path, keys), origin))
     return result
 
 
@@ -317,6 +327,8 @@ def _locate(tree: Node, path: Path) -> tuple[Path, Origin]:
         value = node.value
         if isinstance(value, Mapping) and part == "any_of" and part not in value and "instance_type" in value:
             return (*path[:index], "instance_type"), value["instance_type"].origin
+        if isinstance(value, Mapping) and part == "min_nodes" and part not in value and "num_nodes" in value:
+            return (*path[:index], "num_nodes"), value["num_nodes"].origin
         if isinstance(value, Mapping) and part in value:
             node = value[str(part)]
         elif isinstance(value, tuple) and isinstance(part, int) and part < len(value):
@@ -326,7 +338,7 @@ def _locate(tree: Node, path: Path) -> tuple[Path, Origin]:
     return path, node.origin
 
 
-def _message(item: Mapping[str, Any], path: Path) -> str:
+def _message(item: Mapping[str, Any], path: Path, keys: Keys) -> str:
     kind, value, limits = item["type"], item["input"], item.get("ctx", {})
     key = str(path[-1]) if path else ""
     match kind:
@@ -337,7 +349,7 @@ def _message(item: Mapping[str, Any], path: Path) -> str:
         case "extra_forbidden" if path == ("resources", "instance_type"):
             message = "give any_of or instance_type, not both"
         case "extra_forbidden":
-            message = unknown_key(key, allowed_keys(path[:-1]) or ())
+            message = unknown_key(key, keys(path[:-1]) or ())
         case "greater_than_equal" | "less_than_equal":
             bound = f"at least {limits['ge']}" if "ge" in limits else f"at most {limits['le']}"
             message = f"must be {bound}, not {show(value)}"

@@ -28,7 +28,10 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """The desired state of a run. `timer` is how long a node lives without a scheduler; `bundle` is a sha256."""
+    """The desired state of a run. `timer` is how long a node lives without a scheduler; `bundle` is a sha256.
+
+    `prelude` is shell text that a node runs first of all, as root: only builds of machine images have one.
+    """
 
     run_id: str
     created: datetime
@@ -53,11 +56,17 @@ class RunSpec:
     identity: Identity
     profile: str | None = None
     data_bytes: Mapping[str, int] = field(default_factory=dict)
+    prelude: str = ""
 
     @property
     def name(self) -> str:
         """The name the user gave the run, or that of the experiment."""
         return self.experiment.name
+
+    @property
+    def min_nodes(self) -> int:
+        """The least that the run trains on; as `num_nodes` unless that may vary."""
+        return min(self.experiment.min_nodes or self.num_nodes, self.num_nodes)
 
     def to_json(self) -> bytes:
         """Return the object stored at `run.json`."""

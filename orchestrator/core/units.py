@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import lru_cache
 
 MICRO = 1_000_000
 MicroUSD = int
@@ -94,6 +95,8 @@ def iso(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+# The times of beacons and entries are asked for again and again.
+@lru_cache(maxsize=1024)
 def parse_time(text: str) -> datetime:
     """Return the aware UTC time of an ISO-8601 string. Raises ValueError."""
     moment = datetime.fromisoformat(text)

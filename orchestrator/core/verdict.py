@@ -14,10 +14,14 @@ from orchestrator.core.gang import Gang
 from orchestrator.core.health import ENDED, RESUME, SUSPECT_AFTER, silence
 from orchestrator.core.ledger import LedgerState, Verdict, VerdictKind
 from orchestrator.core.spec import RunSpec
+from orchestrator.core.stall import find_stall
+from orchestrator.core.trouble import explain
 from orchestrator.core.units import format_duration, parse_time
 
 # When one rank fails the others follow within seconds; waiting for them names the first one.
 FAILURE_SETTLES = timedelta(seconds=8)
+# Who was heard so long after that, still training, is not one of them.
+HEARD_AFTER = timedelta(seconds=2)
 # Processes that end because one ended do so within so long of it, and may well be gone before it is.
 AT_ONCE = timedelta(seconds=3)
 # The last words of a rank whose peer went away: sockets, gloo, NCCL and the store of torch.distributed.
@@ -35,20 +39,7 @@ def find_ending(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) ->
 
 def find_failure(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Verdict | None:
     """Return the verdict of a training that failed by itself: a rank ended with an error, or none makes steps."""
-    return None if ledger.stop is not None else _failed(gang, facts) or _stalled(spec, gang, facts)
-
-
-def _stalled(spec: RunSpec, gang: Gang, facts: Facts) -> Verdict | None:
-    """Return the verdict of a gang whose ranks wait for one another, where the experiment says how long is too long."""
-    limit = spec.experiment.stall_timeout
-    first = next((b for b in gang.beacons.values() if b.rank == 0 and b.stage == "running"), None)
-    last = (first.progress or {}).get("time") if first is not None else None
-    if limit is None or first is None or not isinstance(last, int | float):
-        return None
-    if facts.server_time.timestamp() - last <= limit.total_seconds():
-        return None
-    message = f"no step for {format_duration(limit)}: a rank hangs, and the others wait for it"
-    return Verdict("failed", message, "`orch logs` shows who said nothing any more", "", None, first.tail)
+    return None if ledger.stop is not None else _failed(gang, facts) or find_stall(spec, ledger, gang, facts)
 
 
 def _failed(gang: Gang, facts: Facts) -> Verdict | None:
@@ -62,30 +53,49 @@ def _failed(gang: Gang, facts: Facts) -> Verdict | None:
         return None
     first = _first_of(broken)
     pending = [b for b in gang.beacons.values() if b.stage not in ENDED]
-    if (pending or len(gang.beacons) < gang.size) and facts.waited_since(_exit_time(first)) < FAILURE_SETTLES:
-        return None
-    if any(silence(b, facts) > SUSPECT_AFTER for b in pending):
+    if not _settled(first, pending, gang, facts) or any(silence(b, facts) > SUSPECT_AFTER for b in pending):
         return None
     what = (
         "the training vanished without an exit code (killed?)"
         if first.stage == "lost"
         else f"{first.exit_stage or 'run'} exited with code {first.exit_code}"
     )
+    why, advice, code = explain(first)
     return Verdict(
         "failed",
-        f"node {first.rank} ({first.instance_id}): {what}",
-        f"`orch logs --node {first.rank}` has everything it said",
-        "",
+        f"node {first.rank} ({first.instance_id}): {what}" + (f": {why}" if why else ""),
+        (f"{advice}; " if advice else "") + f"`orch logs --node {first.rank}` has everything it said",
+        code,
         first.rank,
         first.tail,
     )
 
 
+def _settled(first: Beacon, pending: list[Beacon], gang: Gang, facts: Facts) -> bool:
+    """Tell whether no other rank will turn out to have failed before `first`.
+
+    Whoever was heard for a while after it, and trains, did not; but one that blames a peer may still be waited for.
+    """
+    complete, ended = len(gang.beacons) == gang.size, _exit_time(first)
+    if complete and not pending:
+        return True
+    heard = min((parse_time(b.time) - ended for b in pending), default=timedelta())
+    waited = facts.waited_since(ended)
+    if complete and not _blames_a_peer(first) and min(heard, waited) >= HEARD_AFTER:
+        return True
+    return waited >= FAILURE_SETTLES
+
+
+def _blames_a_peer(beacon: Beacon) -> bool:
+    return any(map(_OF_A_PEER.search, beacon.tail))
+
+
 def _first_of(broken: list[Beacon]) -> Beacon:
-    """Return the node whose failure is the others' cause: the first, but of those at once one that blames no peer."""
+    """Return the node whose failure is the others' cause: the first, but of those at once one on which something ran
+    out, else one that blames no peer."""
     earliest = min(map(_exit_time, broken))
     at_once = [b for b in broken if _exit_time(b) - earliest <= AT_ONCE]
-    return min(at_once, key=lambda b: (any(map(_OF_A_PEER.search, b.tail)), _exit_time(b), b.rank))
+    return min(at_once, key=lambda b: (b.trouble is None, _blames_a_peer(b), _exit_time(b), b.rank))
 
 
 def _mistrusted(gang: Gang, facts: Facts) -> Verdict | None:

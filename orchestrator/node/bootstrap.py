@@ -57,7 +57,7 @@ if [ "$(id -un)" != "$user" ]; then
   python=(runuser -l "$user" -c 'exec python3 -')
 fi
 export HOME
-{data}exec "${{python[@]}}" <<'{end}'
+{prelude}{data}exec "${{python[@]}}" <<'{end}'
 {script}
 {end}
 """
@@ -72,13 +72,20 @@ fi
 """
 
 
+# What an image has to be given before it can be a node at all; the boot script says what is missing when it fails.
+_PRELUDE = """\
+bash -e -c {text} </dev/null || echo "orch: what was to be done first failed with code $?"
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class BootConfig:
     """What user-data is made of. `timer`: how long a node lives at most; `bundle`: the sha256 of the code bundle.
 
     `deadline` is the moment (with its time zone) until which a node that boots again lives, but no longer than `timer`.
-    `stages_data` says whether there is data to stage, for which a memory file system is mounted. Raises ValueError
-    when a value could not stand in a shell script or S3 key as it is.
+    `stages_data` says whether there is data to stage, for which a memory file system is mounted. `prelude` is shell
+    text that runs once, before the boot script, as the user who runs user-data (root on EC2). Raises ValueError when a
+    value could not stand in a shell script or S3 key as it is.
     """
 
     run: str
@@ -89,6 +96,7 @@ class BootConfig:
     timer: timedelta
     deadline: datetime
     stages_data: bool = False
+    prelude: str = ""
 
     def __post_init__(self) -> None:
         rules = {
@@ -99,6 +107,7 @@ class BootConfig:
             "ssh_user": re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", self.ssh_user),
             "timer": self.timer > timedelta(),
             "deadline": self.deadline.tzinfo is not None,
+            "prelude": self.prelude.isascii(),
         }
         wrong = [name for name, fine in rules.items() if not fine]
         if wrong:
@@ -130,6 +139,7 @@ def first_boot(config: BootConfig) -> str:
         run=config.run,
         minutes=_minutes(config),
         user=shlex.quote(config.ssh_user),
+        prelude=_PRELUDE.format(text=shlex.quote(config.prelude)) if config.prelude else "",
         data=_DATA.format(data=contract.DATA) if config.stages_data else "",
         script=f"{_boot_script()}\nmain({values!r})",
         end=END,

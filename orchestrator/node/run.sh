@@ -35,6 +35,7 @@ finish() {
   # When it ended, not when the last of its output was written: of a gang the rank that failed first is named.
   local moment=${EPOCHREALTIME/,/.}
   echo "orch: $stage ended with code $1"
+  rm -f "$gen/reserve"
   exec >&- 2>&-
   # Whatever the training left behind in the background may hold the log open; it is not waited for long.
   for ((i = 0; i < 40; i++)); do
@@ -46,6 +47,9 @@ finish() {
   mv -f "$gen/exit.new" "$gen/exit"
   exit "$1"
 }
+
+# Kept free for the last words: what a training on a full disk died of is to be written down all the same.
+head -c 1048576 /dev/zero >"$gen/reserve" || true
 
 enter starting
 . "$gen/env.sh"

@@ -136,6 +136,13 @@ def probe_script(run: str) -> bytes:
     return f"run={run}\n{_file('probe.sh')}".encode()
 
 
+def leave_script(run: str) -> bytes:
+    """Return the script that removes what the run left on a machine of which an image is to be made; see leave.sh."""
+    if not ids.is_run_id(run):
+        raise ValueError(f"{run!r} is not a run id")
+    return f"run={run}\n{_file('leave.sh')}".encode()
+
+
 def node_json(config: StartConfig) -> str:
     """Return the file that `agent.config.NodeConfig` reads."""
     value = {

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.core.bill import Bill
-from orchestrator.core.units import format_size, format_usd
+from orchestrator.core.units import format_duration, format_size, format_usd
 from orchestrator.report.text import clean, percent, shorten
 from orchestrator.run.view import NodeView, RunView
 
@@ -25,6 +25,8 @@ KNOWN = frozenset({
     "generation", "recipe", "scale", "dataset", "classes", "world_size",
 })  # fmt: skip
 OTHERS_SHOWN = 4
+# A disk with less than this part of it left is told of: a training that finds no room for a checkpoint ends.
+LOW = 0.05
 
 
 def training(metrics: Mapping[str, Any]) -> str:
@@ -82,17 +84,48 @@ def stage_counts(nodes: Sequence[NodeView]) -> list[tuple[str, int]]:
 
 
 def staged(nodes: Sequence[NodeView]) -> str:
-    """Return how far all nodes together are with their data, "" when no node is staging."""
-    busy = [node for node in nodes if node.stage == "staging" and node.to_stage]
+    """Return how far all nodes together are with their data, "" when none waits for any or still gets some."""
+    busy = [node for node in nodes if is_staging(node)]
     if not busy:
         return ""
     total = sum(node.to_stage for node in nodes)
-    return f"data {percent(sum(node.staged for node in nodes), total)} of {format_size(total)}"
+    text = f"data {percent(sum(node.staged for node in nodes), total)} of {format_size(total)}"
+    return text + rate(sum(node.stage_rate for node in busy), max(map(seconds_left, busy)))
+
+
+def is_staging(node: NodeView) -> bool:
+    """Return whether data are on their way to a node, which may train on what it has meanwhile."""
+    return node.stage in {"staging", "setup", "running"} and node.staged < node.to_stage
+
+
+def seconds_left(node: NodeView) -> float:
+    """Return how long the rest of a node's data takes at the rate up to now, 0 when that is not known."""
+    return (node.to_stage - node.staged) / node.stage_rate if node.stage_rate else 0.0
+
+
+def rate(bytes_per_second: float, left: float) -> str:
+    """Return `, 2.0 GiB/s, 12s left`; "" before anything came."""
+    return f", {format_size(bytes_per_second)}/s, {format_duration(left)} left" if bytes_per_second else ""
 
 
 def where(view: RunView) -> str:
     """Return what the gang runs on: `16 x p3.16xlarge spot in us-east-1a`; before a launch, how many it will be."""
     if view.ledger.offer is None:
-        return f"{view.spec.num_nodes} nodes"
+        return f"{view.spec.experiment.nodes} nodes"
     offer = view.spec.offers[view.ledger.offer]
-    return f"{view.spec.num_nodes} x {offer.instance_type} {offer.lifecycle} in {offer.zone}"
+    nodes = view.nodes if view.ledger.manned else ()
+    return f"{len(nodes) or view.spec.num_nodes} x {offer.instance_type} {offer.lifecycle} in {offer.zone}"
+
+
+def low_disks(view: RunView) -> str:
+    """Return on which nodes the disk is nearly full and what to do about it, "" when none is."""
+    size = view.spec.experiment.resources.disk_size
+    low = [node for node in view.nodes if node.disk_free is not None and node.disk_free < LOW * size * 2**30]
+    if view.ended or not low:
+        return ""
+    least = min(low, key=lambda node: node.disk_free or 0)
+    others = f" and {len(low) - 1} more" if len(low) > 1 else ""
+    left = format_size(least.disk_free or 0)
+    return (
+        f"the disk of node {least.rank}{others} is nearly full ({left} of {size} GiB left): raise resources.disk_size"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from orchestrator.core.outlook import Outlook
 from orchestrator.core.units import format_duration
 from orchestrator.report import figures
 from orchestrator.report.text import clean
@@ -24,14 +25,16 @@ class Narrator:
         self._phase = ""
         self._attempts = 0
         self._recoveries = 0
+        self._outlook: Outlook | None = None
         self._generation = 0
-        self._stages = ""
+        self._stages = self._counts = ""
         self._stages_time: datetime | None = None
         self._step: object = None
         self._epoch: object = None
         self._training_time: datetime | None = None
         self._watch = Attendance()
         self._warned = False
+        self._low = False
 
     def tell(self, view: RunView) -> list[str]:
         """Return what there is to say, each line with its time; nothing when nothing changed."""
@@ -48,6 +51,10 @@ class Narrator:
         tried = attempts(view)
         said += tried[self._attempts :]
         self._attempts = len(tried)
+        ahead = view.outlook
+        if ahead != self._outlook and ahead is not None:
+            said.append(ahead.at(view.facts.server_time))
+        self._outlook = ahead
         if view.phase != self._phase:
             self._phase = view.phase
             cost = f"  {figures.dollars(view.bill)}" if view.bill.instances else ""
@@ -56,6 +63,10 @@ class Narrator:
         if alone and not self._warned:
             said.append(alone)
         self._warned = bool(alone)
+        low = figures.low_disks(view)
+        if low and not self._low:
+            said.append(low)
+        self._low = bool(low)
         return said
 
     def _stage_news(self, view: RunView) -> list[str]:
@@ -63,10 +74,11 @@ class Narrator:
         counts = figures.stage_counts(view.nodes)
         text = ", ".join(f"{count} {stage}" for stage, count in counts)
         progress = figures.staged(view.nodes)
+        moved, self._counts = text != self._counts, text
         text = f"{text}  {progress}" if progress else text
         now = view.facts.server_time
         recent = self._stages_time is not None and now - self._stages_time < STAGE_INTERVAL
-        if not text or text == self._stages or (recent and len(counts) > 1):
+        if not text or text == self._stages or (recent and (len(counts) > 1 or not moved)):
             return []
         self._stages, self._stages_time = text, now
         return [f"nodes: {text}"]
@@ -115,7 +127,9 @@ def recoveries(view: RunView) -> list[str]:
     """Return one line for each loss or failure that was answered since the run was launched or resumed, in order."""
     said = []
     for item in view.ledger.recoveries:
-        stay = f"{len(item.kept)} of {view.spec.num_nodes} nodes stay" if item.kept else "the gang moves"
+        stay = f"{len(item.kept)} of {item.size} nodes stay" if item.kept else "the gang moves"
+        if item.kind == "grown":
+            stay = f"the gang grows from {item.size} to {len(item.kept)} nodes"
         said.append(f"{clean(item.cause)}; {stay}, generation {item.generation + 1}")
     return said
 

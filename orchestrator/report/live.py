@@ -52,7 +52,7 @@ class LiveView:
         """Show `view`; `note` is a line of the reader's own (a connection that is gone for the moment)."""
         self._follow_loss(view)
         size = self._console.size
-        notes = [note, self._attendance.warning(view)]
+        notes = [note, self._attendance.warning(view), figures.low_disks(view)]
         shown = screen(view, self._losses, width=size.width, height=size.height, notes=notes)
         self._live.update(shown, refresh=True)
 
@@ -72,6 +72,8 @@ def screen(
     nodes = view.nodes
     above = [*_header(view), Text("")]
     above += [Text(f"  {line}", style="yellow") for line in [*recoveries(view), *attempts(view)][-TAIL_LINES:]]
+    if view.outlook is not None:
+        above.append(Text(f"  {view.outlook.at(view.facts.server_time)}", style="bold yellow"))
     if nodes:
         above.append(_counts(nodes))
     below = [Text(""), *_training(view, losses, width), *_broken(nodes)]
@@ -145,8 +147,10 @@ def _cell(node: NodeView, width: int) -> Text:
 
 
 def _detail(node: NodeView) -> str:
-    if node.stage == "staging" and node.to_stage:
-        return f" {percent(node.staged, node.to_stage)} of {format_size(node.to_stage)}"
+    if node.to_stage and (node.stage == "staging" or figures.is_staging(node)):
+        far = f"{percent(node.staged, node.to_stage)} of {format_size(node.to_stage)}"
+        far += figures.rate(node.stage_rate, figures.seconds_left(node))
+        return f" {far}" if node.stage == "staging" else f" (data {far})"
     return f" (code {node.exit_code})" if node.stage == "failed" else ""
 
 

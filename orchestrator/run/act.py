@@ -27,6 +27,7 @@ from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import iso
 from orchestrator.errors import Exit, NoPermission, OrchError, StaleEpoch
 from orchestrator.node.ssh import HostKeyMismatch
+from orchestrator.run.answers import Answers
 from orchestrator.run.home import Home
 from orchestrator.run.lease import Lease
 from orchestrator.run.ledger import Ledger
@@ -40,10 +41,6 @@ TRY_AGAIN = frozenset({"throttled", "expired", "unreachable"})
 SSH_WORKERS = 16
 
 
-# A node that was silent and answered is left alone for so many seconds.
-ASK_AGAIN = 8.0
-
-
 class Errand(NamedTuple):
     """Something to do on a node by SSH."""
 
@@ -52,9 +49,11 @@ class Errand(NamedTuple):
     generation: int
 
 
-def _recent(moments: Mapping[str, float]) -> set[str]:
-    """Return the nodes whose answer is too young to ask again."""
-    return {i for i, moment in moments.items() if time.monotonic() - moment < ASK_AGAIN}
+def variations(action: do.Launch) -> dict[str, Any]:
+    """Return what the ledger keeps of a launch that is not the plain one, of the whole gang or nothing."""
+    found = {} if action.count is None else {"count": action.count}
+    found |= {} if action.least is None else {"least": action.least}
+    return found | ({"spare": True} if action.spare else {})
 
 
 class Actor:
@@ -85,9 +84,7 @@ class Actor:
         self._reaching: dict[Errand, Future[None]] = {}
         self._reached: set[Errand] = set()
         self._mistrusted: set[str] = set()
-        self._unanswered: set[str] = set()
-        self._answered: dict[str, float] = {}
-        self._deserted: dict[str, float] = {}
+        self._answers = Answers()
 
     def close(self) -> None:
         """Let go of the SSH workers."""
@@ -101,16 +98,17 @@ class Actor:
                 self._came_back(errand, future.exception())
         both = self._reached | self._reaching.keys()
         asked = {item.instance_id for item in self._reaching if item.what == "probe"}
-        self._unanswered &= {item.instance_id for item in facts.instances if item.usable}
+        now, answers = time.monotonic(), self._answers
+        answers.forget_all_but(item.instance_id for item in facts.instances if item.usable)
         return replace(
             facts,
             started=frozenset(e.instance_id for e in both if (e.what, e.generation) == ("start", generation)),
-            stop_sent=any((e.what, e.generation) == ("stop", generation) for e in both),
+            stops_sent=frozenset(e.generation for e in both if e.what == "stop"),
             killed=frozenset((e.instance_id, e.generation) for e in both if e.what == "kill"),
             mistrusted=frozenset(self._mistrusted),
-            unanswered=frozenset(self._unanswered),
-            answering=frozenset(asked | _recent(self._answered)),
-            deserted=frozenset(_recent(self._deserted)),
+            unanswered=answers.unanswered,
+            answering=answers.answering(now) | asked,
+            deserted=answers.deserted(now),
         )
 
     def _came_back(self, errand: Errand, error: BaseException | None) -> None:
@@ -120,14 +118,14 @@ class Actor:
         elif error is not None and (isinstance(error, StaleEpoch) or not isinstance(error, OrchError)):
             raise error
         elif isinstance(error, Deserted):
-            self._deserted[instance_id] = time.monotonic()
+            self._answers.desert(instance_id, time.monotonic())
             self._log(f"{instance_id} is silent and answers SSH, but neither agent nor training is there")
         elif what == "probe" and error is not None:
-            self._unanswered.add(instance_id)
-            self._log(f"{instance_id} is silent and does not answer SSH: {error.message}")
+            counts = self._answers.miss(instance_id, time.monotonic())
+            then = "" if counts else "; it did a moment ago, so it is asked again"
+            self._log(f"{instance_id} is silent and does not answer SSH: {error.message}{then}")
         elif what == "probe":
-            self._unanswered.discard(instance_id)
-            self._answered[instance_id] = time.monotonic()
+            self._answers.hear(instance_id, time.monotonic())
             self._log(f"{instance_id} is silent, but lives")
         elif error is not None:
             self._log(f"{what} {instance_id}: {error.message}; trying again")
@@ -174,7 +172,7 @@ class Actor:
                     kill = partial(self._nodes.kill, facts, item, action.generation, self._lease.epoch)
                     self._reach(Errand("kill", item, action.generation), kill)
             case do.Probe():
-                self._unanswered -= set(action.instance_ids)
+                self._answers.ask(action.instance_ids)
                 for item in action.instance_ids:
                     self._reach(Errand("probe", item, 0), partial(self._nodes.probe, facts, item))
 
@@ -213,7 +211,7 @@ class Actor:
         offer = spec.offers[action.offer]
         count = action.count or spec.num_nodes
         where = {"generation": action.generation, "attempt": action.attempt, "offer": action.offer}
-        where |= {} if action.count is None else {"count": action.count}
+        where |= variations(action)
         request = action.request
         if request is None:
             token = client_token(spec.run_id, action.generation, action.attempt)
@@ -223,13 +221,15 @@ class Actor:
                 generation=action.generation,
                 attempt=action.attempt,
                 count=count,
+                least=action.least,
                 resources=facts.resources,
                 root_device=self._images.root_device(spec.image),
                 user_data=user_data_of(spec, self._timer(facts), facts.server_time),
             )
             self._append("intent", "launch", where | {"request": request, "token": token})
         self._fence()
-        self._log(f"asking for {count} x {offer.instance_type} ({offer.lifecycle}) in {offer.zone}")
+        asked = str(count) if action.least is None else f"{action.least} to {count}"
+        self._log(f"asking for {asked} x {offer.instance_type} ({offer.lifecycle}) in {offer.zone}")
         try:
             made = self._compute.run_instances(request)
         except LaunchRefused as error:

@@ -16,10 +16,12 @@ from orchestrator.aws.session import Session
 from orchestrator.core.facts import Resource, ResourceKind
 from orchestrator.core.ids import Keys
 from orchestrator.errors import NoPermission, NotFound, OrchError, Unreachable
+from orchestrator.run import datasets
 from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
 
 DEADLINE_SECONDS = 300.0
+UNFINISHED = "a build that was not finished (`orch dataset build` goes on with it instead)"
 # What is removed first: requests, so that no machine comes after those that go, then machines, then what they held. An
 # image goes before the snapshots it is made of, interfaces and volumes before the groups and keys of their machines.
 ORDER = (
@@ -32,12 +34,16 @@ ORDER = (
     "placement-group",
     "security-group",
     "key-pair",
+    "dataset",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """Something tagged with a run that nobody looks after, and why it is thought so."""
+    """Something tagged with a run that nobody looks after, and why it is thought so.
+
+    Of kind `dataset` it is a build that was not finished, and of no run; a data set itself is never one.
+    """
 
     kind: str
     id: str
@@ -60,6 +66,10 @@ def find_orphans(session: Session, bucket: Bucket) -> list[Orphan]:
     found += [(item.run, item.kind, item.id) for item in compute.leftovers()]
     reasons = {run: _why_orphaned(bucket, run) for run in sorted({run for run, _, _ in found})}
     orphans = [Orphan(kind, name, run, why, session.region) for run, kind, name in found if (why := reasons[run])]
+    orphans += [
+        Orphan("dataset", item.reference, "", UNFINISHED, session.region)
+        for item in datasets.abandoned(session, bucket)
+    ]
     return sorted(orphans, key=lambda item: (item.run, ORDER.index(item.kind), item.id))
 
 
@@ -109,8 +119,11 @@ def remove(
             ending |= set(new)
             on_progress(f"terminating {len(new)} instance{'s' * (len(new) != 1)}")
         if not instances:
-            for item in (item for item in left if item.kind != "spot-request"):
+            for item in (item for item in left if item.kind not in {"spot-request", "dataset"}):
                 _delete(compute, item, on_progress)
+        for item in (item for item in left if item.kind == "dataset"):
+            datasets.remove(session, bucket, *item.id.split("@"))
+            on_progress(f"deleted dataset {item.id}")
         time.sleep(0.5)
 
 

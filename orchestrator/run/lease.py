@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,6 +20,7 @@ from orchestrator.core.units import iso, parse_time
 from orchestrator.errors import NotFound, OrchError, PreconditionFailed, StaleEpoch
 
 LIFETIME = timedelta(seconds=20)
+KEEP_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +131,32 @@ class Lease:
             return False
         self._held = Held(self._owner, epoch, expires, new)
         return True
+
+
+@contextmanager
+def kept(lease: Lease, now: Callable[[], datetime]) -> Iterator[None]:
+    """Hold a lease that was acquired while something else is done, then let go of it; `now` is S3's clock.
+
+    What cannot be renewed for a while, because S3 does not answer, is tried again; one that somebody took is lost.
+    """
+    done = threading.Event()
+
+    def keep() -> None:
+        with suppress(StaleEpoch):
+            while not done.wait(KEEP_SECONDS):
+                try:
+                    lease.hold(now())
+                except StaleEpoch:
+                    raise
+                except OrchError:
+                    continue
+
+    keeper = threading.Thread(target=keep, name="lease", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        done.set()
+        keeper.join()
+        with suppress(OrchError):
+            lease.release(now())

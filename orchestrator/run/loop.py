@@ -15,9 +15,12 @@ from orchestrator.aws.ec2 import Compute
 from orchestrator.aws.prices import Prices
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
+from orchestrator.core.actions import Action
 from orchestrator.core.bill import make_bill
 from orchestrator.core.decide import decide
 from orchestrator.core.facts import Facts, PriceRow
+from orchestrator.core.health import ENDED
+from orchestrator.core.ledger import LedgerState
 from orchestrator.core.phase import find_phase
 from orchestrator.errors import OrchError, StaleEpoch
 from orchestrator.run import prices
@@ -30,13 +33,15 @@ from orchestrator.run.spec import load_spec
 
 BUSY_TICK = 0.25
 IDLE_TICK = 1.5
-BUSY = frozenset({"launching", "booting", "starting", "recovering", "terminating"})
+BUSY = frozenset({"launching", "booting", "starting", "recovering", "saving", "terminating"})
 PRICE_INTERVAL = timedelta(seconds=60)
 LONGEST_BACKOFF = 20.0
 
 
 class Scheduler:
-    """One run's scheduler in this process."""
+    """One run's scheduler in this process. `idle` is how long it waits, in seconds, when nothing is under way."""
+
+    idle = IDLE_TICK
 
     def __init__(self, session: Session, bucket: Bucket, home: Home, run_id: str, log: Callable[[str], None]) -> None:
         self._bucket = bucket
@@ -54,8 +59,11 @@ class Scheduler:
         self._priced = datetime.fromtimestamp(0, UTC)
         self._phase = ""
 
-    def run(self) -> None:
-        """Take the lease and work until the run's generation is closed. Raises StaleEpoch when replaced."""
+    def run(self, *, keep_lease: bool = False) -> None:
+        """Take the lease and work until the run's generation is closed. Raises StaleEpoch when replaced.
+
+        With `keep_lease` the lease is still held then: it is for the caller to let go of it.
+        """
         failures = 0
         try:
             while True:
@@ -77,8 +85,9 @@ class Scheduler:
         finally:
             self._actor.close()
         # The run is at its end; a lease that stays expires by itself.
-        with suppress(OrchError):
-            self._lease.release(self._bucket.server_time())
+        if not keep_lease:
+            with suppress(OrchError):
+                self._lease.release(self._bucket.server_time())
 
     def _acquire(self) -> None:
         waited = False
@@ -102,13 +111,15 @@ class Scheduler:
             self._phase = phase
         if state.closed:
             return True
-        actions = decide(self._spec, state, facts)
+        actions = self._decide(state, facts)
         for action in actions:
             self._actor.perform(action, facts)
         if not actions:
-            busy = phase in BUSY or facts.answering or facts.unanswered
-            time.sleep(BUSY_TICK if busy else IDLE_TICK)
+            time.sleep(BUSY_TICK if phase in BUSY or _is_eventful(state.generation, facts) else self.idle)
         return False
+
+    def _decide(self, state: LedgerState, facts: Facts) -> tuple[Action, ...]:
+        return decide(self._spec, state, facts)
 
     def _with_cost(self, facts: Facts) -> Facts:
         alive = [item for item in facts.instances if item.alive]
@@ -137,6 +148,13 @@ class Scheduler:
                 self._rows = rows
                 prices.save(self._bucket, self._spec.run_id, rows)
         return self._rows
+
+
+def _is_eventful(generation: int, facts: Facts) -> bool:
+    """Tell whether a node is being asked whether it lives, or a rank has ended: there will soon be a decision."""
+    said = (facts.nodes[i.instance_id].beacon for i in facts.instances if i.usable and i.instance_id in facts.nodes)
+    ended = any(b is not None and b.generation == generation and b.stage in ENDED for b in said)
+    return bool(ended or facts.answering or facts.unanswered)
 
 
 def run_scheduler(session: Session, bucket: Bucket, home: Home, run_id: str, log: Callable[[str], None]) -> None:

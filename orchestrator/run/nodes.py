@@ -22,6 +22,7 @@ from orchestrator.node.start import (
     DataSource,
     StartConfig,
     kill_script,
+    leave_script,
     probe_script,
     start_script,
     stop_script,
@@ -101,6 +102,10 @@ class NodeCommands:
             connection.close()
         if result.code == DESERTED:
             raise Deserted(f"{instance_id} has neither agent nor training any more", "it is replaced")
+
+    def leave(self, facts: Facts, instance_id: str) -> None:
+        """Remove what the run left on a node, and the keys that open it. Raises Unreachable."""
+        self._send(facts, instance_id, leave_script(self._spec.run_id))
 
     def _connect(self, facts: Facts, instance_id: str, seconds: float) -> Connection:
         instance = next(item for item in facts.instances if item.instance_id == instance_id)

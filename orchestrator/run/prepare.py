@@ -24,15 +24,16 @@ from orchestrator.aws.quotas import Quotas
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core import catalog, ids
+from orchestrator.core.dataset import ROOT, is_unfinished
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.plan import Market, Plan, make_plan, quota_code
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec import Identity, RunSpec
-from orchestrator.core.units import format_duration, format_size, iso
+from orchestrator.core.units import format_duration, format_size, format_usd, iso
 from orchestrator.errors import BadInput, NoCapacity, NotFound
 from orchestrator.node.bundle import Bundle, build_bundle
 from orchestrator.node.ssh import generate_key
-from orchestrator.run import prices
+from orchestrator.run import datasets, prices
 from orchestrator.run.caller import caller_cidr
 from orchestrator.run.home import CachedRun, Home
 
@@ -70,12 +71,14 @@ class Prepared:
     data_bytes: Mapping[str, int]
     will_create: tuple[str, ...]
     notes: tuple[str, ...]
+    prelude: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as `orch plan --json` prints it."""
         return {
             "name": self.experiment.name,
             "num_nodes": self.plan.num_nodes,
+            "min_nodes": self.experiment.min_nodes or self.plan.num_nodes,
             "cloud": self.settings.cloud,
             "region": self.settings.region,
             "image": self.image,
@@ -95,6 +98,7 @@ def prepare(
     NoPermission, NotFound (image, data, network) or NoCapacity (nothing offered, no quota)."""
     bundle, secret_values = _check_here(experiment, source, environ)
     bucket_name = settings.bucket or ids.bucket_name(session.account(), settings.region)
+    experiment = datasets.resolve(experiment, session, Bucket(session, bucket_name))
     compute = Compute(session)
     image = _image(experiment, settings, session)
     market = _market(experiment, session, compute)
@@ -102,7 +106,7 @@ def prepare(
     if not plan.offers:
         reasons = "; ".join(f"{what}: {why}" for what, why in plan.rejected)
         raise NoCapacity(
-            f"nothing to launch {experiment.num_nodes} nodes on: {reasons}",
+            f"nothing to launch {experiment.nodes} nodes on: {reasons}",
             "name other types under resources.any_of, another region, or ask AWS for the quota",
         )
     data_bytes = _check_data(experiment, session)
@@ -119,7 +123,7 @@ def prepare(
         secrets=secret_values,
         data_bytes=data_bytes,
         will_create=_will_create(session, bucket_name, experiment),
-        notes=_notes(plan, data_bytes),
+        notes=(*_notes(experiment, plan, data_bytes), *_namesakes(experiment.name, compute)),
     )
 
 
@@ -145,7 +149,7 @@ def _image(experiment: Experiment, settings: Settings, session: Session) -> str:
     if wanted is None:
         raise BadInput(
             "resources.image is not set, and AWS has no default image for training",
-            "set resources.image to an AMI id or ssm:NAME; a V100 needs driver 580 and torch 2.10 (docs/aws.md)",
+            "`orch ami build volta` (V100) or `modern` makes one: then resources.image: volta (docs/images.md)",
         )
     return Images(session).resolve(wanted)
 
@@ -173,12 +177,16 @@ def _check_data(experiment: Experiment, session: Session) -> dict[str, int]:
     faults: list[str] = []
     for name, data in experiment.data.items():
         bucket, _, prefix = data.source.removeprefix("s3://").partition("/")
+        prefix = prefix.rstrip("/") + "/"
         try:
-            sizes[name] = sum(item.size for item in Bucket(session, bucket).list(prefix.rstrip("/") + "/"))
+            found = {item.key: item.size for item in Bucket(session, bucket).list(prefix)}
         except NotFound:
-            sizes[name] = 0
+            found = {}
+        sizes[name] = sum(found.values())
         if not sizes[name]:
             faults.append(f"data.{name}: nothing at {data.source}")
+        elif is_unfinished(prefix, found):
+            faults.append(f"data.{name}: {data.source} was not finished (`orch dataset build` goes on with it)")
     if faults:
         raise NotFound("; ".join(faults), "upload the data set first, or mend data.*.source")
     room = experiment.resources.disk_size * 2**30
@@ -198,7 +206,7 @@ def _will_create(session: Session, bucket: str, experiment: Experiment) -> tuple
     if not account.node_role_exists(session):
         lines.append(f"IAM role and instance profile {account.NODE_ROLE} (kept between runs)")
     disk = f"{experiment.resources.disk_size} GiB gp3"
-    machines = f"{experiment.num_nodes} instances, each" if experiment.num_nodes > 1 else "1 instance"
+    machines = f"{experiment.nodes} instances, each" if experiment.num_nodes > 1 else "1 instance"
     lines.append(
         f"{machines} with {disk}; a key pair, a security group"
         + (", a placement group" if experiment.num_nodes > 1 else "")
@@ -207,13 +215,26 @@ def _will_create(session: Session, bucket: str, experiment: Experiment) -> tuple
     return tuple(lines)
 
 
-def _notes(plan: Plan, data_bytes: Mapping[str, int]) -> tuple[str, ...]:
+def _notes(experiment: Experiment, plan: Plan, data_bytes: Mapping[str, int]) -> tuple[str, ...]:
     timer = format_duration(plan.timer)
     notes = [f"without a scheduler the nodes' own timers end the run after {timer}; nothing replaces nodes meanwhile"]
     notes += [f"data {name}: {format_size(size)} to every node" for name, size in data_bytes.items()]
+    least, price = experiment.min_nodes, plan.offers[0].price
+    if least is not None and least < plan.num_nodes:
+        hour, part = format_usd(price * plan.num_nodes), format_usd(price * least)
+        notes.append(
+            f"costs are those of {plan.num_nodes} nodes, {hour} an hour; with {least}, {part} an hour, it goes on"
+        )
     if any(offer.hours is None for offer in plan.offers):
         notes.append("expected_duration is not set: costs shown are for the whole of max_duration, an upper bound")
     return tuple(notes)
+
+
+def _namesakes(name: str, compute: Compute) -> tuple[str, ...]:
+    """Return a note for each run of this name that has machines: what is launched twice is paid for twice."""
+    alive = {item.tagged_run for item in compute.tagged_instances() if item.alive}
+    same = sorted(run for run in alive if ids.is_run_id(run) and ids.run_name(run) == name)
+    return tuple(f"{run} is of this name and has machines now; this will be another run beside it" for run in same)
 
 
 def begin(
@@ -231,7 +252,9 @@ def begin(
     suffix = "".join(random.choice(string.ascii_lowercase + string.digits) for _ in range(4))
     run_id = ids.run_id(experiment.name, now, suffix)
     account.ensure_bucket(session, prepared.bucket)
-    sources = [d.source.removeprefix("s3://").partition("/")[0] for d in experiment.data.values()]
+    # The nodes may read the data sets of their own bucket in any case.
+    own = f"s3://{prepared.bucket}/{ROOT}"
+    sources = [d.source.split("/")[2] for d in experiment.data.values() if not d.source.startswith(own)]
     profile = account.ensure_node_role(session, prepared.bucket, sources)
     bucket = Bucket(session, prepared.bucket)
     key = ids.bundle_key(prepared.bundle.digest)
@@ -282,6 +305,7 @@ def _spec(  # noqa: PLR0917 - all that a spec is made of
         identity=identify(prepared.source.folder, session),
         profile=prepared.source.profile,
         data_bytes=prepared.data_bytes,
+        prelude=prepared.prelude,
     )
 
 

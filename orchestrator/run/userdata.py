@@ -32,5 +32,6 @@ def user_data_of(spec: RunSpec, timer: timedelta, now: datetime) -> str:
             timer=timer,
             deadline=now + timer,
             stages_data=bool(spec.experiment.data),
+            prelude=spec.prelude,
         )
     )

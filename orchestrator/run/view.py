@@ -11,6 +11,7 @@ from orchestrator.core.bill import Bill
 from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
 from orchestrator.core.ledger import LedgerState, Verdict
+from orchestrator.core.outlook import Outlook, look_ahead
 from orchestrator.core.phase import ENDED, Phase
 from orchestrator.core.preflight import read_preflight
 from orchestrator.core.spec import RunSpec
@@ -31,9 +32,11 @@ class NodeView:
     stage: str
     staged: int
     to_stage: int
+    stage_rate: int
     exit_code: int | None
     step: int | None
     tail: tuple[str, ...]
+    disk_free: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,18 @@ class RunView:
     def verdict(self) -> Verdict | None:
         """How the current generation ends, once that is known."""
         return self.ledger.verdict
+
+    @property
+    def outlook(self) -> Outlook | None:
+        """What the run waits for, None when for nothing."""
+        return look_ahead(self.spec, self.ledger, self.facts)
+
+    @property
+    def message(self) -> str:
+        """How the generation ends, or what the run waits for, "" when neither."""
+        if self.verdict is not None:
+            return self.verdict.message
+        return "" if self.outlook is None else self.outlook.at(self.facts.server_time)
 
     @property
     def ended(self) -> bool:
@@ -92,9 +107,11 @@ class RunView:
             stage=stage,
             staged=beacon.staged if beacon else 0,
             to_stage=beacon.to_stage if beacon else 0,
+            stage_rate=beacon.stage_rate if beacon else 0,
             exit_code=beacon.exit_code if beacon else None,
             step=step if isinstance(step, int) else None,
             tail=beacon.tail if beacon else (),
+            disk_free=beacon.disk_free if beacon else None,
         )
 
     @property
@@ -129,6 +146,7 @@ class RunView:
             "name": self.spec.name,
             "phase": self.phase,
             "num_nodes": self.spec.num_nodes,
+            "min_nodes": self.spec.min_nodes,
             "started": iso(self.spec.created),
             "ended": iso(self.ended_at) if self.ended_at else None,
             "spot_usd": usd(self.bill.high),
@@ -137,7 +155,7 @@ class RunView:
             "cloud": self.spec.cloud,
             "generation": self.ledger.generation,
             "scheduler": self.scheduler,
-            "message": self.verdict.message if self.verdict else "",
+            "message": self.message,
         }
 
     def report(self) -> dict[str, Any]:

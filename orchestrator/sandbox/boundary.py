@@ -31,6 +31,15 @@ class Hosts(Protocol):
     def halt(self, instance_id: str) -> None:
         """Kill every process of the host and return once none is left; unknown ids are ignored."""
 
+    def capture(self, instance_id: str, image_id: str, *, reboot: bool) -> None:
+        """Keep the files of a host as an image, once it is down for a reboot where that is asked; returns when done.
+
+        Raises OrchError or OSError when there is no such host, or its files cannot be copied.
+        """
+
+    def forget_image(self, image_id: str) -> None:
+        """Remove an image; unknown ids are ignored."""
+
     def announce_interruption(self, instance_id: str, iso_time: str) -> None:
         """From now on the host's IMDS serves `spot/instance-action` with that time."""
 

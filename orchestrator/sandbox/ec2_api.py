@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.sandbox.ec2_images import ImageOperations
 from orchestrator.sandbox.ec2_instances import InstanceOperations
 from orchestrator.sandbox.ec2_launch import LaunchOperations
 from orchestrator.sandbox.ec2_market import MarketOperations
@@ -19,5 +20,5 @@ GHOSTLY = frozenset(
 )
 
 
-class SandboxEC2(LaunchOperations, InstanceOperations, NetworkOperations, MarketOperations):
+class SandboxEC2(LaunchOperations, InstanceOperations, ImageOperations, NetworkOperations, MarketOperations):
     """Answers one EC2 request; `dispatch` makes one for each."""

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from orchestrator.errors import BadInput, OrchError
 from orchestrator.sandbox import shims, supervisor
 from orchestrator.sandbox.boundary import HostSpec
+from orchestrator.sandbox.host_images import HostImages
 from orchestrator.sandbox.supervisor import MARKER
 from orchestrator.sandbox.tools import SYSTEM_PATH, Tools
 from orchestrator.sandbox.user_data import scripts_of
@@ -74,6 +75,11 @@ class Image:
             Path("/run/sshd").mkdir(mode=0o755, parents=True, exist_ok=True)
         self._try()
 
+    @property
+    def images(self) -> HostImages:
+        """The images that were made of hosts."""
+        return HostImages(self.folder)
+
     def host_folder(self, number: int) -> Path:
         """Return the folder of host `number`."""
         return self.folder / "h" / str(number)
@@ -92,7 +98,10 @@ class Image:
                 "set ORCH_HOME to a place from which programs may run (mounted without noexec)",
             )
         os.mkfifo(host / "power", 0o600)
-        self._layered_python(host / "py")
+        if self.images.has(spec.image_id):
+            self.images.lay(spec.image_id, host)
+        else:
+            self._layered_python(host / "py")
         self._ssh(host, spec, env)
         _dot_files(host / "home", env, spec.address)
         log = self.folder / "logs" / f"{spec.instance_id}.log"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from moto.ec2.models.amis import Ami
 from moto.ec2.models.security_groups import SecurityGroup
 from moto.ec2.models.subnets import Subnet
 from moto.iam.models import InstanceProfile, iam_backends
@@ -109,7 +110,24 @@ class LaunchChecks(EC2Operations):
         if image_id not in self.world.amis:
             message = f"The image id '[{image_id}]' does not exist (the sandbox boots {catalogue.SANDBOX_AMI})"
             raise Refused("InvalidAMIID.NotFound", message)
+        image = self.world.amis[image_id]
+        if image.state != "available":
+            message = f"The image ID '[{image_id}]' is not available; it is {image.state}"
+            raise Refused("InvalidAMIID.Unavailable", message)
+        self._check_sizes(image)
         return image_id
+
+    def _check_sizes(self, image: Ami) -> None:
+        """Refuse a volume that is smaller than the snapshot it would be made of."""
+        if image.id == catalogue.SANDBOX_AMI:
+            return
+        least = {item["DeviceName"]: item["Ebs"] for item in image.block_device_mappings}
+        for asked in self.param("BlockDeviceMappings", []):
+            device = least.get(asked.get("DeviceName"))
+            size = (asked.get("Ebs") or {}).get("VolumeSize")
+            if device is not None and size is not None and int(size) < device["VolumeSize"]:
+                message = f"Volume of size {size}GB is smaller than snapshot '{device['SnapshotId']}'"
+                raise Refused("InvalidBlockDeviceMapping", f"{message}, expect size >= {device['VolumeSize']}GB")
 
     def _key(self) -> tuple[str | None, str]:
         name = self.param("KeyName")

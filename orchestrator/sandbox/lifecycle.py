@@ -110,6 +110,28 @@ class Lifecycle:
                 self._leave(instance, cause)
                 self._wind_down(instance, "stopping", "stopped")
 
+    def capture(self, instance: Instance, image_id: str, settle: Callable[[bool], bool], *, reboot: bool) -> None:
+        """Have an image made of an instance; `settle` is told, with the lock held, whether it was, and whether to keep
+        it is what it answers.
+        """
+        self._timers.after(self._pending, partial(self._capture, instance.id, image_id, settle, reboot=reboot))
+
+    def forget_image(self, image_id: str) -> None:
+        """Have the files of an image removed."""
+        self._timers.after(0, partial(self._hosts.forget_image, image_id))
+
+    def _capture(self, instance_id: str, image_id: str, settle: Callable[[bool], bool], *, reboot: bool) -> None:
+        taken = False
+        try:
+            self._hosts.capture(instance_id, image_id, reboot=reboot)
+            taken = True
+        except Exception:
+            _log.exception("no image can be made of %s", instance_id)
+        with self._lock:
+            wanted = settle(taken)
+        if not wanted:
+            self._hosts.forget_image(image_id)
+
     def _begin(self, host: _Host) -> None:
         self.lives.append(host.life)
         host.instance._state = _state("pending")

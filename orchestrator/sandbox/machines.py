@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,6 +107,27 @@ class Machines:
             self._by_instance.pop(instance_id, None)
             self._healed.notify_all()
         self._removals.submit(shutil.rmtree, self._image.host_folder(host.number), ignore_errors=True)
+
+    def capture(self, instance_id: str, image_id: str, *, reboot: bool) -> None:
+        """Keep the files of a host as an image, with `reboot` while nothing runs on it. Raises OrchError, OSError."""
+        with self._lock:
+            host = self._by_instance.get(instance_id)
+        if host is None:
+            raise NotFound(f"{instance_id} has no host", "`orch sandbox status` lists the hosts")
+        if reboot:
+            self.disturb(instance_id, "reboot")
+            self._wait_until_down(host)
+        self._image.images.take(image_id, self._image.host_folder(host.number))
+
+    def _wait_until_down(self, host: Host) -> None:
+        """Return once a host that was told to reboot has no process but its supervisor, or it is up again already."""
+        mark, deadline = self._mark(host), time.monotonic() + SETTLE_SECONDS
+        while set(supervisor.marked(mark, mark + 1)) - {host.pid} and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def forget_image(self, image_id: str) -> None:
+        """Remove an image; unknown ids are ignored."""
+        self._image.images.forget(image_id)
 
     def announce_interruption(self, instance_id: str, iso_time: str) -> None:
         """From now on serve `spot/instance-action` with that time from the host's metadata service."""

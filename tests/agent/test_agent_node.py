@@ -185,3 +185,31 @@ def test_credentials_that_come_late_do_not_blind_the_agent(host: Host, s3: Any, 
     wait_for(lambda: "no AWS credentials" in host.tmux("capture-pane", "-p", "-t", f"=orch-{RUN}:agent"), 40)
     metadata.pages[ROLE] = role
     wait_for(lambda: synced(s3), 40)
+
+
+def test_a_training_that_is_killed_is_told_from_one_that_fails(host: Host, s3: Any) -> None:
+    host.run(start_script(config("kill -KILL $$", agent_pause=0.0)))
+    wait_for(lambda: synced(s3), 40)
+    seen = beacon(s3)
+    assert seen is not None
+    assert (seen.stage, seen.exit_code) == ("exited", 137)
+    assert seen.trouble in {"killed", "memory"}, "memory only where the kernel ended some other process meanwhile"
+
+
+def test_on_a_full_disk_the_end_of_the_training_and_its_reason_are_told_all_the_same(host: Host, s3: Any) -> None:
+    start = start_script(config('cat /dev/zero >"$ORCH_CHECKPOINT_DIR/.tmp-1"', agent_pause=0.0))
+    # A disk of 24 MiB for what the run keeps, in a mount namespace of its own: that takes no root.
+    alone = """
+    mv "$HOME/orch" "$HOME/booted" && mkdir "$HOME/orch" && /bin/mount -t tmpfs -o size=24m tmpfs "$HOME/orch" || exit 9
+    cp -a "$HOME/booted/." "$HOME/orch" && exec bash -s"""
+    command = ["unshare", "-rm", "bash", "-c", alone]
+    done = subprocess.run(command, input=start, env=host.env, cwd=host.home, check=False, capture_output=True)
+    if b"unshare failed" in done.stderr or done.returncode == 9:
+        pytest.skip(f"no namespaces here: {done.stderr.decode()}")
+    assert done.stdout == b"started\n", done.stderr
+    wait_for(lambda: synced(s3), 40)
+    seen = beacon(s3)
+    assert seen is not None
+    assert (seen.stage, seen.exit_code, seen.exit_stage, seen.trouble) == ("exited", 1, "running", "disk")
+    assert seen.disk_free is not None
+    assert seen.disk_free < 2**22

@@ -84,5 +84,6 @@ def test_what_is_large_or_has_a_name_to_escape_is_left_to_the_real_client(tmp_pa
     local = FolderStore(tmp_path / "s3")
     save(local, 20, tmp_path / "made")
     (tmp_path / "here").mkdir()
-    assert restore_step(local, KEYS, tmp_path / "here", 20, lambda _: False) == "it is left to another client"
+    here = tmp_path / "here"
+    assert restore_step(local, KEYS, here, 20, lambda _: False, alone=True) == "it is left to another client"
     assert list((tmp_path / "here").iterdir()) == []

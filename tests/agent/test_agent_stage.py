@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def test_every_object_under_the_prefix_comes_and_nothing_else(tmp_path: Path, st
     found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert found == {"train/0.bin": b"digits/train/0.bin", "empty": b""}
     told = json.loads(node_config(tmp_path).staging_file.read_text())
-    assert told == {"staged": 18, "to_stage": 18}
+    assert (told["staged"], told["to_stage"], told["phases"]) == (18, 18, [[18, 18]])
 
 
 @pytest.mark.parametrize("value", ["s3://sets", "s3://sets/", "s3://sets/digits/"])
@@ -80,22 +80,34 @@ def test_what_is_there_already_is_not_fetched_again_but_what_differs_is(tmp_path
     assert {path.read_bytes() for path in folder.iterdir()} == {b"right"}
 
 
+def noting_reads(store: FolderStore) -> list[tuple[str, int, int]]:
+    """Return a list that will hold key, start and stop of each read."""
+    reads: list[tuple[str, int, int]] = []
+    read = store.read
+
+    def note(key: str, start: int, stop: int, etag: str) -> Iterator[bytes]:
+        reads.append((key, start, stop))
+        return read(key, start, stop, etag)
+
+    store.read = note  # type: ignore[method-assign]
+    return reads
+
+
 def test_large_objects_are_fetched_in_ranges(
     tmp_path: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch, "SMALL", 3)
-    ranged: list[str] = []
-    download = store.download_file
-
-    def note(key: str, path: Path, on_bytes: Callable[[int], None] | None = None) -> None:
-        ranged.append(key)
-        download(key, path, on_bytes)
-
-    store.download_file = note  # type: ignore[method-assign]
-    store.put("digits/small", b"abc")
-    store.put("digits/large", b"abcd")
+    monkeypatch.setattr(fetch, "RANGE", 4)
+    reads = noting_reads(store)
+    store.put("digits/small", b"abcd")
+    store.put("digits/large", b"abcdefghij")
     staged(store, tmp_path)
-    assert ranged == ["digits/large"]
+    assert sorted(reads) == [
+        ("digits/large", 0, 4),
+        ("digits/large", 4, 8),
+        ("digits/large", 8, 10),
+        ("digits/small", 0, 4),
+    ]
+    assert (tmp_path / "data/sets/digits/large").read_bytes() == b"abcdefghij"
 
 
 def corrupting(store: FolderStore, bodies: list[bytes]) -> None:
@@ -114,7 +126,7 @@ def test_what_arrives_damaged_is_fetched_again(tmp_path: Path, store: FolderStor
 
 def test_what_never_arrives_whole_is_not_there(tmp_path: Path, store: FolderStore) -> None:
     store.put("digits/a", b"right")
-    corrupting(store, [b"wrong1"[:5], b"x", b"", b"y"])
+    corrupting(store, [b"wrong", b"right"[::-1], b"other", b"noise"])
     with pytest.raises(Corrupt, match="did not arrive whole"):
         stage(node_config(tmp_path, data=(source(),)), lambda *_: store)
     assert list((tmp_path / "data/sets/digits").iterdir()) == []
@@ -207,8 +219,8 @@ def saved(tmp_path: Path, store: FolderStore) -> Path:
     return target
 
 
-def restored(store: FolderStore, folder: Path, newest: int = 1000) -> int | None:
-    return restore(store, KEYS, folder, newest, lambda _: None)
+def restored(store: FolderStore, folder: Path, newest: int = 1000, *, alone: bool = True) -> int | None:
+    return restore(store, KEYS, folder, newest, lambda _: None, alone=alone)
 
 
 def test_the_newest_checkpoint_is_restored_by_number_not_by_name(saved: Path, store: FolderStore) -> None:
@@ -244,6 +256,16 @@ def test_a_checkpoint_that_is_here_and_right_is_not_fetched(saved: Path, store: 
     restored(store, saved)
     store.download_file = lambda *_: pytest.fail("fetched")  # type: ignore[method-assign]
     assert restored(store, saved) == 100
+
+
+def test_a_node_of_a_gang_does_not_start_from_a_copy_that_the_others_cannot_have(
+    saved: Path, store: FolderStore
+) -> None:
+    restored(store, saved)
+    (store.folder / KEYS.checkpoint(100, "model")).write_bytes(b"damaged in S3")
+    assert restored(store, saved, alone=False) == 20
+    assert (saved / "100" / "model").read_bytes() == b"weights 100"
+    assert restored(store, saved) == 100, "whoever trains alone may"
 
 
 def test_no_node_keeps_a_checkpoint_that_the_others_do_not_start_from(

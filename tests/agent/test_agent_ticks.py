@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,8 @@ from orchestrator.agent.notice import ADVICE, PATH, read_notice
 from orchestrator.agent.store import Opener
 from orchestrator.core.beacon import Beacon
 from orchestrator.core.ids import Keys
+from orchestrator.core.units import iso
+from orchestrator.errors import Unreachable
 from tests.agent.agent_world import PATHS, RUN, FolderStore, node_config
 from tests.node.fake_aws import Metadata, serve_metadata
 
@@ -120,6 +122,40 @@ def test_the_beacon_follows_the_training_to_its_end(
     assert len(off) == 1
 
 
+def test_a_survivor_that_waits_long_for_a_replacement_is_not_turned_off(
+    tmp_path: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, off = Clock(monkeypatch), list[float]()
+    agent = Agent(node_config(tmp_path, linger_seconds=100.0), Opener(lambda: store), lambda: off.append(clock.now))
+    write(tmp_path, PATHS.exit_file, "143 running\n")
+    agent.tick()
+    settle(agent)
+
+    def lease(ends_in: float) -> None:
+        ends = iso(datetime.now(UTC) + timedelta(seconds=ends_in))
+        store.put(KEYS.lease, json.dumps({"owner": {}, "epoch": 1, "expires": ends}).encode())
+
+    lease(15)
+    for _ in range(5):
+        clock.now += 99
+        agent.tick()
+    assert off == []
+    lease(-100)
+    for _ in range(2):
+        clock.now += 99
+        agent.tick()
+    assert len(off) == 1
+    store.put(KEYS.lease, b"[]")
+    clock.now += 101
+    agent.tick()
+    assert len(off) == 2, "what cannot be read is held by nobody"
+    store.failures = 10**6
+    clock.now += 101
+    with pytest.raises(Unreachable):
+        agent.tick()
+    assert len(off) == 3, "nor what S3 does not give"
+
+
 def settle(agent: Agent) -> None:
     """Let the uploads come to their end."""
     agent.sync.start()
@@ -182,13 +218,14 @@ def test_a_beacon_that_did_not_arrive_is_sent_again(tmp_path: Path, store: Folde
 def test_the_beacon_tells_how_far_staging_is_and_no_secret(tmp_path: Path, store: FolderStore) -> None:
     config = node_config(tmp_path)
     write(tmp_path, PATHS.secrets_file, "export TOKEN='s3 cr3t'\n")
-    config.staging_file.write_text('{"staged": 5, "to_stage": 9}')
+    config.staging_file.write_text('{"staged": 5, "to_stage": 9, "phases": [[4, 4], [1, 5]], "rate": 3}')
     config.run_log.write_text("token is s3 cr3t\n")
     write(tmp_path, PATHS.progress, '{"step": 1, "note": "s3 cr3t"}\n')
     agent = Agent(config, Opener(lambda: store), lambda: None)
     agent.tick()
     seen = beacon_of(store)
     assert (seen.staged, seen.to_stage, seen.tail) == (5, 9, ("token is ***",))
+    assert (seen.phases, seen.stage_rate) == (((4, 4), (1, 5)), 3)
     assert seen.progress == {"step": 1, "note": "***"}
 
 

@@ -46,3 +46,14 @@ def test_every_test_that_the_reliability_page_names_is_there() -> None:
     }
     assert len(named) > 20
     assert named - written == set()
+
+
+def test_each_of_the_48_scenarios_has_a_test_or_a_reason_why_not() -> None:
+    table = (ROOT / "docs" / "reliability.md").read_text().partition("## Scenarios")[2].partition("\n## ")[0]
+    rows = [line.split(" | ") for line in table.splitlines() if re.match(r"\| \d", line)]
+    assert {int(row[0].strip("| ")) for row in rows} == set(range(1, 49))
+
+    def is_answered(row: list[str]) -> bool:
+        return "`test_" in row[3] or "`scripts/" in row[3] or ("*not yet*" in row[2] and "because" in row[2])
+
+    assert [row for row in rows if len(row) != 4 or not is_answered(row)] == []

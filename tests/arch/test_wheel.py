@@ -70,3 +70,11 @@ def test_what_nodes_need_can_be_packed_from_it(site: Path, tmp_path: Path) -> No
         names = {name.removeprefix("./") for name in archive.getnames()}
     assert {"agent/orchestrator/agent/main.py", "agent/libtmux/__init__.py", "workdir/trainer/__main__.py"} <= names
     assert not [name for name in names if "/cli/" in name or "/sandbox/" in name]
+
+
+def test_recipes_of_machine_images_come_with_it(site: Path) -> None:
+    done = run(site, "-m", "orchestrator.cli.main", "ami", "build", "volta", "-y")
+    assert done.returncode == 4, "the recipe was found and read; only credentials are missing: " + done.stderr
+    missing = run(site, "-m", "orchestrator.cli.main", "ami", "build", "volts")
+    assert missing.returncode == 2
+    assert "did you mean volta? there are: modern, volta" in missing.stderr

@@ -8,9 +8,9 @@ from orchestrator.errors import NotFound
 from tests.aws.aws_wire import Wire, ec2_reply
 
 
-def test_a_type_is_offered_where_ec2_says_so_and_a_retired_one_nowhere(session: Session) -> None:
-    found = Compute(session).zones_offering(["p3dn.24xlarge", "p3.16xlarge"])
-    assert found == {"p3dn.24xlarge": ("us-east-1c", "us-east-1d"), "p3.16xlarge": ()}
+def test_a_type_is_offered_where_ec2_says_so_and_an_unknown_one_nowhere(session: Session) -> None:
+    found = Compute(session).zones_offering(["p3dn.24xlarge", "x9.huge"])
+    assert found == {"p3dn.24xlarge": ("us-east-1c", "us-east-1d"), "x9.huge": ()}
 
 
 def test_vcpus_are_told_of_types_that_ec2_describes(session: Session) -> None:

@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from orchestrator.aws.policies import bucket_policy, dataset_policy, node_policy, operator_policy
+from orchestrator.core.dataset import manifest_key
 from orchestrator.core.ids import Keys, bundle_key
 
 BUCKET = "orch-123456789012-us-east-1"
@@ -43,8 +44,16 @@ def test_a_node_cannot_touch_what_the_scheduler_writes() -> None:
 def test_a_node_reads_its_code_and_its_data() -> None:
     assert allows(node_policy(BUCKET), "s3:GetObject", in_bucket(bundle_key("ab")))
     assert allows(node_policy(BUCKET), "s3:GetObject", in_bucket(RUN.manifest(5)))
+    assert allows(node_policy(BUCKET), "s3:GetObject", in_bucket(manifest_key("imagenet", "0123456789abcdef")))
+    assert not allows(node_policy(BUCKET), "s3:PutObject", in_bucket(manifest_key("imagenet", "0123456789abcdef")))
     assert allows(dataset_policy("datasets"), "s3:GetObject", "arn:aws:s3:::datasets/imagenet/0.tar")
     assert not allows(dataset_policy("datasets"), "s3:PutObject", "arn:aws:s3:::datasets/imagenet/0.tar")
+
+
+def test_the_operator_goes_on_with_uploads_in_parts() -> None:
+    assert allows(OPERATOR, "s3:ListBucketMultipartUploads", f"arn:aws:s3:::{BUCKET}")
+    for action in ("s3:ListMultipartUploadParts", "s3:AbortMultipartUpload", "s3:PutObject"):
+        assert allows(OPERATOR, action, in_bucket("datasets/imagenet/0123456789abcdef/train/images.bin"))
 
 
 def test_a_node_has_no_rights_outside_s3() -> None:

@@ -187,6 +187,20 @@ def test_many_files_come_at_once(bucket: Bucket, tmp_path: Path) -> None:
     assert [(tmp_path / str(n)).read_text() for n in range(5)] == ["0", "1", "2", "3", "4"]
 
 
+def test_a_range_is_read_of_one_version_of_an_object_only(bucket: Bucket) -> None:
+    body = os.urandom(3 * s3.PIECE_BYTES + 17)
+    etag = bucket.put("k", body)
+    pieces = list(bucket.read("k", 5, len(body), etag))
+    assert b"".join(pieces) == body[5:]
+    assert max(map(len, pieces)) <= s3.PIECE_BYTES
+    assert b"".join(bucket.read("k", 0, 1, "")) == body[:1]
+    bucket.put("k", body[::-1])
+    with pytest.raises(PreconditionFailed, match="s3://runs-here/k was changed meanwhile"):
+        list(bucket.read("k", 0, 1, etag))
+    with pytest.raises(NotFound, match="s3://runs-here/nothing does not exist"):
+        list(bucket.read("nothing", 0, 1, ""))
+
+
 def test_a_download_of_nothing_leaves_no_file(bucket: Bucket, tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         bucket.download_file("nothing", tmp_path / "target")

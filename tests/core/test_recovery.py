@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,59 +10,13 @@ import pytest
 from orchestrator.core.actions import Action, End, Kill, Launch, Probe, Record, Recover, Start, Terminate, Wish
 from orchestrator.core.beacon import Beacon
 from orchestrator.core.decide import decide
-from orchestrator.core.facts import Facts, Instance, Node
+from orchestrator.core.facts import Facts, Node
 from orchestrator.core.gang import Gang
 from orchestrator.core.ledger import Recovery, Verdict, replay
 from orchestrator.core.phase import find_phase
-from orchestrator.core.spec import RunSpec
+from orchestrator.core.units import iso
+from tests.core.gangs import FOUR, ended, four, gang_of_four, recovered, recovery_of, taken, verdict_of, world
 from tests.core.worlds import Book, at, beacon, facts, instance, spec
-
-FOUR = ("i-0", "i-1", "i-2", "i-3")
-TAKEN = {"end_reason": "Server.SpotInstanceTermination"}
-
-
-def four() -> Book:
-    return Book().tried(1, 0, "launched", ids=FOUR)
-
-
-def gang_of_four(**experiment: Any) -> RunSpec:
-    return spec(4, **experiment)
-
-
-def taken(index: int, seconds: float, **changes: Any) -> Instance:
-    return instance(index, "terminated", **(TAKEN | {"end_time": at(seconds)} | changes))
-
-
-def world(seconds: float, gone: Sequence[Instance] = (), said: Sequence[Beacon] = (), **changes: Any) -> Facts:
-    """Four nodes that train and are heard, but for those in `gone`; `said` are beacons that differ."""
-    away = {item.instance_id for item in gone}
-    known = {f"i-{i}": beacon(i, seconds=seconds) for i in range(4)} | {b.instance_id: b for b in said}
-    machines = [instance(i) for i in range(4) if f"i-{i}" not in away] + list(gone)
-    recorded = {"recorded": {item.instance_id: item.state for item in gone}}
-    return facts(seconds, machines, list(known.values()), **(recorded | changes))
-
-
-def recovery_of(actions: Sequence[Action]) -> Recovery:
-    found = [action.recovery for action in actions if isinstance(action, Recover)]
-    assert len(found) == 1, actions
-    return found[0]
-
-
-def verdict_of(actions: Sequence[Action]) -> Verdict:
-    found = [action.verdict for action in actions if isinstance(action, End)]
-    assert len(found) == 1, actions
-    return found[0]
-
-
-def recovered(book: Book, seen: Facts, run: RunSpec | None = None) -> Recovery:
-    """Record what is decided as `run.act` does, and return it."""
-    found = recovery_of(decide(run or gang_of_four(), book.state, seen))
-    book.add("intent", "recover", (seen.server_time - at(0)).total_seconds(), **found.to_json())
-    return found
-
-
-def ended(index: int, seconds: float, **changes: Any) -> Beacon:
-    return beacon(index, "exited", seconds, **({"exit_code": 75, "synced": True} | changes))
 
 
 def test_only_what_was_lost_is_launched_where_the_survivors_are() -> None:
@@ -78,6 +31,7 @@ def test_only_what_was_lost_is_launched_where_the_survivors_are() -> None:
         offer=0,
         graceful=False,
         trained=True,
+        size=4,
         time=at(60),
     )
     assert find_phase(book.state, seen) == "recovering"
@@ -222,15 +176,20 @@ def test_without_room_beside_the_survivors_the_gang_moves() -> None:
     saved = [ended(i, 66) for i in (0, 2, 3)]
     actions = decide(gang_of_four(), book.state, world(66, [taken(1, 59)], saved))
     assert actions == (Terminate(("i-0", "i-2", "i-3"), "replaced"),)
-    empty = world(70, [taken(i, 69) for i in range(4)])
-    assert decide(gang_of_four(), book.state, empty) == (Launch(2, 2, 1),)
-    book.tried(2, 1, "no-capacity", generation=2).tried(3, 2, "no-capacity", generation=2)
-    assert decide(gang_of_four(), book.state, empty) == (Launch(2, 4, 0),), "the place it was in is tried last"
-    book.tried(4, 0, "no-capacity", generation=2)
-    verdict = verdict_of(decide(gang_of_four(), book.state, empty))
+
+    def empty(seconds: float) -> Facts:
+        return world(seconds, [taken(i, 69) for i in range(4)])
+
+    assert decide(gang_of_four(), book.state, empty(70)) == (Launch(2, 2, 1),)
+    book.tried(2, 1, "no-capacity", generation=2, seconds=70).tried(3, 2, "no-capacity", generation=2, seconds=70)
+    assert decide(gang_of_four(), book.state, empty(70)) == (Launch(2, 4, 0),), "the place it was in is tried last"
+    book.tried(4, 0, "no-capacity", generation=2, seconds=70)
+    verdict = verdict_of(decide(gang_of_four(capacity_wait="29s"), book.state, empty(70)))
     assert verdict.kind == "no-capacity"
     assert "EC2 took node 1" in verdict.message
     assert "orch resume" in verdict.hint
+    assert decide(gang_of_four(), book.state, empty(99)) == (), "it waits for room"
+    assert decide(gang_of_four(), book.state, empty(100)) == (Launch(2, 5, 1),), "and asks all of them again"
 
 
 def test_a_launch_that_nobody_knows_the_end_of_comes_before_any_recovery() -> None:
@@ -280,6 +239,33 @@ def test_a_failure_of_the_users_code_is_tried_again_on_the_same_machines_when_it
     assert (found.kind, found.missing, len(found.kept)) == ("failed", 0, 4)
     (start,) = decide(run, book.state, failing(61, 40))
     assert start == Start(FOUR, {name: rank for rank, name in enumerate(FOUR)}, 2)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message", "advice"),
+    [
+        ("memory", "the machine's memory ran out", "more memory"),
+        ("gpu-memory", "the GPU's memory ran out", "smaller batch on each GPU"),
+        ("killed", "killed by SIGKILL", "if nobody killed it by hand"),
+        ("disk", "no space was left (1.0 KiB of its disk are free)", "raise resources.disk_size"),
+    ],
+)
+def test_what_ran_out_is_said_with_what_to_do_about_it(trouble: Any, message: str, advice: str) -> None:
+    said = failing(60, None)
+    first = said.nodes["i-2"].beacon
+    assert first is not None
+    broken = replace(first, trouble=trouble, disk_free=1024, tail=("connection reset by peer",))
+    seen = replace(said, nodes={**said.nodes, "i-2": replace(said.nodes["i-2"], beacon=broken)})
+    verdict = verdict_of(decide(gang_of_four(), four().state, seen))
+    assert (verdict.rank, verdict.kind) == (2, "failed"), "whoever ran out of something is the cause"
+    assert message in verdict.message
+    assert advice in verdict.hint
+
+
+def test_a_training_that_filled_the_disk_is_not_begun_again_on_the_same_disk() -> None:
+    verdict = verdict_of(decide(gang_of_four(), four().state, failing(60, 40, trouble="disk")))
+    assert "the same machines would have no more room" in verdict.message
+    assert recovery_of(decide(gang_of_four(), four().state, failing(60, 40, trouble="memory"))).kind == "failed"
 
 
 def test_a_failure_is_tried_again_only_after_new_steps_and_only_so_often() -> None:
@@ -473,3 +459,16 @@ def test_what_ec2_says_of_the_lost_is_kept_before_it_forgets() -> None:
     lost = taken(1, 59)
     actions = decide(gang_of_four(), four().state, world(60, [lost], recorded={}))
     assert actions[0] == Record(lost)
+
+
+def test_a_failure_is_told_as_soon_as_all_others_were_heard_well_after_it() -> None:
+    def seen(heard: float, *, late: float = 0, tail: tuple[str, ...] = ("no such file",)) -> tuple[Action, ...]:
+        broken = ended(2, heard, exit_code=3, exit_time=iso(at(60)), tail=tail)
+        others = [beacon(i, seconds=heard - late * (i == 3)) for i in (0, 1, 3)]
+        return decide(gang_of_four(), four().state, world(heard, said=[broken, *others]))
+
+    assert seen(61.9) == ()
+    assert seen(64, late=2.5) == (), "the last of them may have failed before"
+    assert verdict_of(seen(62)).rank == 2
+    assert seen(67, tail=("connection reset by peer",)) == (), "a peer may be to blame"
+    assert verdict_of(seen(68, tail=("connection reset by peer",))).rank == 2

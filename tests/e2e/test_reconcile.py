@@ -85,3 +85,12 @@ def test_a_changed_line_is_named_and_a_broken_one_refused(world: World, run_id: 
 def test_the_end_of_a_run_is_told(world: World, run_id: str) -> None:
     file = world.home / "news"
     assert wait_for("the news", lambda: file.exists() and file.read_text()) == f"finished {run_id}\n"
+
+
+def test_a_page_that_a_dead_scheduler_did_not_come_to_write_is_written_by_resume(world: World, run_id: str) -> None:
+    page = f"runs/{run_id}/report.html"
+    wait_for("its page", lambda: page in world.keys(page))
+    world.client("s3").delete_object(Bucket=world.bucket(), Key=page)
+    assert "its page was missing" in world.orch("resume", run_id).stdout
+    assert run_id in world.body(page).decode()
+    assert "nothing to resume" in world.orch("resume", run_id, check=1).stderr

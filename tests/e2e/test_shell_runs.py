@@ -94,20 +94,21 @@ def test_no_capacity_anywhere_is_one_line_and_exit_three_and_leaves_nothing(worl
     assert world.json("gc")["orphans"] == []
 
 
-def test_two_runs_at_once_do_not_meet(world: World) -> None:
+def test_two_runs_of_one_name_launched_at_once_do_not_meet(world: World) -> None:
     # Each run's first node holds its rendezvous port on every address while the other does the same.
     serve = (
         "if [ $ORCH_NODE_RANK = 0 ]; then timeout 6 python3 -m http.server --bind 0.0.0.0 $MASTER_PORT"
         " || test $? = 124; "
         "else sleep 6; fi; echo nodes $ORCH_NODE_IPS port $MASTER_PORT"
     )
-    started = [
-        world.start("launch", "--cloud", "sandbox", "-y", world.experiment(f"side-{letter}", serve)) for letter in "ab"
-    ]
+    file = world.experiment("side", serve)
+    started = [world.start("launch", "--cloud", "sandbox", "-y", file) for _ in range(2)]
     for process in started:
         output, _ = process.communicate(timeout=180)
         assert process.returncode == 0, output
-    said = [world.orch("logs", world.run_id(f"side-{letter}"), "--node", "1").stdout for letter in "ab"]
+    runs = [row["run_id"] for row in world.json("status") if row["name"] == "side"]
+    assert len(set(runs)) == 2, "one name, launched twice in the same moment: two runs"
+    said = [world.orch("logs", run_id, "--node", "1").stdout for run_id in runs]
     addresses, ports = zip(*(re.search(r"nodes (.*) port (\d+)", text).groups() for text in said), strict=True)  # type: ignore[union-attr]
     assert not set(addresses[0].split()) & set(addresses[1].split())
     assert ports[0] != ports[1]
@@ -216,6 +217,7 @@ def test_attaching_shows_the_trainings_own_output_and_detaching_leaves_it_runnin
     seen = attach(world, run_id, "--all", first=b"\x02p", within=inside)
     assert re.search(rb"node 1 says \d+", seen)
     assert phase(world, run_id) == "running"
+    assert f"{run_id} is of this name and has machines now" in world.orch("plan", "--cloud", "sandbox", file).stdout
     world.orch("exec", run_id, "--", "echo here is $ORCH_NODE_RANK $(tmux list-clients | wc -l)")
     world.orch("stop", run_id)
     process.communicate(timeout=150)

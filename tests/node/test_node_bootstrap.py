@@ -23,6 +23,7 @@ from botocore.credentials import Credentials
 
 from orchestrator.core.contract import NodePaths
 from orchestrator.core.ids import Keys, bundle_key
+from orchestrator.core.recipe import LONGEST_BOOTSTRAP
 from orchestrator.node import boot_script
 from orchestrator.node.bootstrap import LIMIT, BootConfig, every_boot, first_boot, user_data
 from orchestrator.node.bundle import build_bundle
@@ -111,7 +112,9 @@ def test_the_dead_man_timer_is_the_first_thing_that_happens_and_rounds_up() -> N
 
 def test_user_data_is_small_and_holds_nothing_but_what_it_needs() -> None:
     longest = {"run": f"{'a' * 40}-20260101-000000-abcd", "bucket": "b" * 63, "ssh_user": "u" * 32}
-    assert len(user_data(boot_config("0" * 64, stages_data=True, **longest))) * 4 / 3 < LIMIT
+    prelude = "x" * LONGEST_BOOTSTRAP
+    for more in ({"stages_data": True}, {"prelude": prelude}):  # a run has one or the other
+        assert len(user_data(boot_config("0" * 64, **more, **longest))) * 4 / 3 < LIMIT
     text = user_data(boot_config("0" * 64, stages_data=True))
     found = re.findall(r"main\((.*)\)", text)[-1]
     assert found == repr({"run": RUN, "bucket": BUCKET, "region": "us-east-1", "bundle": "0" * 64})
@@ -211,6 +214,15 @@ def test_a_memory_file_system_for_data_is_mounted_only_when_there_is_data(host: 
     assert done.returncode == 0
     mounts = [call for call in host.called() if call.startswith("mount")]
     assert mounts == [f"mount -t tmpfs -o size=90%,mode=0700 orch-data {host.home}/data"] * (user() == "root")
+
+
+def test_what_an_image_lacks_is_brought_first_and_a_failure_there_leaves_the_last_word_to_the_boot(host: Host) -> None:
+    done = boot(
+        host, first_boot(boot_config("0" * 64, ssh_user="nobody", prelude='echo "it\'s {here}"; cat; false\nx'))
+    )
+    assert done.stdout.splitlines()[:2] == ["it's {here}", "orch: what was to be done first failed with code 1"]
+    assert host.called()[0].startswith("shutdown -P"), "the timer comes before it"
+    assert host.called()[1].startswith("runuser")
 
 
 def test_another_user_than_the_ssh_user_hands_over_to_it(host: Host) -> None:

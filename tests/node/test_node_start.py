@@ -14,7 +14,16 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.contract import NodePaths
-from orchestrator.node.start import DESERTED, NOT_BOOTED, REFUSED, kill_script, probe_script, start_script, stop_script
+from orchestrator.node.start import (
+    DESERTED,
+    NOT_BOOTED,
+    REFUSED,
+    kill_script,
+    leave_script,
+    probe_script,
+    start_script,
+    stop_script,
+)
 from tests.node.node_host import RUN, Host, config, new_host, wait_for
 
 PATHS = NodePaths(RUN, 1)
@@ -262,6 +271,20 @@ def test_a_node_is_deserted_when_neither_agent_nor_training_lives_there(host: Ho
     host.run(start_script(config("true", generation=2)))
     host.ended(2)
     assert host.run(probe_script(RUN)).returncode == 0, "the agent lives"
+
+
+def test_a_machine_that_becomes_an_image_keeps_nothing_of_the_run_and_no_key_that_opens_it(host: Host) -> None:
+    host.run(start_script(config("true")))
+    host.ended()
+    (host.home / ".ssh").mkdir()
+    (host.home / ".ssh" / "authorized_keys").write_text("the run's")
+    (host.home / "tool").write_text("made by a step")
+    for _ in range(2):
+        assert host.run(leave_script(RUN)).stdout == "left\n"
+        assert not (host.home / "orch").exists()
+        assert list((host.home / ".ssh").iterdir()) == []
+        assert (host.home / "tool").exists()
+    wait_for(lambda: not with_environment(f"ORCH_AGENT_OF={host.file(PATHS.generation_dir)}"))
 
 
 def test_a_node_that_is_just_being_given_its_next_generation_is_not_deserted(host: Host) -> None:

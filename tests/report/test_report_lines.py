@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.core.ledger import Recovery, Verdict
+from orchestrator.report.figures import low_disks
 from orchestrator.report.lines import Narrator, attempts, unattended
 from tests.core.worlds import Book, beacon, facts, instance
 from tests.report.views import ended, launched, running, view
@@ -36,7 +37,9 @@ def test_a_recovery_is_told_once_with_its_cause_and_refusals_after_it_too() -> N
     narrator, late, book = Narrator(), Narrator(), launched(2).tried(2, 1, "no-capacity")
     narrator.tell(view(book, facts(1)))
     late.tell(view(book, facts(1)))
-    lost = Recovery(1, "interrupted", "EC2 took node 1 back", {"i-0": 0}, (), 1, 0, graceful=False, trained=True)
+    lost = Recovery(
+        1, "interrupted", "EC2 took node 1 back", {"i-0": 0}, (), 1, 0, graceful=False, trained=True, size=2
+    )
     book.add("intent", "recover", 2, **lost.to_json())
     told = narrator.tell(view(book, facts(2)))
     assert "12:00:02  EC2 took node 1 back; 1 of 2 nodes stay, generation 2" in told
@@ -53,9 +56,22 @@ def test_an_attempt_whose_outcome_is_open_is_not_told() -> None:
 
 def test_nodes_are_told_as_counts_and_staging_as_a_share() -> None:
     nodes = [instance(0), instance(1)]
-    said = [beacon(0, "staging", 10, started=None, staged=2**20, to_stage=2**22), beacon(1, "setup", 10, started=None)]
+    said = [
+        beacon(0, "staging", 10, started=None, staged=2**20, to_stage=2**22, stage_rate=2**20),
+        beacon(1, "setup", 10, started=None),
+    ]
     lines = Narrator().tell(view(launched(2), facts(10, nodes, said)))
-    assert any("nodes: 1 staging, 1 setup  data 25% of 4.0 MiB" in line for line in lines)
+    assert any("nodes: 1 staging, 1 setup  data 25% of 4.0 MiB, 1.0 MiB/s, 3s left" in line for line in lines)
+
+
+def test_a_disk_that_is_nearly_full_is_told_once_before_it_is_full() -> None:
+    narrator = Narrator()
+    assert not any("disk" in line for line in narrator.tell(running(disk_free=6 * 2**30)))
+    (low,) = narrator.tell(running(seconds=101, disk_free=2**30))
+    assert "the disk of node 0 and 1 more is nearly full (1.0 GiB of 100 GiB left): raise resources.disk_size" in low
+    assert narrator.tell(running(seconds=102, disk_free=2**29)) == []
+    over = low_disks(ended(Verdict("finished", "done")))
+    assert over == ""
 
 
 def test_training_is_told_at_most_every_ten_seconds_but_at_every_epoch() -> None:

@@ -34,6 +34,11 @@ def test_few_nodes_get_a_row_each_with_address_stage_and_step() -> None:
 def test_staging_shows_how_far_each_node_is() -> None:
     text = shown(running(stage="staging", started=None, staged=2**20, to_stage=2**21))
     assert "staging 50% of 2.0 MiB" in text
+    text = shown(running(stage="staging", started=None, staged=2**20, to_stage=2**21, stage_rate=2**19))
+    assert "staging 50% of 2.0 MiB, 512.0 KiB/s, 2s left" in text
+    text = shown(running(staged=2**20, to_stage=2**21, stage_rate=2**19))
+    assert "running (data 50% of 2.0 MiB, 512.0 KiB/s, 2s left)" in text
+    assert "data" not in shown(running(staged=2**21, to_stage=2**21, stage_rate=2**19))
 
 
 @pytest.mark.parametrize("height", [12, 24, 30, 60])

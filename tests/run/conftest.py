@@ -24,6 +24,12 @@ class NoHosts:
     def halt(self, instance_id: str) -> None:
         pass
 
+    def capture(self, instance_id: str, image_id: str, *, reboot: bool) -> None:
+        pass
+
+    def forget_image(self, image_id: str) -> None:
+        pass
+
     def announce_interruption(self, instance_id: str, iso_time: str) -> None:
         pass
 

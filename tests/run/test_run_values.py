@@ -36,6 +36,11 @@ def request(**changes: object) -> dict[str, object]:
 def test_the_whole_gang_is_one_tagged_request_that_ends_with_its_machines() -> None:
     made = request()
     assert (made["MinCount"], made["MaxCount"]) == (16, 16)
+    fewer = run_instances_request(
+        spec(16), offer(), generation=1, attempt=1, count=16, least=8, resources=RESOURCES,
+        root_device="/dev/sda1", user_data="",
+    )  # fmt: skip
+    assert (fewer["MinCount"], fewer["MaxCount"]) == (8, 16)
     assert made["InstanceInitiatedShutdownBehavior"] == "terminate"
     assert made["MetadataOptions"] == {
         "HttpTokens": "required",

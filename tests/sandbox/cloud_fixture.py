@@ -33,6 +33,8 @@ class NotingHosts:
         self.notices: dict[str, str] = {}
         self.advice: dict[str, str] = {}
         self.disturbed: dict[str, set[str]] = {}
+        self.images: dict[str, tuple[str, bool]] = {}
+        self.copied: list[str] = []
         self.stuck = self.broken = False
 
     def boot(self, spec: HostSpec) -> None:
@@ -45,6 +47,15 @@ class NotingHosts:
         if self.stuck:
             raise TimeoutError("a process does not die")
         self.halted.append(instance_id)
+
+    def capture(self, instance_id: str, image_id: str, *, reboot: bool) -> None:
+        if self.broken:
+            raise OSError("this host cannot be copied")
+        self.images[image_id] = (instance_id, reboot)
+        self.copied.append(image_id)
+
+    def forget_image(self, image_id: str) -> None:
+        self.images.pop(image_id, None)
 
     def announce_interruption(self, instance_id: str, iso_time: str) -> None:
         self.notices[instance_id] = iso_time

@@ -63,15 +63,13 @@ def test_a_range_of_a_large_object_is_read_by_seeking(bucket: Any, monkeypatch: 
     assert reply["Body"].read() == body[first : last + 1]
     assert reply["ContentRange"] == f"bytes {first}-{last}/{len(body)}"
     assert reply["ResponseMetadata"]["HTTPStatusCode"] == 206
-    assert sum(read) == last - first + 1
-    # Nothing is ever read in one piece, not even the whole.
-    read.clear()
+    assert not read, "the kernel sends it from the file"
     whole = bucket.get_object(Bucket=BUCKET, Key="large")["Body"]
     digest = hashlib.sha256()
     for chunk in whole.iter_chunks(MIB):
         digest.update(chunk)
     assert digest.digest() == hashlib.sha256(body).digest()
-    assert max(read) <= MIB
+    assert not read
 
 
 @pytest.mark.parametrize("size", [1000, 6 * MIB])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.agent.attended import is_attended
 from orchestrator.agent.converge import AskToSave, AskToStop, Finish, PowerOff, Report, Seen, converge
 from orchestrator.agent.local import Local
 from orchestrator.core.beacon import Beacon, Stage
 from orchestrator.core.ids import Keys
 from orchestrator.errors import OrchError
-from tests.sim.clock import stamp
+from tests.sim.clock import moment, stamp
 from tests.sim.training import Rank
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Agent:
         self._born = self._quiet_since = node.clock.now
         self._watched: object = None
         self._said: tuple[object, ...] | None = None
-        self._beat_at = -HEARTBEAT
+        self.beat_at = -HEARTBEAT
         self._final = False
         self._stored: set[int] = set()
         self._uploading = False
@@ -42,7 +43,7 @@ class Agent:
 
     def beat(self) -> None:
         """Tick if the last beacon is old."""
-        if self._node.clock.now - self._beat_at >= HEARTBEAT:
+        if self.beat_at <= self._node.clock.now - HEARTBEAT:
             self.tick()
 
     def tick(self) -> None:
@@ -62,7 +63,8 @@ class Agent:
             asked=rank.stop,
         )
         watched = (rank.exit, self.synced, node.epoch, node.contact)
-        if watched != self._watched:
+        lonely = self.synced and now - self._quiet_since >= LINGER
+        if watched != self._watched or (lonely and self._online and self._attended()):
             self._watched, self._quiet_since = watched, now
             if self.synced:
                 node.clock.after(LINGER + 1, node.beat_now)
@@ -109,7 +111,7 @@ class Agent:
         except OrchError:
             self._retry()
         else:
-            self._beat_at = now
+            self.beat_at = now
 
     def _progress(self) -> dict[str, int] | None:
         """Return the last progress line of the script, which the node of rank 0 writes."""
@@ -150,6 +152,9 @@ class Agent:
     @property
     def _pending(self) -> list[int]:
         return [step for step in self._rank.checkpoints if step not in self._stored]
+
+    def _attended(self) -> bool:
+        return is_attended(self._node.store.get, self._node.machine.run, moment(self._node.clock.now + self._node.skew))
 
     def _alone(self) -> bool:
         """Whether this agent is still the one of its node."""

@@ -6,23 +6,25 @@ place. Between any two steps the process may be paused, before and after any eff
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.aws.errors import LaunchRefused
 from orchestrator.core import actions as do
 from orchestrator.core.bill import make_bill
 from orchestrator.core.facts import Facts, Instance, PriceRow, Resource
 from orchestrator.core.ids import client_token, resource_name
+from orchestrator.core.ledger import LedgerState
 from orchestrator.core.phase import find_phase
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import MicroUSD
 from orchestrator.errors import OrchError, StaleEpoch, Unreachable
-from orchestrator.run.act import ASK_AGAIN, TRY_AGAIN, Errand
+from orchestrator.run.act import TRY_AGAIN, Errand, variations
+from orchestrator.run.answers import Answers
 from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.loop import LONGEST_BACKOFF
@@ -31,8 +33,8 @@ from orchestrator.run.observe import Watch, merge
 from orchestrator.run.request import run_instances_request
 from orchestrator.run.userdata import timer_left
 from tests.core.worlds import T0
+from tests.sim.client import Client
 from tests.sim.clock import Body, Crashed
-from tests.sim.store import Listed
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -40,37 +42,33 @@ if TYPE_CHECKING:
 # Slower than production's, so that a seed takes milliseconds; a tick decides from facts, not from how often it comes.
 QUICK_TICK = 3.0
 CALM_TICK = 10.0
+# Once all faults are over: what is left is to see the run to its end, without letting the lease run out.
+LATE_TICK = 15.0
 AFTER_ACTING = 0.5
 POLL = 5.0
 BILL_EVERY = 8.0
 PRICES_EVERY = 60.0
-JUDGED_EVERY = 45.0
+JUDGED_EVERY = 60.0
 QUICK = frozenset({"launching", "booting", "starting", "recovering", "terminating", "saving", "stopping"})
 
 
-class Client:
-    """The bucket as one scheduler process reaches it: every write is an effect, at which it may die."""
+class Told(NamedTuple):
+    """Which nodes were told what by SSH, or are being told, as facts say it."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    started: frozenset[str]
+    stops_sent: frozenset[int]
+    killed: frozenset[tuple[str, int]]
+    asked: frozenset[str]
 
-    def put(self, key: str, body: bytes, *, if_none_match: bool = False, if_match: str | None = None) -> str:
-        """As `Store.put`."""
-        world = self._world
-        label = "s3:" + key.split("/")[2]
-        return world.effect(label, lambda: world.store.put(key, body, if_none_match=if_none_match, if_match=if_match))
-
-    def get(self, key: str) -> bytes:
-        """As `Store.get`."""
-        return self._world.store.get(key)
-
-    def get_with_etag(self, key: str) -> tuple[bytes, str]:
-        """As `Store.get_with_etag`."""
-        return self._world.store.get_with_etag(key)
-
-    def list(self, prefix: str) -> tuple[Listed, ...]:
-        """As `Store.list`."""
-        return self._world.store.list(prefix)
+    @classmethod
+    def of(cls, errands: Collection[Errand], reaching: Collection[Errand], generation: int) -> Told:
+        """Return what errands, done or (`reaching`) under way, are to `generation`."""
+        return cls(
+            frozenset(e.instance_id for e in errands if e.what == "start" and e.generation == generation),
+            frozenset(e.generation for e in errands if e.what == "stop"),
+            frozenset((e.instance_id, e.generation) for e in errands if e.what == "kill"),
+            frozenset(e.instance_id for e in reaching if e.what == "probe"),
+        )
 
 
 class Scheduler:
@@ -86,9 +84,8 @@ class Scheduler:
         self._ledger = Ledger(client, self._spec.run_id, name)
         self._reaching: set[Errand] = set()
         self._reached: set[Errand] = set()
-        self._unanswered: set[str] = set()
-        self._answered: dict[str, float] = {}
-        self._deserted: dict[str, float] = {}
+        self._answers = Answers()
+        self._last_told: tuple[int, Told] | None = None
         self._watch = Watch()
         self._stale = False
         self.held_until = 0.0
@@ -138,15 +135,19 @@ class Scheduler:
         self._fence()
         state = self._ledger.read()
         facts = self._observe(state.generation)
-        phase = find_phase(state, facts)
         if state.closed:
             return True
         actions = self.world.decide(self._spec, state, facts)
         for action in actions:
             yield from self._breathe()
             yield from self._perform(action, facts)
-        yield AFTER_ACTING if actions else QUICK_TICK if phase in QUICK else CALM_TICK
+        yield AFTER_ACTING if actions else self._pause(state, facts)
         return False
+
+    def _pause(self, state: LedgerState, facts: Facts) -> float:
+        if find_phase(state, facts) in QUICK:
+            return QUICK_TICK
+        return CALM_TICK if self.world.swarm.until else LATE_TICK
 
     def _breathe(self) -> Body:
         pause = self.world.pause()
@@ -168,25 +169,30 @@ class Scheduler:
         cost, rate = self._cost_of(instances, now)
         if self._stale:
             raise StaleEpoch("a node obeys a newer scheduler")
-        both = self._reached | self._reaching
-        asked = {item.instance_id for item in self._reaching if item.what == "probe"}
-        self._unanswered &= {item.instance_id for item in instances if item.usable}
+        told = self._told(generation)
+        self._answers.forget_all_but(item.instance_id for item in instances if item.usable)
         return Facts(
             server_time=now,
             instances=instances,
             nodes=dict(world.store.nodes),
             resources=tuple(world.ec2.resources.values()),
             recorded={key: item.state for key, item in records.items()},
-            started=frozenset(e.instance_id for e in both if e.what == "start" and e.generation == generation),
-            stop_sent=any(e.what == "stop" and e.generation == generation for e in both),
-            killed=frozenset((e.instance_id, e.generation) for e in both if e.what == "kill"),
-            unanswered=frozenset(self._unanswered),
-            answering=frozenset(asked | self._recent(self._answered)),
-            deserted=frozenset(self._recent(self._deserted)),
+            started=told.started,
+            stops_sent=told.stops_sent,
+            killed=told.killed,
+            unanswered=self._answers.unanswered,
+            answering=self._answers.answering(world.clock.now) | told.asked,
+            deserted=self._answers.deserted(world.clock.now),
             cost_so_far=cost,
             cost_per_second=rate,
             watched_since=since,
         )
+
+    def _told(self, generation: int) -> Told:
+        """Return what nodes were told; it seldom changes between two looks."""
+        if self._last_told is None or self._last_told[0] != generation:
+            self._last_told = (generation, Told.of(self._reached | self._reaching, self._reaching, generation))
+        return self._last_told[1]
 
     def _with_end(self, item: Instance, records: Mapping[str, Instance], now: datetime) -> Instance:
         if item.usable or item.end_time is not None:
@@ -219,9 +225,6 @@ class Scheduler:
     def _fetch_prices(self) -> None:
         self.world.api("prices")
         self._rows = self.world.market.history(self.world.clock.now)
-
-    def _recent(self, moments: Mapping[str, float]) -> set[str]:
-        return {i for i, moment in moments.items() if self.world.clock.now - moment < ASK_AGAIN}
 
     def _append(self, kind: Any, what: str, detail: Mapping[str, Any]) -> None:
         self._ledger.append(kind, what, detail, epoch=self._lease.epoch, now=self.world.store.server_time())
@@ -274,7 +277,7 @@ class Scheduler:
     def _launch(self, action: do.Launch, facts: Facts) -> Body:
         spec, world = self._spec, self.world
         where: dict[str, Any] = {"generation": action.generation, "attempt": action.attempt, "offer": action.offer}
-        where |= {} if action.count is None else {"count": action.count}
+        where |= variations(action)
         request = action.request
         if request is None:
             began = self._ledger.state.generation_began or facts.server_time
@@ -285,6 +288,7 @@ class Scheduler:
                 generation=action.generation,
                 attempt=action.attempt,
                 count=action.count or spec.num_nodes,
+                least=action.least,
                 resources=facts.resources,
                 root_device="/dev/sda1",
                 user_data=f"{timer.total_seconds()} {(facts.server_time + timer - T0).total_seconds()}",
@@ -321,7 +325,7 @@ class Scheduler:
                     kill = partial(lambda i: node(i).kill(generation, epoch), i)
                     self._reach(Errand("kill", i, generation), kill)
             case do.Probe(ids):
-                self._unanswered -= set(ids)
+                self._answers.ask(ids)
                 for i in ids:
                     self._reach(Errand("probe", i, 0), partial(lambda i: node(i).answer(), i))
 
@@ -344,6 +348,7 @@ class Scheduler:
         """Send a command by SSH, beside the loop."""
         world, (what, instance_id, _) = self.world, errand
         self._reaching.add(errand)
+        self._last_told = None
 
         def arrive() -> None:
             if world.is_dead(self):
@@ -360,12 +365,13 @@ class Scheduler:
             except OrchError as error:
                 world.note("trouble", f"{what} {instance_id}: {error.message}")
                 if isinstance(error, Deserted):
-                    self._deserted[instance_id] = world.clock.now
-                elif what == "probe":
-                    self._unanswered.add(instance_id)
+                    self._answers.desert(instance_id, world.clock.now)
+                elif what == "probe" and self._answers.miss(instance_id, world.clock.now):
+                    world.missed(instance_id)
             else:
                 self._came_back(errand)
             self._reaching.discard(errand)
+            self._last_told = None
 
         world.clock.after(world.rng.uniform(0.3, 2), arrive)
 
@@ -374,5 +380,4 @@ class Scheduler:
         if errand.what != "probe":
             self._reached.add(errand)
             return
-        self._unanswered.discard(errand.instance_id)
-        self._answered[errand.instance_id] = self.world.clock.now
+        self._answers.hear(errand.instance_id, self.world.clock.now)

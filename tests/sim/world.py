@@ -15,6 +15,7 @@ from orchestrator.core.actions import Action
 from orchestrator.core.bill import Bill
 from orchestrator.core.decide import decide
 from orchestrator.core.facts import Facts, PriceRow
+from orchestrator.core.health import CONDEMNED_AFTER
 from orchestrator.core.ids import Keys
 from orchestrator.core.ledger import Entry, LedgerState, replay
 from orchestrator.core.manifest import NAME
@@ -22,6 +23,7 @@ from orchestrator.core.spec import RunSpec
 from orchestrator.errors import NoPermission, OrchError, Unreachable
 from orchestrator.run.wish import ask_resume, ask_stop
 from tests.sim import invariants
+from tests.sim.agent import HEARTBEAT
 from tests.sim.clock import Clock, Crashed, Process
 from tests.sim.ec2 import Ec2, Machine
 from tests.sim.faults import Swarm
@@ -38,6 +40,7 @@ Mind = Callable[[RunSpec, LedgerState, Facts], tuple[Action, ...]]
 
 # When nobody looked for so long, ranks may have waited in vain for those that nobody started.
 LONG_UNSEEN = 300.0
+CONDEMNED = CONDEMNED_AFTER.total_seconds()
 
 
 @dataclass(slots=True)
@@ -70,6 +73,7 @@ class World:
         self.labels: list[str] = []
         self.checks = invariants.Checks()
         self.full: dict[str, float] = {}
+        self.tight: dict[str, tuple[float, int]] = {}
         self.expired_until = 0.0
         self.bad_boots = 0
         self.staleness = 0.0
@@ -81,6 +85,7 @@ class World:
         self._looked = 0.0
         self.ec2.lag = self._lag
         self.ec2.has_room = self._has_room
+        self.ec2.room = self._room
         self.ec2.on_boot = self._boot
         self.ec2.on_end = self._end
         self.store.on_put = self._written
@@ -277,14 +282,22 @@ class World:
 
     def settle(self) -> None:
         """Let every agent have said what it would have said by now."""
+        heard = self.clock.now - HEARTBEAT
         for node in self.nodes.values():
-            if node.agent is not None:
-                node.beat()
+            agent = node.agent
+            if agent is not None and agent.beat_at <= heard and node.reachable:
+                agent.tick()
 
     def hurt(self, machine: Machine, what: str) -> None:
         """Write down that something was done to a machine."""
         for generation in {machine.generation, self.state.generation}:
             self.truth.hurts.setdefault(generation, set()).add(what)
+
+    def missed(self, instance_id: str) -> None:
+        """Take in that SSH did not reach a silent node: if its agent is gone too, it may be given up for that."""
+        node = self.nodes.get(instance_id)
+        if node is not None and node.agent is not None and self.clock.now - node.agent.silent_until < CONDEMNED:
+            self.hurt(node.machine, "agent gone, no answer")
 
     def looked(self) -> None:
         """Take in that some scheduler saw everything now."""
@@ -346,6 +359,10 @@ class World:
     def _has_room(self, zone: str, lifecycle: str) -> str | None:
         full = self.clock.now < self.full.get(zone, 0.0) and lifecycle == "spot"
         return "InsufficientInstanceCapacity" if full else None
+
+    def _room(self, zone: str, lifecycle: str) -> int | None:
+        until, nodes = self.tight.get(zone, (0.0, 0))
+        return nodes if self.clock.now < until and lifecycle == "spot" else None
 
     def lose_s3(self, seconds: float) -> None:
         """Let S3 not answer for a while."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import tarfile
@@ -15,7 +16,7 @@ from tests.trainer.pictures import encoded, folders, photo
 from trainer import cli
 from trainer.data import pack, packing, picture, shards, sources
 from trainer.data.journal import Journal
-from trainer.errors import TrainerError
+from trainer.errors import BUSY, TrainerError
 
 Pack = Callable[..., int]
 
@@ -63,8 +64,14 @@ def test_originals_stay_as_they_are_and_smaller_copies_lie_beside_them(run: Pack
                 assert packed.name(index) == f"{split} image {index} ({image.path})"
 
 
-def test_the_data_set_says_what_it_holds(run: Pack, tmp_path: Path) -> None:
-    assert run("--name", "mine", "--quality", "90") == 0
+def test_the_data_set_says_what_it_holds_and_how_far_it_is_in_json(
+    run: Pack, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--name", "mine", "--quality", "90", "--json") == 0
+    first, *shards, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (first, last) == ({"say": f"listing {source}"}, {"say": f"{tmp_path / 'packed'} is ready"})
+    assert [line["images"] for line in shards] == [7, 14, 21, 28, 30, 37, 42]
+    assert {(line["of"], line["corrupt"]) for line in shards} == {(42, 0)}
     about = pack.describe(tmp_path / "packed")
     assert (about["name"], about["classes"], about["class_names"]) == ("mine", 3, ["n00", "n01", "n02"])
     assert (about["train"], about["validation"], about["corrupt"]) == (30, 12, 0)
@@ -203,7 +210,7 @@ def test_two_at_once_do_not_write_into_one_place(run: Pack, tmp_path: Path, caps
     try:
         assert os.read(begun[0], 1) == b"x"
         capsys.readouterr()
-        assert run() == 2
+        assert run() == BUSY
         assert f"another process is packing into {tmp_path / 'packed'}" in capsys.readouterr().err
     finally:
         os.write(done[1], b"x")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trainer.arguments import positive, share
 from trainer.data import damage
+from trainer.data.progress import write_json
+from trainer.data.whole import Say
 from trainer.errors import DONE, INTERRUPTED, TrainerError
 
 SIZES = (160, 352)  # short sides of the copies that imagenet18 trains on, pixels
@@ -46,6 +49,7 @@ def _add_pack(commands: argparse._SubParsersAction[Any]) -> None:
     add("--name", help="what the data set is called (as SRC is)")
     add("--processes", type=positive, metavar="N", help="that read and shrink (one for each CPU)")
     add("--quality", type=_quality, default=QUALITY, help=f"of the copies' JPEGs, 1 to 95 ({QUALITY})")
+    add("--json", action="store_true", help="say how far it is as lines of JSON")
     add("--max-corrupt", type=share, default=damage.SHARE, help=f"share of images to leave out ({damage.SHARE:g})")
 
 
@@ -64,19 +68,20 @@ def _pack(arguments: argparse.Namespace) -> int:
     from trainer.data import binary
 
     folder = binary.find(arguments.source)
+    say = partial(_say, as_json=arguments.json)
     try:
-        made = _pack_images(arguments) if folder is None else _pack_cifar10(arguments, folder)
+        made = _pack_images(arguments, say) if folder is None else _pack_cifar10(arguments, folder, say)
     except KeyboardInterrupt:
         raise TrainerError("interrupted", "the same command goes on where it was", exit_code=INTERRUPTED) from None
     if folder is None:
-        _say(f"{arguments.destination} is {'ready' if made else 'there already'}")
+        say(f"{arguments.destination} is {'ready' if made else 'there already'}")
     return DONE
 
 
-def _pack_images(arguments: argparse.Namespace) -> bool:
+def _pack_images(arguments: argparse.Namespace, say: Say) -> bool:
     from trainer.data import packing, sources
 
-    _say(f"listing {arguments.source}")
+    say(f"listing {arguments.source}")
     source = sources.open_source(arguments.source, arguments.val_labels)
     how = packing.How(
         name=arguments.name or source.name,
@@ -84,11 +89,12 @@ def _pack_images(arguments: argparse.Namespace) -> bool:
         quality=arguments.quality,
         processes=arguments.processes or len(os.sched_getaffinity(0)),
         max_corrupt=arguments.max_corrupt,
+        as_json=arguments.json,
     )
     return packing.run(source, arguments.destination, how, sys.stdout)
 
 
-def _pack_cifar10(arguments: argparse.Namespace, folder: Path) -> bool:
+def _pack_cifar10(arguments: argparse.Namespace, folder: Path, say: Say) -> bool:
     from trainer.data import binary, pack, whole
 
     if arguments.sizes or arguments.val_labels:
@@ -104,7 +110,7 @@ def _pack_cifar10(arguments: argparse.Namespace, folder: Path) -> bool:
             arguments.destination,
             lambda root: pack.is_complete(root) and pack.describe(root).get("packed") == plan,
             lambda made, _: binary.write(made, bodies, name),
-            _say,
+            say,
         )
     except OSError as error:
         raise _cannot_write(arguments.destination, error) from error
@@ -135,6 +141,9 @@ def _cannot_write(destination: Path, error: OSError) -> TrainerError:
     return TrainerError(f"cannot write {destination}: {error}", "name another folder, or mend this one")
 
 
-def _say(text: str) -> None:
+def _say(text: str, *, as_json: bool = False) -> None:
+    if as_json:
+        write_json(sys.stdout, {"say": text})
+        return
     sys.stdout.write(text + "\n")
     sys.stdout.flush()

@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.errors import TrainerError
+from trainer.errors import BUSY, TrainerError
 
 FILE = "packing.jsonl"
 
@@ -94,4 +94,6 @@ def _lock(file: IO[bytes], folder: Path) -> None:
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise TrainerError(f"another process is packing into {folder}", "wait for it, or end it") from error
+        raise TrainerError(
+            f"another process is packing into {folder}", "wait for it, or end it", exit_code=BUSY
+        ) from error

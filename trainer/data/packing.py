@@ -30,7 +30,8 @@ CORRUPT = "corrupt.txt"  # what was left out and why, a line each
 class How:
     """What the data set is called; short sides of the copies in pixels, their JPEG quality; processes that shrink.
 
-    `max_corrupt` is the share of images that may be left out because nothing can decode them.
+    `max_corrupt` is the share of images that may be left out because nothing can decode them. `as_json`: progress is
+    lines of JSON.
     """
 
     name: str
@@ -38,6 +39,7 @@ class How:
     quality: int
     processes: int
     max_corrupt: float
+    as_json: bool = False
 
     @property
     def folders(self) -> list[str]:
@@ -96,7 +98,7 @@ class _Packing:
         self._shards = list(journal.shards)
         self._corrupt = [fault for shard in self._shards for fault in shard.corrupt]
         self._done = sum(shard.count for shard in self._shards)
-        self._progress = Progress(stream, len(source), self._done)
+        self._progress = Progress(stream, len(source), self._done, as_json=how.as_json)
         if self._done:
             self._progress.say(f"{self._done:,} of {len(source):,} images are packed already, going on")
 

@@ -1,0 +1,93 @@
+"""What a data set in S3 is made of: its objects, and what its manifest says of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from orchestrator.agent.config import DataSource
+from orchestrator.agent.fetch import Corrupt, Item
+from orchestrator.agent.store import Store, Stored
+from orchestrator.errors import BadInput, NotFound
+
+MANIFEST = "MANIFEST.json"
+NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file of a data set by its manifest: bytes, sha256 (hex), and when it is needed, 0 first."""
+
+    size: int
+    sha256: str
+    phase: int
+
+
+def find_items(store: Store, source: DataSource, folder: Path) -> list[Item]:
+    """Return the objects of a data set and where they go.
+
+    Raises NotFound where there are none, BadInput for keys that would leave the folder and a manifest that cannot be
+    read, Corrupt when the objects are not those of the manifest.
+    """
+    found = {found.key.removeprefix(source.prefix): found for found in store.list(source.prefix)}
+    found = {name: item for name, item in found.items() if name and not name.endswith("/")}
+    if not found:
+        raise NotFound(f"nothing at s3://{source.bucket}/{source.prefix}", f"see data.{source.name}.source")
+    for name, item in found.items():
+        if not _stays_inside(name):
+            raise BadInput(f"data {source.name} holds an object that would leave its folder: {item.key!r}")
+    entries = read_manifest(store.get(found[MANIFEST].key), source.name) if MANIFEST in found else None
+    target = folder / source.mount
+    if entries is None:
+        return [Item(store, item.key, item.size, item.etag, target / name) for name, item in found.items()]
+    _hold_against(found, entries, source)
+    return [
+        Item(store, found[name].key, entry.size, found[name].etag, target / name, entry.sha256, entry.phase)
+        for name, entry in entries.items()
+    ]
+
+
+def read_manifest(body: bytes, name: str) -> dict[str, Entry] | None:
+    """Return the files of the manifest of data set `name`; None when `body` is some other JSON file of that name.
+
+    Raises BadInput.
+    """
+    try:
+        value = json.loads(body)
+        if not isinstance(value, dict) or "files" not in value:
+            return None
+        entries = {
+            str(item["path"]): Entry(int(item["size"]), str(item["sha256"]), int(item.get("phase", 0)))
+            for item in value["files"]
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(
+            f"the {MANIFEST} of data {name} cannot be read: {error!r}", "build the data set again"
+        ) from error
+    outside = [path for path in entries if not _stays_inside(path)]
+    if outside:
+        raise BadInput(f"the {MANIFEST} of data {name} names a file outside its folder: {outside[0]!r}")
+    return entries
+
+
+def _hold_against(found: Mapping[str, Stored], entries: Mapping[str, Entry], source: DataSource) -> None:
+    """Raise Corrupt when objects are missing or not as long as the manifest says; all that are, are counted."""
+    wrong = [f"{name} is missing" for name in entries if name not in found]
+    wrong += [
+        f"{name} has {found[name].size} bytes, by the manifest {entry.size}"
+        for name, entry in entries.items()
+        if name in found and found[name].size != entry.size
+    ]
+    if wrong:
+        more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
+        raise Corrupt(
+            f"s3://{source.bucket}/{source.prefix} is not what its {MANIFEST} says: {', '.join(wrong[:NAMED])}{more}",
+            "build the data set again, or upload what is missing",
+        )
+
+
+def _stays_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not name.startswith("/") and bool(path.parts) and ".." not in path.parts and "\0" not in name

@@ -1,0 +1,258 @@
+"""`orch dataset`: data sets in S3: build, list, show, stage, remove."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.context import (
+    GET_CLOUD,
+    NO_CREDENTIALS,
+    NoCredentials,
+    in_reach,
+    open_for_launch,
+    open_home,
+    wanted,
+)
+from orchestrator.cli.options import can_ask, cloud_option, json_option, yes_option
+from orchestrator.core.ids import NAME_RULE, is_name
+from orchestrator.errors import BadInput, Exit, OrchError
+
+if TYPE_CHECKING:
+    from orchestrator.cli.context import Place
+    from orchestrator.datasets.progress import Progress
+    from orchestrator.run.datasets import Dataset
+
+NAME = "NAME[@VERSION]"
+AGAIN = "the same command goes on where it was"
+
+
+def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse now what the trainer would refuse after hours of fetching."""
+    if value is None or value == "none" or re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", value):
+        return value
+    raise click.BadParameter(f"{value!r} is neither pixels, such as 160,352, nor none")
+
+
+@click.group(name="dataset")
+def command() -> None:
+    """Data sets in the account's bucket, packed, with the digest of every file; experiments name them: dataset:NAME."""
+
+
+@command.command()
+@click.argument("source", metavar="SRC")
+@click.argument("name", metavar="NAME")
+@click.option(
+    "--sizes", callback=_sizes, metavar="PIXELS,...", help="Short sides of the smaller copies, or none (160,352)."
+)
+@click.option("--val-labels", type=click.Path(exists=True, dir_okay=False), help="Lines `name class`, for flat images.")
+@click.option("--quality", type=click.IntRange(1, 95), metavar="Q", help="Of the copies' JPEGs (75).")
+@click.option("--processes", type=click.IntRange(min=1), metavar="N", help="That read and shrink (one for each CPU).")
+@click.option(
+    "--max-corrupt",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Share of images to leave out that nothing can decode (0.001).",
+)
+@click.option("--copies-only", is_flag=True, help="Upload the smaller copies and not the images as they were.")
+@click.option("--as-is", is_flag=True, help="Pack nothing: upload the files of the folder as they are.")
+@click.option("--work", type=click.Path(file_okay=False, path_type=Path), help="Where to pack ($ORCH_HOME/building).")
+@cloud_option
+@json_option
+def build(
+    *,
+    source: str,
+    name: str,
+    copies_only: bool,
+    as_is: bool,
+    work: Path | None,
+    cloud: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Pack SRC and put it into S3 as data set NAME.
+
+    SRC is a folder or tar of images as `python -m trainer pack` takes them, a folder that is packed already, or an
+    s3:// prefix that holds one of these. Ended anywhere and started again, it goes on where it was.
+    """
+    from orchestrator.datasets.build import Order, check
+    from orchestrator.datasets.build import build as build_dataset
+
+    if not is_name(name):
+        raise BadInput(f"NAME is {name!r}", f"it must be {NAME_RULE}")
+    home = open_home()
+    order = Order(
+        name=name,
+        source=source,
+        as_is=as_is,
+        originals=not copies_only,
+        arguments=_arguments(given),
+        home=(work or home.path / "building").absolute(),
+    )
+    check(order)
+    place = open_for_launch(home, wanted(home, cloud), lambda line: click.echo(line, err=True))
+    with _shown(as_json=as_json) as progress:
+        built = build_dataset(order, place.session, place.bucket, datetime.now(UTC), progress)
+    if as_json:
+        from orchestrator.report.json import line
+
+        click.echo(line(built.dataset.to_json() | {"moved_bytes": built.moved, "kept_bytes": built.kept}))
+        return
+    from orchestrator.core.units import format_size
+
+    click.echo(f"{built.dataset.reference} is ready: {built.dataset.url}")
+    click.echo(f"uploaded {format_size(built.moved)}; {format_size(built.kept)} were there already")
+    click.echo(f"an experiment names it so: data: {{{name}: {{source: dataset:{name}}}}}")
+
+
+def _arguments(given: dict[str, Any]) -> tuple[str, ...]:
+    """Return the options that are the trainer's, as it wants them."""
+    if given["val_labels"] is not None:
+        given["val_labels"] = str(Path(given["val_labels"]).absolute())
+    pairs = ((f"--{key.replace('_', '-')}", value) for key, value in given.items() if value is not None)
+    return tuple(str(word) for pair in pairs for word in pair)
+
+
+@command.command(name="list")
+@cloud_option
+@json_option
+def list_(*, cloud: str | None, as_json: bool) -> None:
+    """List the data sets with their versions, builds that were not finished among them."""
+    from orchestrator.run.datasets import list_datasets
+
+    place = _place(cloud)
+    items = list_datasets(place.session, place.bucket)
+    if as_json:
+        _print([item.to_json() for item in items])
+    elif items:
+        _list(items)
+    else:
+        click.echo("no data sets; `orch dataset build SRC NAME` makes one")
+
+
+@command.command()
+@click.argument("name", metavar=NAME)
+@cloud_option
+@json_option
+def show(*, name: str, cloud: str | None, as_json: bool) -> None:
+    """Show a data set: its URL, files and digests, what it costs to keep, and the runs that use it."""
+    from orchestrator.run.datasets import find, users
+
+    place = _place(cloud)
+    item = find(place.session, place.bucket, name)
+    used_by = users(place.bucket, [item])
+    if as_json:
+        from orchestrator.report.datasets import dataset_json
+
+        _print(dataset_json(item, used_by))
+        return
+    from orchestrator.report import datasets
+    from orchestrator.report.console import make_console
+
+    datasets.show(make_console(), item, used_by)
+
+
+@command.command()
+@click.argument("name", metavar=NAME)
+@click.argument("folder", metavar="DST", type=click.Path(file_okay=False, path_type=Path))
+@cloud_option
+@json_option
+def stage(*, name: str, folder: Path, cloud: str | None, as_json: bool) -> None:
+    """Bring a data set into the folder DST, each file checked by its digest; what is there and right is not moved."""
+    from orchestrator.core.units import format_size
+    from orchestrator.datasets.stage import stage as stage_here
+    from orchestrator.run.datasets import find
+
+    place = _place(cloud)
+    item = find(place.session, place.bucket, name)
+    with _shown(as_json=as_json) as progress:
+        tally = stage_here(place.bucket, item, folder, progress)
+    if as_json:
+        from orchestrator.report.json import line
+
+        click.echo(line(item.to_json() | {"moved_bytes": tally.moved, "kept_bytes": tally.kept}))
+        return
+    click.echo(f"{item.reference} is in {folder}, every digest right")
+    click.echo(f"fetched {format_size(tally.moved)}; {format_size(tally.kept)} were there already")
+
+
+@command.command()
+@click.argument("name", metavar=NAME)
+@click.option("--dry-run", is_flag=True, help="Only show what would go.")
+@yes_option
+@cloud_option
+@json_option
+def rm(*, name: str, dry_run: bool, yes: bool, cloud: str | None, as_json: bool) -> int:
+    """Remove a data set (without @VERSION: all its versions) after a yes; refused while a run uses it."""
+    from orchestrator.run.datasets import named, parse, remove, users
+
+    place = _place(cloud)
+    items = named(place.session, place.bucket, parse(name))
+    if not as_json:
+        _list(items)
+    used_by = users(place.bucket, items)
+    if used_by:
+        raise OrchError(
+            f"{name} is used by {', '.join(used_by)}",
+            "wait for the end of the run, or `orch stop` it; nothing was removed",
+        )
+    going = yes and not dry_run
+    if not (yes or dry_run or as_json) and can_ask():
+        going = click.confirm(
+            f"Remove {len(items)} version{'s' * (len(items) != 1)} of {items[0].name}?", default=False
+        )
+    for item in items if going else ():
+        remove(place.session, place.bucket, item.name, item.version)
+    if as_json:
+        _print({"removed": going, "datasets": [item.to_json() for item in items]})
+    else:
+        click.echo("removed" if going else "nothing was removed; -y removes it without asking")
+    return Exit.DONE
+
+
+def _list(items: Sequence[Dataset]) -> None:
+    from orchestrator.report.console import make_console
+    from orchestrator.report.datasets import list_table
+
+    make_console().print(list_table(items))
+
+
+def _place(cloud: str | None) -> Place:
+    """Return the cloud whose data sets are meant. Raises NoPermission when none is in reach."""
+    places, errors = in_reach(open_home(), cloud)
+    if not places:
+        raise errors[0] if errors else NoCredentials(NO_CREDENTIALS, GET_CLOUD)
+    return places[0]
+
+
+@contextmanager
+def _shown(*, as_json: bool) -> Iterator[Progress]:
+    """Have progress shown, bars on a terminal, else lines; and say what ends it early."""
+    from orchestrator.report.console import make_console
+    from orchestrator.report.progress import Bar, Lines
+
+    console = make_console()
+    plain = as_json or not sys.stdout.isatty() or console.is_dumb_terminal
+    try:
+        with nullcontext(Lines(click.echo, as_json=as_json)) if plain else Bar(console) as progress:
+            yield progress
+    except KeyboardInterrupt:
+        raise OrchError("interrupted", AGAIN, exit_code=Exit.INTERRUPTED) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        raise OrchError(f"cannot read or write {what}{error.strerror or error}", f"mend it; {AGAIN}") from error
+
+
+def _print(value: Any) -> None:
+    from orchestrator.report.json import dumps
+
+    click.echo(dumps(value))

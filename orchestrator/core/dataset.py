@@ -1,0 +1,132 @@
+"""Data sets in the bucket: how they are named, where they lie, what their manifest says. Pure.
+
+A data set is the objects under `datasets/<name>/<version>/`; the version is the beginning of its digest, so that the
+same files always lie at the same place. `MANIFEST.json` is written last: without one the data set is not finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from orchestrator.core import manifest
+from orchestrator.core.ids import NAME_RULE, is_name
+from orchestrator.core.manifest import File
+from orchestrator.core.units import iso, parse_time
+
+ROOT = "datasets/"
+SCHEME = "dataset:"
+VERSION_DIGITS = 16
+# What the packed format (docs/data.md) calls its parts: what says how images lie is small, and needed at once.
+ABOUT, INDEX = "dataset.json", "index.npz"
+_COPY = re.compile(r"sz/(\d+)/.+")
+_PREFIX = re.compile(rf"{ROOT}[a-z][a-z0-9-]{{0,39}}/[0-9a-f]{{{VERSION_DIGITS}}}/")
+_REFERENCE = re.compile(r"([^@]+)(?:@([0-9a-f]{4,64}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A data set as a person names it: `NAME`, or `NAME@VERSION` with the beginning of a version ("": the newest)."""
+
+    name: str
+    version: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Return what `text` names, with or without `dataset:` before it. Raises ValueError."""
+        match = _REFERENCE.fullmatch(text.removeprefix(SCHEME))
+        if match is None or not is_name(match[1]):
+            raise ValueError(f"{text!r} names no data set: NAME or NAME@VERSION, a name being {NAME_RULE}")
+        return cls(match[1], match[2] or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The files of a data set in order of path, when it was built and from what."""
+
+    files: tuple[File, ...]
+    created: datetime
+    source: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def digest(self) -> str:
+        """The sha256 (hex) of what the files are called and hold, wherever and whenever they were put together."""
+        return digest_of(self.files)
+
+    @property
+    def version(self) -> str:
+        """What the data set's folder is called."""
+        return self.digest[:VERSION_DIGITS]
+
+    def to_json(self) -> bytes:
+        """Return the manifest as a JSON object."""
+        files = [{"path": f.path, "size": f.size, "sha256": f.sha256, "phase": f.phase} for f in self.files]
+        value = {"files": files, "created": iso(self.created), "source": self.source, "digest": self.digest}
+        return json.dumps(value, indent=1).encode()
+
+    @classmethod
+    def from_json(cls, body: bytes) -> Manifest:
+        """Return the manifest in `body`. Raises ValueError, also when the digest is not that of the files."""
+        try:
+            data = json.loads(body)
+            found = (
+                File(str(f["path"]), int(f["size"]), str(f["sha256"]), int(f.get("phase", 0))) for f in data["files"]
+            )
+            files = tuple(sorted(found, key=lambda file: file.path))
+            made = cls(files, parse_time(str(data["created"])), str(data["source"]))
+            said = str(data["digest"])
+        except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+            raise ValueError(f"not the manifest of a data set: {error!r}") from error
+        for file in files:
+            file.check()
+        if made.digest != said:
+            raise ValueError("its digest is not that of the files it names")
+        return made
+
+
+def digest_of(files: Iterable[File]) -> str:
+    """Return the sha256 (hex) over paths, sizes and digests of `files`, in order of path."""
+    rows = [[f.path, f.size, f.sha256] for f in sorted(files, key=lambda file: file.path)]
+    return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
+
+
+def prefix(name: str, version: str) -> str:
+    """Return the prefix of a data set's keys."""
+    return f"{ROOT}{name}/{version}/"
+
+
+def manifest_key(name: str, version: str) -> str:
+    """Return the key of the manifest that makes a data set exist."""
+    return prefix(name, version) + manifest.NAME
+
+
+def is_prefix(text: str) -> bool:
+    """Tell whether `text` is the prefix of a data set's keys; what else lies under `datasets/` is none."""
+    return _PREFIX.fullmatch(text) is not None
+
+
+def is_unfinished(prefix: str, keys: Collection[str]) -> bool:
+    """Tell whether `prefix`, which ends with `/`, is that of a data set, and `keys`, all below it, have no manifest."""
+    return is_prefix(prefix) and prefix + manifest.NAME not in keys
+
+
+def find_phases(paths: Collection[str]) -> dict[str, int]:
+    """Return in which phase a node needs each file: the smallest copies and all indexes in 0, the originals last.
+
+    What is not in the packed format is needed all at once.
+    """
+    if ABOUT not in paths:
+        return dict.fromkeys(paths, 0)
+    sides = {path: int(match[1]) for path in paths if (match := _COPY.fullmatch(path))}
+    order = {side: number for number, side in enumerate(sorted(set(sides.values())))}
+    at_once = {path for path in paths if path.rpartition("/")[2] in {ABOUT, INDEX}}
+    return {path: 0 if path in at_once else order.get(sides.get(path, -1), len(order)) for path in paths}

@@ -1,0 +1,119 @@
+"""`orch dataset` against the sandbox's S3 over HTTP: what is printed, asked and refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from orchestrator.cli import context
+from orchestrator.core.ids import Keys
+from orchestrator.core.settings import Settings
+from orchestrator.errors import Exit
+from orchestrator.run.home import Home
+from tests.cli.fake_clouds import FakeCloud, Orch
+from tests.core.worlds import spec
+from tests.datasets.noted import contents, write
+from tests.sandbox.cloud_fixture import REGION, World, shared_world
+
+__all__ = ["shared_world"]
+FILES = {"a.txt": b"one", "b/c.bin": bytes(5000)}
+
+
+@pytest.fixture
+def orch(shared_world: World, home: Home, monkeypatch: pytest.MonkeyPatch) -> Orch:
+    """`orch` with that sandbox and no AWS."""
+    cloud = shared_world.cloud
+    settings = Settings("sandbox", REGION, shared_world.endpoint, cloud.access_key, cloud.secret_key)
+
+    def no_aws(_: Home) -> None:
+        raise context.NoCredentials(context.NO_CREDENTIALS, context.GET_CLOUD)
+
+    monkeypatch.setattr(context, "_sandbox", lambda _: settings)
+    monkeypatch.setattr(context, "_open_aws", no_aws)
+    monkeypatch.setenv("ORCH_CLOUD", "sandbox")
+    return Orch(home, FakeCloud())
+
+
+def values(done: Result) -> list[Any]:
+    """Return what was printed as lines of JSON."""
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_data_set_is_built_listed_shown_staged_and_removed(orch: Orch, tmp_path: Path, shared_world: World) -> None:
+    source = write(tmp_path / "set", FILES)
+    assert "no data sets" in orch("dataset", "list").stdout
+    *stages, built = values(orch("dataset", "build", str(source), "texts", "--as-is", "--json"))
+    assert {item["stage"]: (item["bytes"], item["of"]) for item in stages if "stage" in item} == {
+        "reading": (5003, 5003),
+        "uploading": (5003, 5003),
+    }
+    assert (built["state"], built["moved_bytes"], built["kept_bytes"]) == ("ready", 5003, 0)
+    assert built["url"].endswith(f"/datasets/texts/{built['version']}")
+    assert json.loads(orch("dataset", "list", "--json").stdout) == [
+        {key: value for key, value in built.items() if not key.endswith("_bytes")}
+    ]
+    (row,) = [line.split() for line in orch("dataset", "list").stdout.splitlines() if line.startswith("texts")]
+    assert row[:4] == ["texts", built["version"], "ready", "2"]
+    shown = json.loads(orch("dataset", "show", "texts", "--json").stdout)
+    assert [(item["path"], item["size"]) for item in shown["objects"]] == [("a.txt", 3), ("b/c.bin", 5000)]
+    assert shown["used_by"] == []
+    printed = orch("dataset", "show", f"texts@{built['version'][:5]}").stdout
+    assert all(text in printed for text in (built["url"], built["digest"], "dataset:texts", "b/c.bin", "a month"))
+    staged = orch("dataset", "stage", "texts", str(tmp_path / "here"))
+    assert "every digest right" in staged.stdout
+    assert contents(tmp_path / "here") == FILES
+    assert "nothing was removed" in orch("dataset", "rm", "texts").stdout
+    assert "nothing was removed" in orch("dataset", "rm", "texts", "-y", "--dry-run").stdout
+    used = spec(data={"x": {"source": built["url"]}})
+    bucket = built["url"].split("/")[2]
+    shared_world.s3.put_object(Bucket=bucket, Key=Keys(used.run_id).spec, Body=used.to_json())
+    refused = orch("dataset", "rm", "texts", "-y")
+    assert refused.exit_code == Exit.RUN_FAILED
+    assert f"texts is used by {used.run_id}" in refused.stderr
+    shared_world.s3.delete_object(Bucket=bucket, Key=Keys(used.run_id).spec)
+    assert json.loads(orch("dataset", "rm", "texts", "-y", "--json").stdout)["removed"] is True
+    assert json.loads(orch("dataset", "list", "--json").stdout) == []
+
+
+def test_a_damaged_object_is_named_with_what_mends_it(orch: Orch, tmp_path: Path, shared_world: World) -> None:
+    built = values(orch("dataset", "build", str(write(tmp_path / "set", FILES)), "hurt", "--as-is", "--json"))[-1]
+    bucket, _, prefix = built["url"].removeprefix("s3://").partition("/")
+    shared_world.s3.put_object(Bucket=bucket, Key=f"{prefix}/a.txt", Body=b"eno")
+    done = orch("dataset", "stage", "hurt", str(tmp_path / "here"))
+    assert done.exit_code == Exit.RUN_FAILED
+    assert f"{prefix}/a.txt is damaged" in done.stderr
+    assert "build the data set again" in done.stderr
+    assert not (tmp_path / "here/a.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("build", "here", "Bad_Name"), Exit.BAD_INPUT, "NAME is 'Bad_Name'"),
+        (("build", "nowhere", "texts"), Exit.BAD_INPUT, "there is no nowhere"),
+        (("build", "s3://no-such-bucket-here/x", "texts", "--as-is"), Exit.NOT_FOUND, "no bucket no-such-bucket-here"),
+        (("build", ".", "texts", "--sizes", "160x352"), Exit.BAD_INPUT, "neither pixels, such as 160,352, nor none"),
+        (("build", ".", "texts", "--sizes", "none", "--as-is"), Exit.BAD_INPUT, "--as-is packs nothing"),
+        (("show", "nothing"), Exit.NOT_FOUND, "there is no data set nothing"),
+        (("rm", "nothing", "-y"), Exit.NOT_FOUND, "there is no data set nothing"),
+        (("stage", "a@b@c", "x"), Exit.BAD_INPUT, "names no data set"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(orch: Orch, words: tuple[str, ...], code: Exit, said: str) -> None:
+    done = orch("dataset", *words)
+    assert (done.exit_code, said in done.stderr) == (code, True), done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_no_bug_of_orch(orch: Orch, tmp_path: Path) -> None:
+    orch("dataset", "build", str(write(tmp_path / "set", FILES)), "full", "--as-is")
+    done = orch("dataset", "stage", "full", str(tmp_path / "set/a.txt/here"))
+    assert done.exit_code == Exit.RUN_FAILED
+    assert f"cannot read or write {tmp_path / 'set/a.txt'}" in done.stderr
+    assert "goes on where it was" in done.stderr
+    done = orch("dataset", "stage", "full", "/proc/here")
+    assert done.exit_code == Exit.BAD_INPUT
+    assert "the data needs 4.9 KiB more, and /proc has room for 0 B" in done.stderr

@@ -1,0 +1,162 @@
+"""Recipes of machine images: what a file says, what makes two of them one, and when an image is taken."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core.actions import End, Terminate
+from orchestrator.core.beacon import Beacon
+from orchestrator.core.facts import Facts, Instance, Node
+from orchestrator.core.images import Image, is_finished, newest, next_step
+from orchestrator.core.ledger import Verdict
+from orchestrator.core.recipe import Recipe, Step, load, script
+from orchestrator.errors import BadInput
+from tests.core.worlds import T0, at
+
+FILE = """\
+name: tiny
+base: ami-1
+build_on: {instance_type: m5.large, disk_size: 40}
+check_on: {any_of: [{instance_type: p3dn.24xlarge}], disk_size: 10}
+steps:
+  - {name: tool, run: "echo it's done"}
+checks:
+  - {name: tool, run: "true"}
+profiles:
+  sandbox:
+    device: cpu
+    check_on: {instance_type: m5.large}
+    checks: [{name: other, run: "false"}]
+"""
+IMAGE = Image("ami-1", "tiny", "d1", "available", T0, ("snap-1",), 8, "ami-tiny-20261120-120000-abcd")
+
+
+def recipe(profile: str | None = None, text: str = FILE) -> Recipe:
+    return load(text, "tiny.yaml", profile)
+
+
+def test_a_recipe_is_two_runs_of_one_node() -> None:
+    build, check = recipe().build("ami-1"), recipe().check("ami-2")
+    assert (build.name, build.device, build.resources.image, build.resources.disk_size) == (
+        "ami-tiny",
+        "cpu",
+        "ami-1",
+        40,
+    )
+    assert (check.name, check.device, check.resources.image) == ("ami-tiny-check", "cuda", "ami-2")
+    assert check.resources.disk_size == 40, "EC2 refuses a volume smaller than the snapshot it is made of"
+    assert (build.num_nodes, check.num_nodes, build.retries, check.retries) == (1, 1, 0, 0)
+
+
+def test_a_profile_is_laid_over_a_recipe_and_another_is_not() -> None:
+    laid = recipe("sandbox")
+    assert laid.check("ami-2").device == "cpu"
+    assert [option.instance_type for option in laid.check("ami-2").resources.any_of] == ["m5.large"]
+    assert [step.name for step in laid.checks] == ["other"]
+    assert [step.name for step in recipe("aws").checks] == ["tool"]
+
+
+def test_every_fault_is_told_with_its_line() -> None:
+    text = (
+        FILE.replace("base: ami-1", "bas: ami-1").replace('run: "true"', "rum: x").replace("40}", "40, image: ami-3}")
+    )
+    with pytest.raises(BadInput) as caught:
+        recipe(text=text)
+    assert [line.partition(" (")[0] for line in caught.value.details] == [
+        "base: missing: the image to begin with, such as ssm:NAME",
+        "bas: unknown key; did you mean base?",
+        "build_on: has no image of its own: the image is what `base` says, and what is built",
+        "checks[0].run: missing: the command every node runs",
+        "checks[0].rum: unknown key; did you mean run?",
+    ]
+    assert caught.value.hint == "docs/images.md lists every key of a recipe"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("checks:\n  - {name: tool, run: \"true\"}\n", "", "checks: missing: there must be at least one"),
+        ('run: "echo it\'s done"', 'run: " "', "steps[0].run: is blank"),
+        ("name: tiny", "name: " + "x" * 31, "name: must have 30 characters at most"),
+        ("base: ami-1", "base: ami-1\nbootstrap: " + "x" * 401, "bootstrap: must be ASCII, 250 characters"),
+        ("{name: tool, run: \"true\"}", "{name: a, run: b}\n  - {name: a, run: b}", "checks: a is there twice"),
+        ("[{instance_type: p3dn.24xlarge}]", "[{instance_type: m5.large}]", "device: cuda needs a GPU, and m5.large"),
+    ],
+)  # fmt: skip
+def test_a_recipe_that_could_not_work_is_refused(old: str, new: str, said: str) -> None:
+    assert old in FILE
+    with pytest.raises(BadInput) as caught:
+        recipe(text=FILE.replace(old, new))
+    assert any(line.startswith(said) for line in caught.value.details), caught.value.details
+
+
+def test_the_digest_is_that_of_what_ends_up_in_the_image() -> None:
+    same = recipe().digest("ami-1")
+    assert recipe(text=FILE.replace("p3dn.24xlarge", "p4d.24xlarge")).digest("ami-1") == same
+    others = [
+        recipe().digest("ami-2"),
+        recipe("sandbox").digest("ami-1"),
+        recipe(text=FILE.replace("done", "DONE")).digest("ami-1"),
+        recipe(text=FILE.replace("disk_size: 40", "disk_size: 50")).digest("ami-1"),
+        recipe(text=FILE + "bootstrap: echo\n").digest("ami-1"),
+    ]
+    assert len({same, *others}) == 6
+
+
+def test_the_script_says_where_it_is_and_ends_with_the_first_step_that_fails(tmp_path: Path) -> None:
+    steps = [
+        Step(name="first", run='echo "it\'s $((1 + 1))"\ncat'),
+        Step(name="second", run="false | true\necho unreached"),
+        Step(name="third", run="echo unreached"),
+    ]
+    progress = tmp_path / "progress.jsonl"
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", script(steps)],
+        env=os.environ | {"ORCH_PROGRESS_FILE": str(progress)},
+        input="what a step must not read",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == "orch: step 1 of 3: first\nit's 2\norch: step 2 of 3: second\n"
+    lines = [json.loads(line) for line in progress.read_text().splitlines()]
+    assert [(line["step"], line["steps"], line["name"]) for line in lines] == [(1, 3, "first"), (2, 3, "second")]
+
+
+def test_the_newest_available_image_of_the_same_content_serves() -> None:
+    older = replace(IMAGE, image_id="ami-0", created=at(-60))
+    found = [older, IMAGE, replace(IMAGE, image_id="ami-9", created=at(9), state="pending")]
+    assert newest(found, "tiny", "d1") == IMAGE
+    assert newest(found, "tiny", "d2") is None
+    assert newest(found, "other", "d1") is None
+
+
+def machine(*, synced: bool, state: str = "running") -> Facts:
+    beacon = Beacon("i-1", 0, 1, 1, "boot", "now", "exited", exit_code=0, synced=synced)
+    item = Instance("i-1", "m5.large", "us-east-1a", "spot", state, T0)  # type: ignore[arg-type]
+    return Facts(server_time=T0, instances=(item,), nodes={"i-1": Node(beacon=beacon)})
+
+
+def test_an_image_is_taken_once_of_a_machine_whose_logs_are_safe() -> None:
+    assert next_step(machine(synced=False), None) == "wait"
+    assert next_step(machine(synced=True), None) == "take"
+    assert next_step(machine(synced=True), replace(IMAGE, state="pending")) == "wait"
+    assert next_step(machine(synced=True), IMAGE) == "done"
+    gone = next_step(machine(synced=True, state="terminated"), None)
+    failed = next_step(machine(synced=True), replace(IMAGE, state="failed"))
+    assert isinstance(gone, Verdict)
+    assert isinstance(failed, Verdict)
+    assert (gone.kind, failed.kind) == ("failed", "failed")
+    assert "ami-1 is failed" in failed.message
+
+
+def test_only_a_run_that_finished_becomes_an_image() -> None:
+    assert is_finished([End(Verdict("finished", "done"))])
+    assert not is_finished([End(Verdict("failed", "no")), Terminate(("i-1",), "failed")])

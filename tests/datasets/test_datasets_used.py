@@ -1,0 +1,93 @@
+"""Experiments name data sets, and one that a run uses is known to be used."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.aws.s3 import Bucket
+from orchestrator.aws.session import Session
+from orchestrator.core.experiment import Experiment
+from orchestrator.core.ids import Keys
+from orchestrator.core.settings import Settings
+from orchestrator.errors import BadInput, NotFound
+from orchestrator.run import datasets
+from orchestrator.run.ledger import Ledger
+from orchestrator.run.prepare import Source, prepare
+from tests.core.worlds import at, spec
+from tests.datasets.noted import Builder, write
+
+
+def experiment(**sources: str) -> Experiment:
+    keys: dict[str, Any] = {"resources": {"instance_type": "p3.16xlarge"}, "run": "true"}
+    data = {name: {"source": source} for name, source in sources.items()}
+    return Experiment.from_json({"name": "uses", "data": data, **keys})
+
+
+def test_a_name_becomes_the_url_of_the_newest_version(
+    tmp_path: Path, session: Session, bucket: Bucket, build: Builder
+) -> None:
+    first = build(write(tmp_path / "set", {"a": b"one"}), "flowers").dataset
+    second = build(write(tmp_path / "set", {"a": b"two"}), "flowers").dataset
+    asked = experiment(new="dataset:flowers", old=f"dataset:flowers@{first.version[:4]}", own="s3://bucket/x")
+    found = datasets.resolve(asked, session, bucket)
+    assert [item.source for item in found.data.values()] == [second.url, first.url, "s3://bucket/x"]
+    assert found.data["old"].mount == "old"
+    plain = experiment(own="s3://bucket/x")
+    assert datasets.resolve(plain, session, bucket) is plain
+    with pytest.raises(NotFound, match="no data set flower; there is no data set roses") as caught:
+        datasets.resolve(experiment(a="dataset:flower", b="dataset:roses"), session, bucket)
+    assert caught.value.hint.startswith("did you mean flowers? ")
+    with pytest.raises(NotFound, match="flowers has no version ffff") as caught:
+        datasets.find(session, bucket, "flowers@ffff")
+    assert first.version in caught.value.hint
+    with pytest.raises(BadInput, match="names no data set"):
+        datasets.find(session, bucket, "Flowers!")
+
+
+def test_a_plan_keeps_the_url_and_refuses_what_was_not_finished(
+    tmp_path: Path, settings: Settings, session: Session, bucket: Bucket, build: Builder
+) -> None:
+    built = build(write(tmp_path / "set", {"a": b"one", "b": b"three"}), "planned").dataset
+    ours = replace(settings, bucket=bucket.name)
+    source = Source("uses", tmp_path / "uses.yaml")
+    prepared = prepare(experiment(x="dataset:planned"), source, session, ours, environ={})
+    assert prepared.experiment.data["x"].source == built.url
+    assert sum(prepared.data_bytes.values()) > 8
+    bucket.delete(f"{built.prefix}MANIFEST.json")
+    with pytest.raises(NotFound, match=rf"data.x: {built.url} was not finished"):
+        prepare(experiment(x=built.url), source, session, ours, environ={})
+    bucket.put("datasets/planned/by-hand/a", b"one")
+    prepared = prepare(experiment(x=f"s3://{bucket.name}/datasets/planned/by-hand"), source, session, ours, environ={})
+    assert prepared.data_bytes == {"x": 3}, "what others put there is their own affair"
+    assert [item.version for item in datasets.list_datasets(session, bucket, "planned")] == [built.version]
+
+
+def test_a_manifest_that_cannot_be_read_is_said(
+    tmp_path: Path, session: Session, bucket: Bucket, build: Builder
+) -> None:
+    built = build(write(tmp_path / "set", {"a": b"one"}), "spoilt").dataset
+    bucket.put(f"{built.prefix}MANIFEST.json", b"{}")
+    (found,) = datasets.list_datasets(session, bucket, "spoilt")
+    assert (found.state, found.manifest) == ("damaged", None)
+    with pytest.raises(NotFound, match="cannot be used: its manifest cannot be read"):
+        datasets.find(session, bucket, "spoilt")
+
+
+def test_runs_that_have_not_ended_use_what_they_name(
+    tmp_path: Path, session: Session, bucket: Bucket, build: Builder
+) -> None:
+    one = build(write(tmp_path / "one", {"a": b"one"}), "one").dataset
+    two = build(write(tmp_path / "two", {"a": b"two"}), "two").dataset
+    made = spec(data={"x": {"source": f"{one.url}/"}})
+    bucket.put(Keys(made.run_id).spec, made.to_json())
+    assert datasets.users(bucket, [one, two]) == [made.run_id]
+    assert datasets.users(bucket, [two]) == []
+    Ledger(bucket, made.run_id, "test").append("outcome", "close", {"generation": 1}, epoch=1, now=at(0))
+    assert datasets.users(bucket, [one, two]) == []
+    datasets.remove(session, bucket, one.name, one.version)
+    assert [item.name for item in datasets.list_datasets(session, bucket) if item.name in {"one", "two"}] == ["two"]
+    assert bucket.list(one.prefix) == ()

@@ -1,0 +1,223 @@
+"""Machine images on real hosts: built, checked on a boot from the image, published, used again; what failure leaves."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from orchestrator.sandbox import control
+from tests.e2e.sandbox_world import World, running, wait_for
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(900)]
+
+BASE = "ssm:/aws/service/orch-sandbox/host/latest/ami-id"
+# Runs `orch`, and kills it once the Nth change of EC2 has taken effect; without one it counts them on stdout.
+KILLED = """
+import os, signal, sys
+from orchestrator.aws.session import Session
+made, done = Session._make, []
+def make(self, service, region):
+    client = made(self, service, region)
+    client.meta.events.register("after-call.ec2", count)
+    return client
+def count(model, **_):
+    if not model.name.startswith("Describe"):
+        done.append(model.name)
+        if len(done) == int(os.environ["KILL_AFTER"]):
+            print(model.name, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+Session._make = make
+from orchestrator.cli.main import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def world(world: World) -> World:
+    control.up(world.home, pending_seconds=0.2, shutting_down_seconds=0.2)
+    return world
+
+
+def recipe(world: World, name: str, **changes: Any) -> str:
+    """Write a recipe whose image has a program, a library and what the machine found at its first boot."""
+    library = "$(python3 -c 'import sysconfig; print(sysconfig.get_path(\"purelib\"))')"
+    program = "printf '#!%s\\nimport answer; print(answer.OF)\\n' \"$(command -v python3)\""
+    value = {
+        "name": name,
+        "base": BASE,
+        "bootstrap": 'echo "$(id -un)" >~/first',
+        "build_on": {"instance_type": "m5.large", "disk_size": 8},
+        "device": "cpu",
+        "steps": [
+            {"name": "library", "run": f"echo 'OF = \"{name}\"' >{library}/answer.py"},
+            {"name": "program", "run": f'at=$(dirname "$(command -v python3)")/answer; {program} >$at; chmod +x $at'},
+        ],
+        "checks": [
+            {"name": "first", "run": "test -s ~/first && test ! -e ~/.ssh/authorized_keys"},
+            {"name": "program", "run": f'test "$(answer)" = {name}'},
+        ],
+    } | changes
+    file = world.home / f"{name}.yaml"
+    file.write_text(json.dumps(value))
+    return str(file)
+
+
+def build(world: World, file: str, *arguments: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+    return world.orch("ami", "build", file, "--cloud", "sandbox", "-y", *arguments, check=check)
+
+
+def images(world: World) -> dict[str, str]:
+    """Return the digests of the published images by name."""
+    return {item["name"]: item["digest"] for item in world.json("ami", "list")}
+
+
+def left(world: World) -> dict[str, int]:
+    """Count what is there of each kind that a build makes."""
+    ec2 = world.client("ec2")
+    pages = ec2.get_paginator("describe_instances").paginate()
+    alive = [i for p in pages for r in p["Reservations"] for i in r["Instances"] if i["State"]["Name"] != "terminated"]
+    return {
+        "instances": len(alive),
+        "images": len(ec2.describe_images(Owners=["self"])["Images"]) - 1,
+        "snapshots": len(ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]) - 1,
+        "keys": len(ec2.describe_key_pairs()["KeyPairs"]),
+        "groups": len(ec2.describe_security_groups()["SecurityGroups"]) - 1,
+        "folders": len(list((world.home / "sandbox" / "images").glob("*"))),
+    }
+
+
+def nothing(**but: int) -> dict[str, int]:
+    return dict.fromkeys(("instances", "images", "snapshots", "keys", "groups", "folders"), 0) | but
+
+
+def test_an_image_is_built_checked_on_a_real_boot_and_used_again_without_a_builder(world: World) -> None:
+    file = recipe(world, "tiny")
+    done = build(world, file, "--json")
+    made = json.loads(done.stdout)
+    assert made["built"]
+    assert "step 2 of 2: program" in done.stderr
+    build_run, check_run = made["runs"]
+    assert left(world) == nothing(images=1, snapshots=1, folders=1)
+    assert len(world.instances(build_run)) == len(world.instances(check_run)) == 1
+    assert world.instances(check_run)[0]["ImageId"] == made["image"]["image_id"]
+    log = b"".join(world.body(key) for key in world.keys(f"runs/{build_run}/logs/0/"))
+    assert b"step 2 of 2: program" in log
+    assert images(world) == {"tiny": made["image"]["digest"]}
+    again = json.loads(build(world, file, "--json").stdout)
+    assert (again["built"], again["image"]) == (False, made["image"])
+    assert world.json("gc")["orphans"] == []
+
+
+@pytest.mark.long
+def test_a_recipe_that_changed_is_built_anew_and_the_image_before_goes_unless_machines_run_on_it(world: World) -> None:
+    file = recipe(world, "tiny")
+    first = json.loads(build(world, file, "--force", "--json").stdout)["image"]
+    run = world.experiment("user", "sleep 600", num_nodes=1)
+    arguments = ("--set", "resources.image=tiny", "--set", "resources.instance_type=m5.large", "--detach", "-y")
+    world.orch("launch", "--cloud", "sandbox", *arguments, run)
+    user = world.run_id("user")
+    wait_for("it runs on the image", lambda: running(world, "user"))
+    assert world.instances(user)[0]["ImageId"] == first["image_id"]
+    changed = recipe(world, "tiny", bootstrap="echo changed >~/first")
+    done = build(world, changed)
+    assert f"kept {first['image_id']}" in done.stderr
+    listed = world.json("ami", "list")
+    assert [item["name"] for item in listed] == ["tiny", "tiny"]
+    assert listed[0]["digest"] != listed[1]["digest"]
+    refused = world.orch("ami", "rm", "tiny", "-y", "--cloud", "sandbox", check=2)
+    assert "is in use by" in refused.stderr
+    world.orch("stop", user, check=None)
+    third = json.loads(build(world, recipe(world, "tiny", bootstrap="echo third >~/first"), "--json").stdout)
+    assert set(third["removed"]) == {item["image_id"] for item in listed}
+    assert left(world) == nothing(images=1, snapshots=1, folders=1)
+    world.orch("ami", "rm", "tiny", "-y", "--cloud", "sandbox")
+    assert left(world) == nothing()
+    assert world.orch("ami", "rm", "tiny", "-y", "--cloud", "sandbox", check=7).stderr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("what", ["steps", "checks"])
+def test_a_step_or_check_that_fails_publishes_nothing_and_leaves_nothing(world: World, what: str) -> None:
+    before, others = left(world), images(world)
+    failing = [{"name": "fine", "run": "true"}, {"name": "broken", "run": "echo it is broken; false"}]
+    done = build(world, recipe(world, "broken", **{what: failing}), check=1)
+    assert f"no image was published; {'build' if what == 'steps' else 'check'}: node 0" in done.stderr
+    assert "it is broken" in done.stderr
+    assert left(world) == before
+    assert images(world) == others
+    assert world.json("gc")["orphans"] == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("action", "code"), [("CreateImage", 1), ("CreateTags", 4)])
+def test_an_account_that_may_not_make_or_publish_images_hears_it_and_is_left_with_nothing(
+    world: World, action: str, code: int
+) -> None:
+    before = left(world)
+    world.orch("sandbox", "fault", action, "UnauthorizedOperation")
+    done = build(world, recipe(world, "denied"), check=code)
+    assert f"AWS refused ec2:{action}" in done.stderr
+    assert left(world) == before
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("what", ["steps", "checks"])
+def test_ctrl_c_ends_the_build_and_leaves_nothing(world: World, what: str) -> None:
+    before = left(world)
+    file = recipe(world, "endless", **{what: [{"name": "endless", "run": "sleep 600"}]})
+    process = world.start("ami", "build", file, "--cloud", "sandbox", "-y")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "step 1 of 1: endless" in line:
+            process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert left(world) == before
+    assert "endless" not in images(world)
+
+
+def killed(world: World, file: str, after: int) -> str:
+    """Build, killed after so many changes of EC2; return the last of them, "" where there were not so many."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, "ami", "build", file, "--cloud", "sandbox", "-y", "--force"],
+        env=world.environment | {"KILL_AFTER": str(after)},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode in {0, -signal.SIGKILL}, done.stderr
+    return done.stdout.splitlines()[-1] if done.returncode else ""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_a_build_killed_after_any_change_leaves_only_what_gc_finds_and_removes(world: World) -> None:
+    file = recipe(world, "tiny")
+    build(world, file)
+    (kept,) = (item for item in world.json("ami", "list") if item["name"] == "tiny")
+    names: list[str] = []
+    while name := killed(world, file, len(names) + 1):
+        names.append(name)
+        world.orch("gc", "--cloud", "sandbox", "-y")
+        assert world.json("gc")["orphans"] == []
+        published = world.json("ami", "list")
+        assert left(world) == nothing(images=len(published), snapshots=len(published), folders=len(published)), names
+        # The published image is never at stake, and one whose publication was the last thing to happen is whole.
+        assert names.count("CreateTags") or [item["image_id"] for item in published] == [kept["image_id"]]
+    assert {"ImportKeyPair", "CreateSecurityGroup", "RunInstances", "CreateImage", "TerminateInstances"} <= set(names)
+    assert names.count("RunInstances") == 2, "the builder and the machine of the check"
+    assert {"CreateTags", "DeregisterImage", "DeleteSnapshot"} <= set(names)
+    assert [item["name"] for item in world.json("ami", "list")] == ["tiny"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["volta", "modern"])
+def test_the_recipes_that_come_with_orch_build_on_the_sandbox(world: World, name: str) -> None:
+    build(world, name)
+    assert name in images(world)

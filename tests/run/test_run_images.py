@@ -1,0 +1,143 @@
+"""Images that `orch` makes: taken and published once, found by `orch gc` until then, removed whole. Over HTTP."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.aws.images import Images
+from orchestrator.aws.own_images import OwnImages
+from orchestrator.aws.s3 import Bucket
+from orchestrator.aws.session import Session
+from orchestrator.core.ids import TAG_RECIPE, TAG_RUN
+from orchestrator.core.images import Image
+from orchestrator.errors import NotFound
+from orchestrator.run.gc import find_orphans, remove
+from orchestrator.run.lease import LIFETIME, Lease, Owner, kept
+from orchestrator.sandbox.catalogue import SANDBOX_AMI
+
+RUN = "ami-tiny-20261120-120000-abcd"
+
+
+@pytest.fixture
+def own(session: Session) -> OwnImages:
+    return OwnImages(session)
+
+
+def machine(session: Session, image: str = SANDBOX_AMI) -> str:
+    """Launch a machine that carries no tag, and wait until it runs."""
+    ec2 = session.client("ec2")
+    made = str(
+        ec2.run_instances(ImageId=image, InstanceType="m5.large", MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
+    )
+    until(lambda: bool(running(ec2, made)))
+    return made
+
+
+def running(ec2: Any, instance: str) -> list[Any]:
+    found = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"]
+    return [item for item in found if item["State"]["Name"] == "running"]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def taken(session: Session, own: OwnImages, run: str, digest: str = "d1") -> Image:
+    instance = machine(session)
+    for _ in range(2):  # a reply may be lost, and the same asked again
+        own.take(instance, f"orch-{run}", {TAG_RUN: run, "Name": f"orch-{run}", TAG_RECIPE: digest})
+    until(lambda: (found := own.of_run(run)) is not None and found.state == "available")
+    made = own.of_run(run)
+    assert made is not None
+    session.client("ec2").terminate_instances(InstanceIds=[instance])
+    return made
+
+
+def snapshots(session: Session) -> set[str]:
+    return {item["SnapshotId"] for item in session.client("ec2").describe_snapshots(OwnerIds=["self"])["Snapshots"]}
+
+
+def test_an_image_is_an_orphan_until_it_is_published_and_its_name_leads_to_it_from_then_on(
+    session: Session, bucket: Bucket, own: OwnImages
+) -> None:
+    made = taken(session, own, RUN)
+    assert (made.name, made.digest, made.run, len(made.snapshots)) == ("", "d1", RUN, 1)
+    assert [(item.kind, item.id) for item in find_orphans(session, bucket)] == [
+        ("image", made.image_id),
+        ("snapshot", made.snapshots[0]),
+    ]
+    with pytest.raises(NotFound):
+        Images(session).resolve("tiny")
+    assert own.published() == ()
+    own.publish(made, "tiny")
+    assert find_orphans(session, bucket) == []
+    assert Images(session).resolve("tiny") == made.image_id
+    assert own.published("tiny") == own.published() == (replace(made, name="tiny"),)
+    assert own.published("other") == ()
+    (snapshot,) = session.client("ec2").describe_snapshots(SnapshotIds=list(made.snapshots))["Snapshots"]
+    assert {"Key": "orch:image", "Value": "tiny"} in snapshot["Tags"]
+    own.remove(made)
+    own.remove(made)
+    assert own.published() == ()
+    assert not set(made.snapshots) & snapshots(session)
+
+
+def test_what_a_killed_build_or_removal_leaves_of_an_image_goes_with_gc(
+    session: Session, bucket: Bucket, own: OwnImages
+) -> None:
+    kept_one, half, lost = (taken(session, own, f"ami-t{n}-20261120-120000-abcd") for n in range(3))
+    for image in (kept_one, half):
+        own.publish(image, "tiny")
+    session.client("ec2").deregister_image(ImageId=half.image_id)  # and then the removal was killed
+    orphans = find_orphans(session, bucket)
+    assert {(item.kind, item.id) for item in orphans} == {
+        ("snapshot", half.snapshots[0]),
+        ("image", lost.image_id),
+        ("snapshot", lost.snapshots[0]),
+    }
+    assert remove(session, bucket, orphans, lambda _: None) == []
+    assert [item.image_id for item in own.published()] == [kept_one.image_id]
+    assert set(kept_one.snapshots) <= snapshots(session)
+    own.remove(kept_one)
+
+
+def test_the_machines_that_run_on_an_image_are_known(session: Session, own: OwnImages) -> None:
+    made = taken(session, own, "ami-used-20261120-120000-abcd")
+    assert own.users(made) == ()
+    user = machine(session, made.image_id)
+    assert own.users(made) == (user,)
+    session.client("ec2").terminate_instances(InstanceIds=[user])
+    until(lambda: own.users(made) == ())
+    own.remove(made)
+
+
+def test_a_lease_is_kept_beside_other_work_and_let_go_of_afterwards(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.run.lease.KEEP_SECONDS", 0.01)
+    lease, other = (Lease(bucket, "kept-1", Owner("elsewhere", 1, name)) for name in "ab")
+    start = bucket.server_time()
+    clock = [start]
+    assert lease.try_acquire(start)
+    renewed = threading.Event()
+
+    def now() -> Any:
+        held = other.read()
+        if held is not None and held.expires > start + LIFETIME:
+            renewed.set()
+        return clock[0]
+
+    with kept(lease, now):
+        clock[0] = start + LIFETIME * 0.9
+        assert renewed.wait(20)
+        assert not other.try_acquire(start + LIFETIME * 1.5)
+    assert other.try_acquire(clock[0])
