@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,21 +59,14 @@ def bare(nodes: int, data: Path) -> float:
     return seconds
 
 
-def first_step(home: Path, nodes: int) -> tuple[float, float]:
-    """Return the seconds from the launch to the first step, and those of them that the gang's preflight took."""
+def first_step(home: Path, nodes: int, options: Sequence[str]) -> tuple[float, float]:
+    """Return the seconds from the launch to the first step, and those of them that the gang's preflight took.
+
+    `options` are more of `orch launch`.
+    """
     environment = os.environ | {"ORCH_HOME": str(home)}
-    command = [
-        *ORCH,
-        "launch",
-        "--cloud",
-        "sandbox",
-        "--nodes",
-        str(nodes),
-        "--yes",
-        "--detach",
-        "--json",
-        "imagenet18",
-    ]
+    where = ["--cloud", "sandbox", "--nodes", str(nodes)]
+    command = [*ORCH, "launch", *where, "--yes", "--detach", "--json", *options, "imagenet18"]
     done = subprocess.run(
         command, env=environment, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL
     )
@@ -93,13 +87,13 @@ def first_step(home: Path, nodes: int) -> tuple[float, float]:
     return steps[0] - view.spec.created.timestamp(), preflight
 
 
-def compare(nodes: int, times: int) -> None:
+def compare(nodes: int, times: int, options: Sequence[str]) -> None:
     home = Path(tempfile.mkdtemp(prefix="orch-", dir="/tmp"))
     environment = os.environ | {"ORCH_HOME": str(home)}
     try:
         subprocess.run([*ORCH, "sandbox", "up"], env=environment, check=True)
         for _ in range(times):
-            seconds, preflight = first_step(home, nodes)
+            seconds, preflight = first_step(home, nodes, options)
             print(
                 f"{nodes} nodes, launch to first step: {seconds:.1f} s, of which preflight {preflight:.1f} s; "
                 f"without it {seconds - preflight:.1f} s",
@@ -113,7 +107,7 @@ def compare(nodes: int, times: int) -> None:
 def main() -> None:
     nodes = int(sys.argv[1])
     if len(sys.argv) > 2:
-        compare(nodes, int(sys.argv[2]))
+        compare(nodes, int(sys.argv[2]), sys.argv[3:])
         return
     home = Path(tempfile.mkdtemp(prefix="orch-", dir="/tmp"))
     environment = os.environ | {"ORCH_HOME": str(home)}

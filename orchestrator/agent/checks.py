@@ -49,7 +49,7 @@ def _gpus(wanted: int) -> tuple[Check, ...]:
 
 def _xid() -> tuple[Check, ...]:
     """Return what the kernel said of GPUs, nothing where it may not be read."""
-    codes = sorted({int(code) for code in _XID.findall(_ask("dmesg") or "")})
+    codes = sorted({int(code) for code in _XID.findall(_ask("dmesg", seconds=5.0) or "")})
     if not codes:
         return ()
     fatal = not _FATAL_XID.isdisjoint(codes)
@@ -88,10 +88,10 @@ def _names(region: str) -> Check:
     return Check("names", "warn" if trouble else "ok", f"{name}: {trouble}" if trouble else f"{name} resolves")
 
 
-def _ask(*command: str) -> str | None:
+def _ask(*command: str, seconds: float = SECONDS) -> str | None:
     """Return what a program prints, None when it fails, is not there, or hangs."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, errors="replace")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, errors="replace")
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

@@ -24,7 +24,7 @@ ONE_FLOW_GBIT = 10.0
 # Rounds of pairs that every gang gets, and those in which whoever seems odd may still show better.
 ROUNDS, MORE_ROUNDS = 3, 4
 # A node that waits for so long for one that has also begun is cut off from it.
-REACH_LIMIT = timedelta(seconds=45)
+REACH_LIMIT = timedelta(seconds=90)
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,18 +117,18 @@ def test_an_unfit_node_is_replaced_before_the_training_begins_and_the_others_sta
 
 
 def test_a_node_that_does_not_reach_rank_0_although_both_wait_is_replaced_and_one_that_boots_is_waited_for() -> None:
-    said = [checking(0, 20, 79, missing=(1, 3)), checking(1, 25, 79), checking(2, 21, 79)]
-    (start,) = decided(said, 60)
+    said = [checking(0, 20, 129, missing=(1, 3)), checking(1, 25, 129), checking(2, 21, 129)]
+    (start,) = decided(said, 105)
     assert isinstance(start, Start)
     assert start.instance_ids == ("i-3",)
-    (found,) = decided(said, 80)
+    (found,) = decided(said, 130)
     assert sorted(found.recovery.kept) == ["i-0", "i-2", "i-3"]
     assert "it does not reach node 0" in found.recovery.cause
 
 
 def test_a_rank_0_that_nobody_reaches_is_the_one_that_is_replaced() -> None:
-    said = [checking(0, 20, 79, missing=(1, 2, 3)), *(checking(index, 25, 79) for index in (1, 2, 3))]
-    (found,) = decided(said, 80)
+    said = [checking(0, 20, 129, missing=(1, 2, 3)), *(checking(index, 25, 129) for index in (1, 2, 3))]
+    (found,) = decided(said, 130)
     assert sorted(found.recovery.kept.values()) == [1, 2, 3]
     assert "3 of 3 nodes do not reach it" in found.recovery.cause
 
