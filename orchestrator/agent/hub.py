@@ -28,6 +28,7 @@ HELLO_SECONDS = 5.0
 # An order is done within a second or two, or by a node that is unfit, or on a machine that sixteen share.
 ORDER_SECONDS = {"link": 45.0, "ring": 45.0, "torch": 150.0}
 TELL_EVERY = 1.0
+NO_TORCH = "no all-reduce by torch.distributed: it is not there, or failed; the log has what it said"
 
 
 @dataclass
@@ -84,7 +85,7 @@ class Hub:
         unfit = judge(self._findings, self._expected)
         notes = gang_notes(self._findings, all_reduce, self._expected)
         if torch and by_torch is None:
-            notes = (*notes, "no all-reduce by torch.distributed: it is not there, or failed; the log has what it said")
+            notes = (*notes, NO_TORCH)
         seconds_taken = round(time.monotonic() - began, 3)
         for rank, member in self._members.items():
             end = {

@@ -20,7 +20,7 @@ from typing import Any
 from orchestrator.agent.allreduce import torch_rate
 from orchestrator.agent.checks import local_checks
 from orchestrator.agent.config import NodeConfig
-from orchestrator.agent.hub import Hub
+from orchestrator.agent.hub import NO_TORCH, Hub
 from orchestrator.agent.links import Door, measure_link, measure_ring, reach
 from orchestrator.core import ids
 from orchestrator.core.preflight import Check, Findings, Preflight, expected_rate, judge
@@ -52,8 +52,7 @@ class Checkup:
         """Check everything and tell whether the gang may train. Raises OSError when the gang does not come together."""
         config = self._config
         if config.num_nodes == 1:
-            unfit = judge({config.rank: Findings(self.found.checks)}, self.found.expected)
-            self._end({"unfit": {str(rank): why for rank, why in unfit.items()}, "seconds": 0.0})
+            self._end_alone()
         else:
             if config.rank == 0:
                 self._open_hub()
@@ -67,13 +66,27 @@ class Checkup:
             say(note)
         return not self.found.unfit
 
+    @property
+    def _wants_torch(self) -> bool:
+        chosen = self._config.preflight
+        return chosen == "torch" or (chosen == "auto" and self._config.device == "cuda")
+
+    def _end_alone(self) -> None:
+        """Judge a node that has no peers; its processes have one another."""
+        began = time.monotonic()
+        unfit = judge({self._config.rank: Findings(self.found.checks)}, self.found.expected)
+        end: dict[str, Any] = {"unfit": {str(rank): why for rank, why in unfit.items()}}
+        if self._wants_torch and not unfit and self._config.procs_per_node > 1:
+            alone = {"index": 0, "nodes": 1, "first": "127.0.0.1"}
+            end |= {"torch": rate} if (rate := torch_rate(self._config, alone)) else {"notes": [NO_TORCH]}
+        self._end(end | {"seconds": time.monotonic() - began})
+
     def _open_hub(self) -> None:
         config = self._config
         word = f"{config.run}/{config.generation}"
         port = ids.preflight_port(config.run, config.generation)
         hub = Hub(config.node_ips, port, word, self.found.expected, self._missing)
-        torch = config.preflight == "torch" or (config.preflight == "auto" and config.device == "cuda")
-        self._hub = threading.Thread(target=hub.run, args=(PATIENCE, torch), name="hub", daemon=True)
+        self._hub = threading.Thread(target=hub.run, args=(PATIENCE, self._wants_torch), name="hub", daemon=True)
         self._hub.start()
 
     def _take_part(self) -> None:

@@ -25,13 +25,18 @@ Node = Callable[[int], NodeConfig]
 SIZE = 4
 
 
+@pytest.fixture(autouse=True)
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that any machine resolves."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+
+
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     """Configurations of the nodes of a gang of four."""
     # Addresses and, by them, ports of this process alone.
     net = f"127.{40 + os.getpid() % 100}.{os.getpid() // 100 % 250}"
     monkeypatch.setattr(preflight, "RETRY", 0.05)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
 
     def make(rank: int) -> NodeConfig:
         ips = tuple(f"{net}.{1 + index}" for index in range(SIZE))
@@ -127,11 +132,16 @@ def test_strangers_are_hung_up_on_and_a_node_that_comes_again_is_welcome(node: N
 def test_a_node_alone_looks_at_itself_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shim(tmp_path, monkeypatch, "nvidia-smi", "printf '0, 0\\n1, [N/A]\\n'")
     shim(tmp_path, monkeypatch, "dmesg", "echo 'NVRM: Xid (PCI:0000:00:1e): 31, pid=1'")
-    config = replace(node_config(tmp_path / "home"), device="cuda", procs_per_node=2)
+    shim(tmp_path, monkeypatch, "python3", 'echo NCCL says something; echo "{\\"rate\\": $WORLD_SIZE}"')
+    config = replace(node_config(tmp_path / "home"), device="cuda", procs_per_node=2, preflight="auto")
     assert Checkup(config).run()
+    assert (found(config).torch, found(config).notes) == (2.0, ())
     states = {check.name: (check.state, check.detail) for check in found(config).checks}
     assert states["gpus"] == ("ok", "2 GPUs")
     assert states["xid"] == ("warn", "the kernel reports Xid 31")
+    shim(tmp_path, monkeypatch, "python3", "exit 1")
+    assert Checkup(config).run()
+    assert (found(config).torch, found(config).notes) == (None, (hub.NO_TORCH,))
     assert not Checkup(replace(config, procs_per_node=8)).run()
     assert found(config).unfit == {0: "gpus: 2 of 8 GPUs"}
 
