@@ -255,6 +255,7 @@ class Actor:
             step = newest_step(self._bucket, self._spec.run_id)
             self._append("intent", "start", {"generation": action.generation, "restore_step": step})
         self._fence()
+        recovery = self._ledger.state.recovery
         for instance_id in action.instance_ids:
             start = partial(
                 self._nodes.start,
@@ -264,6 +265,8 @@ class Actor:
                 generation=action.generation,
                 epoch=self._lease.epoch,
                 restore_step=self._ledger.state.restore_step,
+                # After a failure of the script the machines are those that were checked before.
+                preflight=recovery is None or recovery.kind != "failed",
             )
             self._reach(Errand("start", instance_id, action.generation), start)
 

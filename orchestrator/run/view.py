@@ -13,6 +13,7 @@ from orchestrator.core.gang import Gang
 from orchestrator.core.ledger import LedgerState, Verdict
 from orchestrator.core.outlook import outlook
 from orchestrator.core.phase import ENDED, Phase
+from orchestrator.core.preflight import read_preflight
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.timing import NodeStart, node_starts
 from orchestrator.core.units import iso, usd
@@ -116,6 +117,26 @@ class RunView:
         """From the launch to the first step, of every start on every node that told of it."""
         return node_starts(self.spec.created, self.ledger, self.facts)
 
+    @property
+    def preflights(self) -> list[dict[str, Any]]:
+        """What was found of each node before the training, replaced ones included, as rows of plain JSON values."""
+        said = [(i, node.beacon) for i, node in self.facts.nodes.items() if node.beacon is not None]
+        found = [(i, beacon, read_preflight(beacon.preflight)) for i, beacon in said]
+        unfit = {
+            (b.generation, rank): why for _, b, made in found if made is not None for rank, why in made.unfit.items()
+        }
+        return [
+            {
+                "instance_id": instance_id,
+                "rank": beacon.rank,
+                "generation": beacon.generation,
+            }
+            | made.to_json()
+            | {"unfit": unfit.get((beacon.generation, beacon.rank))}
+            for instance_id, beacon, made in sorted(found, key=lambda item: (item[1].generation, item[1].rank))
+            if made is not None
+        ]
+
     def summary(self) -> dict[str, Any]:
         """Return the run's row of `orch status --json`."""
         return {
@@ -140,6 +161,7 @@ class RunView:
         return self.summary() | {
             "verdict": self.verdict.to_json() if self.verdict else None,
             "instances": [item.to_json() for item in self.facts.instances],
+            "preflight": self.preflights,
             "timing": [item.to_json() for item in self.starts],
             "bill": self.bill.to_json(),
         }
