@@ -56,6 +56,7 @@ class Heart:
             started=local.started,
             disk_free=free_bytes(self._config.folder),
             times=local.times,
+            preflight=_preflight(self._config.preflight_file),
             **staging,
         )
 
@@ -84,6 +85,14 @@ def _state(beacon: Beacon) -> Beacon:
     return replace(
         beacon, time="", progress=None, tail=(), staged=0, phases=(), stage_rate=0, pause=None, disk_free=None
     )
+
+
+def _preflight(file: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _staging(file: Path) -> dict[str, Any]:

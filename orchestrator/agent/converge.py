@@ -14,7 +14,9 @@ from orchestrator.agent.local import Local
 from orchestrator.core.beacon import Stage
 
 # The words `run.sh` writes.
-STAGES: Mapping[str, Stage] = {"starting": "starting", "staging": "staging", "setup": "setup", "running": "running"}
+STAGES: Mapping[str, Stage] = {
+    "starting": "starting", "preflight": "preflight", "staging": "staging", "setup": "setup", "running": "running",
+}  # fmt: skip
 # `run.sh` writes its process id before anything else; a tmux window that has none by then has failed.
 START_LIMIT = 60.0
 

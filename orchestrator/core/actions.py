@@ -19,9 +19,10 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Ask EC2 for `count` instances (None: the whole gang), all of them or none.
+    """Ask EC2 for `count` instances (None: the whole gang), all of them or none; with `least`, as many as it has.
 
-    A `request` is that of an intent whose outcome is not known: sent again as it is.
+    A `spare` is launched beside a gang that trains, to join it later. A `request` is that of an intent whose outcome is
+    not known: sent again as it is.
     """
 
     generation: int
@@ -29,6 +30,8 @@ class Launch:
     offer: int
     request: Mapping[str, Any] | None = None
     count: int | None = None
+    least: int | None = None
+    spare: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ class NodePaths:
 
     @property
     def stage_file(self) -> str:
-        """One word: the stage `run.sh` is in (starting, staging, setup, running)."""
+        """One word: the stage `run.sh` is in (starting, preflight, staging, setup, running)."""
         return f"{self.generation_dir}/stage"
 
     @property

@@ -24,6 +24,7 @@ from orchestrator.core.actions import (
     Terminate,
     Wish,
 )
+from orchestrator.core.elastic import reinforce
 from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
 from orchestrator.core.health import ENDED, INVISIBLE_GRACE
@@ -44,8 +45,8 @@ def decide(spec: RunSpec, ledger: LedgerState, facts: Facts) -> tuple[Action, ..
         return ()
     unresolved = next((item for item in ledger.launches if item.status is None), None)
     if unresolved is not None:
-        where = (unresolved.generation, unresolved.attempt, unresolved.offer)
-        return (Launch(*where, unresolved.request, unresolved.count),)
+        where = (unresolved.generation, unresolved.attempt, unresolved.offer, unresolved.request)
+        return (Launch(*where, unresolved.count, unresolved.least, unresolved.spare),)
     recording = tuple(
         Record(item)
         for item in facts.instances
@@ -73,6 +74,7 @@ def _go_on(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> tupl
         return first + _launch(spec, ledger, facts)
     if ledger.stop is not None:
         return first + _ask_to_stop(gang, facts, ledger.generation)
+    first += reinforce(spec, ledger, gang, facts)
     return first + (_start(gang, facts, ledger.generation) if old.done else ())
 
 
@@ -80,16 +82,17 @@ def _launch(spec: RunSpec, ledger: LedgerState, facts: Facts) -> tuple[Action, .
     missing = _missing_resources(spec, facts)
     if missing:
         return missing
-    launch = next_launch(spec, ledger)
+    launch = next_launch(spec, ledger, facts)
     return () if launch is None or (ledger.recovery and must_wait(spec, launch, facts)) else (launch,)
 
 
 def _as_if_launched(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Facts:
-    """Return the facts with what a first launch will cost: a gang that would be stopped at once is not launched."""
-    launch = None if ledger.manned or ledger.recovery is not None else next_launch(spec, ledger)
+    """Return the facts with what the launch of a whole gang will cost: what would be stopped at once is not made."""
+    launch = None if ledger.manned or ledger.kept else next_launch(spec, ledger, facts)
     if launch is None:
         return facts
-    return replace(facts, cost_per_second=-(-spec.offers[launch.offer].price * spec.num_nodes // 3600))
+    rate = -(-spec.offers[launch.offer].price * (launch.least or spec.num_nodes) // 3600)
+    return replace(facts, cost_per_second=max(rate, facts.cost_per_second))
 
 
 def _missing_resources(spec: RunSpec, facts: Facts) -> tuple[Action, ...]:
@@ -118,7 +121,7 @@ def _ask_to_stop(gang: Gang, facts: Facts, generation: int) -> tuple[Action, ...
     first = next(i for i, rank in gang.ranks.items() if rank == 0)
     beacon = gang.beacons.get(first)
     begun = beacon is not None and beacon.stage not in ENDED and gang.training
-    return (Stop(first, generation),) if begun and not facts.stop_sent else ()
+    return (Stop(first, generation),) if begun and generation not in facts.stops_sent else ()
 
 
 def _cap_reached(spec: RunSpec, ledger: LedgerState, facts: Facts) -> str | None:

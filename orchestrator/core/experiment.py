@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationInfo, field
 
 from orchestrator.core import catalog
 from orchestrator.core.fields import (
+    Count,
     DataName,
     Dollars,
     Duration,
@@ -31,6 +32,7 @@ from orchestrator.core.fields import (
     Text,
     Type,
     Workdir,
+    node_range,
     repeated,
 )
 from orchestrator.core.ids import NAME_RULE
@@ -106,7 +108,14 @@ class Experiment(_Model):
     """What to train, on what, for how long and for how much. `data` and `envs` keep the order of the file."""
 
     name: Name = Field(description=f"Names the run: {NAME_RULE}.")
-    num_nodes: NumNodes = Field(1, description="Machines; all of them start together or none does.")
+    num_nodes: NumNodes = Field(
+        1, description="Machines; all of them start together or none does. 8..16: 16, or at least 8 where that is all."
+    )
+    min_nodes: Count | None = Field(
+        None,
+        validate_default=True,
+        description="The least the run trains on; default: num_nodes, or as its range says.",
+    )
     resources: Resources = Field(description="The machines to run on.")
     device: Literal["cuda", "cpu"] = Field(
         default_factory=_default_device,
@@ -141,10 +150,33 @@ class Experiment(_Model):
     stall_timeout: Duration | None = Field(
         None, description="No step for so long is a failure; default: by the pace it has shown, 5m at least."
     )
+    preflight: Literal["auto", "torch", "off"] = Field(
+        "auto",
+        description="Checks of nodes and network before the training; auto: by torch too where device is cuda.",
+    )
     retries: Annotated[int, Strict(), Field(ge=0, le=9)] = Field(2, description="Restarts after failures with steps.")
+    capacity_wait: Duration | None = Field(
+        None, description="Ask again for so long where no offer has room; default: 10m in a recovery, not at a launch."
+    )
     profiles: Mapping[Name, Overlay] = Field(
         {}, description="Overlays by name, such as the one `--cloud sandbox` applies; null removes a key."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_range(cls, data: Any) -> Any:
+        # What is no range, or one beside min_nodes, stays, and is refused by the rule of its key.
+        if not isinstance(data, Mapping) or data.get("min_nodes") is not None:
+            return data
+        found = node_range(data.get("num_nodes"))
+        return data if found is None else {**data, "min_nodes": found[0], "num_nodes": found[1]}
+
+    @field_validator("min_nodes")
+    @classmethod
+    def _is_no_more(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value > info.data.get("num_nodes", value):
+            raise ValueError(f"must be at most num_nodes ({info.data['num_nodes']}), not {value}")
+        return value
 
     @field_validator("device")
     @classmethod
@@ -206,6 +238,12 @@ class Experiment(_Model):
         """`max_cost` in micro-dollars."""
         return None if self.max_cost is None else to_micro(self.max_cost)
 
+    @property
+    def nodes(self) -> str:
+        """How many nodes, for people: `16`, or `8 to 16`."""
+        most = str(self.num_nodes)
+        return most if self.min_nodes in {None, self.num_nodes} else f"{self.min_nodes} to {most}"
+
     def procs(self, instance_type: str) -> int:
         """Return the processes a node of `instance_type` runs: as given, else its GPUs, 1 for device cpu."""
         known = catalog.TYPES.get(instance_type)
@@ -213,8 +251,10 @@ class Experiment(_Model):
         return self.procs_per_node or max(1, gpus)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values, every key present; `from_json` is its inverse."""
-        return self.model_dump(mode="json")
+        """Return plain JSON values, every key present, `min_nodes` as part of a range; `from_json` is its inverse."""
+        value = self.model_dump(mode="json")
+        nodes = self.num_nodes if self.min_nodes is None else f"{self.min_nodes}..{self.num_nodes}"
+        return value | {"num_nodes": nodes, "min_nodes": None}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Experiment:

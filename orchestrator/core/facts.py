@@ -147,11 +147,11 @@ class Facts:
     `mistrusted` are instances at whose address another host key answered than the node published.
     `instances` holds those EC2 shows and those it has forgotten but S3 has on record; `recorded` maps an instance id
     to the state under which it is on record. `cost_so_far` and `cost_per_second` are micro-dollars, high bounds.
-    `started` and `stop_sent` are what this scheduler itself did over SSH in this generation, `killed` (instance id,
-    generation) whose training it ended; a successor does not know them and does them again, which nodes answer with
-    "already". Of nodes asked because they fell silent, `unanswered` are those that SSH did not reach the last time,
-    `answering` those being asked, and those of which agent or training answered a moment ago; of `deserted` the machine
-    did, and neither was there.
+    `started` is what this scheduler itself did over SSH in this generation, `stops_sent` the generations that it asked
+    to stop, `killed` (instance id, generation) whose training it ended; a successor does not know them and does them
+    again, which nodes answer with "already". Of nodes asked because they fell silent, `unanswered` are those that SSH
+    did not reach the last time, `answering` those being asked, and those of which agent or training answered a moment
+    ago; of `deserted` the machine did, and neither was there.
     """
 
     server_time: datetime
@@ -160,7 +160,7 @@ class Facts:
     resources: tuple[Resource, ...] = ()
     recorded: Mapping[str, str] = field(default_factory=dict)
     started: frozenset[str] = frozenset()
-    stop_sent: bool = False
+    stops_sent: frozenset[int] = frozenset()
     killed: frozenset[tuple[str, int]] = frozenset()
     unanswered: frozenset[str] = frozenset()
     answering: frozenset[str] = frozenset()

@@ -30,6 +30,7 @@ _SOURCE = re.compile(
     r"s3://(?![^/]*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9!_.*'()/=+@:,-]*)?"
     r"|dataset:[a-z][a-z0-9-]{0,39}(?:@[0-9a-f]{4,64})?"
 )
+_RANGE = re.compile(r"\s*(\d{1,6})\s*\.\.\s*(\d{1,6})\s*", re.ASCII)
 _DURATION = r"^(\d+|(?=\d)(\d+d)?(\d+h)?(\d+m)?(\d+s)?)$"
 
 # Names the node contract, torchrun or the shell itself owns: setting them would break the run where it costs money.
@@ -106,9 +107,20 @@ def _env_value(value: object) -> object:
     return text
 
 
+def node_range(value: object) -> tuple[int, int] | None:
+    """Return least and most of a count that may vary (`8..16`), None for anything else."""
+    found = _RANGE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return None
+    least, most = int(found[1]), int(found[2])
+    return (least, most) if least <= most else None
+
+
 def _nodes(value: object) -> object:
-    if isinstance(value, str) and re.fullmatch(r"\s*\d+\s*\.\.\s*\d*\s*", value):
-        raise ValueError(f"counts that may vary ({value.strip()}) are not there yet; give one number")
+    if node_range(value) is not None:
+        raise ValueError("is a range, which says the least already; leave min_nodes out")
+    if isinstance(value, str) and ".." in value:
+        raise ValueError(f"must be a range such as 8..16, the smaller number first, not {show(value)}")
     return value
 
 
@@ -194,5 +206,17 @@ Mount = Annotated[Text, _matches(_MOUNT, "a relative path such as imagenet or se
 Mode = Annotated[Literal["stage"], BeforeValidator(_mode)]
 DataName = Annotated[Text, _matches(_DATA_NAME, "a name of letters, digits, '_' and '-', a letter or digit first")]
 Workdir = Annotated[Text, AfterValidator(_workdir)]
-NumNodes = Annotated[int, Strict(), Field(ge=1, le=MAX_NODES), BeforeValidator(_nodes)]
+Count = Annotated[int, Strict(), Field(ge=1, le=MAX_NODES)]
+NumNodes = Annotated[
+    Count,
+    BeforeValidator(_nodes),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": MAX_NODES},
+                {"type": "string", "pattern": r"^\d+\.\.\d+$"},
+            ]
+        }
+    ),
+]
 Overlay = Annotated[Mapping[str, object], BeforeValidator(_overlay)]

@@ -27,8 +27,8 @@ class Gang:
     def of(cls, ledger: LedgerState, facts: Facts) -> Gang:
         """Return the members of the current generation: those kept, and those that its launch gave.
 
-        Who is kept keeps its rank; new instances take the ranks that are free in the order of AmiLaunchIndex (then id),
-        which every observer computes alike.
+        Who is kept keeps its rank, unless the gang has fewer ranks now; the others take those that are free in the
+        order of their old rank, new instances in that of AmiLaunchIndex (then id), which every observer computes alike.
         """
         kept, launched = ledger.kept, ledger.launched
         new = launched.instance_ids if launched is not None else ()
@@ -39,9 +39,11 @@ class Gang:
             seen = instances.get(instance_id)
             return (seen.launch_index if seen else len(new), instance_id)
 
-        taken = set(kept.values())
-        free = (rank for rank in range(len(members)) if rank not in taken)
-        given = {**kept, **dict(zip(sorted(new, key=order), free, strict=False))}
+        size = len(kept) + len(new)
+        staying = {i: rank for i, rank in kept.items() if rank < size or not ledger.manned}
+        moving = sorted(kept.keys() - staying.keys(), key=lambda i: kept[i])
+        free = (rank for rank in range(size) if rank not in staying.values())
+        given = {**staying, **dict(zip([*moving, *sorted(new, key=order)], free, strict=False))}
         # Without anybody kept they are in order already.
         ranks = dict(sorted(given.items(), key=itemgetter(1))) if kept else given
         latest = {i: beacon for i in ranks if (node := facts.nodes.get(i)) and (beacon := node.beacon)}

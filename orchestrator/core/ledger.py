@@ -72,9 +72,10 @@ class Verdict:
 class Launch:
     """One RunInstances request and what came of it (`status` None: not known, it will be repeated as it is).
 
-    `count` is how many instances it asks for, None for the whole gang. `time` is when its outcome was known, that of
-    the intent until then: a scheduler that died in between may have left the request unsent for long. `asked` is that
-    of the intent.
+    `count` is how many instances it asks for, None for the whole gang; `least` how many of them will do, None for all.
+    A `spare` one is for a gang that trains with fewer: what it gives joins in a later generation. `time` is when its
+    outcome was known, that of the intent until then: a scheduler that died in between may have left the request unsent
+    for long. `asked` is that of the intent.
     """
 
     generation: int
@@ -88,6 +89,8 @@ class Launch:
     instance_ids: tuple[str, ...] = ()
     count: int | None = None
     asked: datetime | None = None
+    least: int | None = None
+    spare: bool = False
 
     @property
     def refused(self) -> bool:
@@ -97,16 +100,19 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """How one generation is given up in favour of the next. Frozen in the ledger before anything follows from it.
+    """How one generation is given up in favour of the next: a loss, a failure, or `grown`, when spares join.
+
+    Frozen in the ledger before anything follows from it.
 
     `generation` is the one that ends, `cause` a plain sentence. `kept` maps the instances that go on to their ranks;
     none are kept when the gang moves. `going` are those that EC2 has announced to take, or that are let go once they
-    have saved. `missing` is how many instances are to be launched like `offer`, the survivors' (an index into the
-    spec's offers). `graceful` says that the training ends by itself, with a checkpoint; `trained` that it had begun.
+    have saved. `missing` is how many instances are to be launched beside those on `offer` (an index into the spec's
+    offers), by the offers of `asks` in this order, by `offer` itself where there are none. `graceful` says that the
+    training ends by itself, with a checkpoint; `trained` that it had begun. `size` is how many nodes it had.
     """
 
     generation: int
-    kind: Literal["interrupted", "lost", "failed"]
+    kind: Literal["interrupted", "lost", "failed", "grown"]
     cause: str
     kept: Mapping[str, int]
     going: tuple[str, ...]
@@ -114,17 +120,20 @@ class Recovery:
     offer: int
     graceful: bool
     trained: bool
+    size: int
+    asks: tuple[int, ...] = ()
     time: datetime | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; the time is that of the entry."""
         value = {name: getattr(self, name) for name in self.__slots__ if name != "time"}
-        return value | {"kept": dict(self.kept), "going": list(self.going)}
+        return value | {"kept": dict(self.kept), "going": list(self.going), "asks": list(self.asks)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], time: datetime) -> Recovery:
         """Return the recovery written by `to_json`."""
-        return cls(**{**value, "going": tuple(value["going"]), "time": time})
+        lists = {name: tuple(value.get(name, ())) for name in ("going", "asks")}
+        return cls(**{**value, **lists, "time": time})
 
 
 @dataclass(frozen=True)
@@ -134,6 +143,7 @@ class LedgerState:
     `generation_began` is when the run was launched or last resumed: a recovery begins a generation, but no new time to
     spend. `recoveries` are those since then. `restore_step` is the checkpoint that all nodes of this generation start
     from, None before the first of them is started and where there is none (`restore_known` tells the two apart).
+    `let_go` are instances that were meant to be terminated, whatever EC2 still shows of them.
     """
 
     generation: int = 1
@@ -148,17 +158,32 @@ class LedgerState:
     recoveries: tuple[Recovery, ...] = ()
     restore_step: int | None = None
     restore_known: bool = False
+    let_go: frozenset[str] = frozenset()
 
     @cached_property
     def current(self) -> tuple[Launch, ...]:
-        """The launches of the current generation, in order."""
-        return tuple(item for item in self.launches if item.generation == self.generation)
+        """The launches that are to man the current generation, in order."""
+        return tuple(item for item in self.launches if item.generation == self.generation and not item.spare)
+
+    @property
+    def attempts(self) -> int:
+        """How many launches the current generation has, spares among them."""
+        return sum(item.generation == self.generation for item in self.launches)
 
     @cached_property
     def launched(self) -> Launch | None:
-        """The launch of the current generation that gave instances, if any did."""
-        mine = (item for item in self.launches if item.generation == self.generation)
-        return next((item for item in mine if item.status == "launched"), None)
+        """The launch of the current generation that gave it instances, if any did."""
+        return next((item for item in self.current if item.status == "launched"), None)
+
+    @property
+    def spares(self) -> Mapping[str, datetime]:
+        """When the instances were launched that have not joined yet, by id; none of a gang that moves."""
+        if self.moved and not self.manned:
+            return {}
+        first = self.generation - len(self.recoveries)
+        gone = {*self.let_go, *(instance_id for item in self.recoveries for instance_id in item.kept)}
+        mine = (item for item in self.launches if item.spare and item.generation >= first)
+        return {i: item.time for item in mine for i in item.instance_ids if i not in gone}
 
     @cached_property
     def recovery(self) -> Recovery | None:
@@ -172,7 +197,12 @@ class LedgerState:
         recovery = self.recovery
         if recovery is None or not recovery.kept:
             return True
-        return any(item.count is not None and item.refused for item in self.current)
+        return self.asked_beside >= max(1, len(recovery.asks))
+
+    @property
+    def asked_beside(self) -> int:
+        """How many times EC2 refused what is missing beside the instances that were kept."""
+        return sum(item.count is not None and item.refused for item in self.current)
 
     @cached_property
     def kept(self) -> Mapping[str, int]:
@@ -241,6 +271,8 @@ def _apply(state: LedgerState, entry: Entry) -> LedgerState:  # noqa: PLR0911 - 
             )
         case ("intent", "start") if not state.restore_known and detail["generation"] == state.generation:
             return replace(state, restore_step=detail["restore_step"], restore_known=True)
+        case ("intent", "terminate"):
+            return replace(state, let_go=state.let_go | {*detail["instance_ids"]})
         case ("intent", "end") if state.verdict is None:
             return replace(state, verdict=Verdict.from_json(detail["verdict"]), verdict_time=entry.time)
         case ("outcome", "close") if detail.get("generation") == state.generation:
@@ -258,6 +290,8 @@ def _launch(entry: Entry) -> Launch:
         entry.time,
         count=detail.get("count"),
         asked=entry.time,
+        least=detail.get("least"),
+        spare=bool(detail.get("spare")),
     )
 
 

@@ -327,6 +327,8 @@ def _locate(tree: Node, path: Path) -> tuple[Path, Origin]:
         value = node.value
         if isinstance(value, Mapping) and part == "any_of" and part not in value and "instance_type" in value:
             return (*path[:index], "instance_type"), value["instance_type"].origin
+        if isinstance(value, Mapping) and part == "min_nodes" and part not in value and "num_nodes" in value:
+            return (*path[:index], "num_nodes"), value["num_nodes"].origin
         if isinstance(value, Mapping) and part in value:
             node = value[str(part)]
         elif isinstance(value, tuple) and isinstance(part, int) and part < len(value):

@@ -24,7 +24,7 @@ HINT = "docs/images.md lists every key of a recipe"
 # Runs are called `ami-NAME` and `ami-NAME-check`, and a run's name has 40 characters at most.
 LONGEST_NAME = 30
 # User-data has 16 KiB, most of which the boot script takes.
-LONGEST_BOOTSTRAP = 400
+LONGEST_BOOTSTRAP = 250
 GRACE = timedelta(seconds=5)
 
 _STEP = """\

@@ -1,30 +1,31 @@
 """What is done about a loss or a failure: who stays, what is launched, when it is not worth it. Pure.
 
-The survivors stay while they are at least half of the gang; then only what is lost is launched, where they are. Else,
-or when there is no room beside them, the whole gang moves: another zone, another type, by the plan's order of offers.
+The survivors stay while they are at least half of the gang (of `min_nodes`, where it may vary in size); then only what
+is lost is launched, where they are. Else, or when there is no room beside them, the whole gang moves: another zone,
+another type, by the plan's order of offers. Survivors that are enough by themselves do not wait for what is launched.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Literal
 
-from orchestrator.core.actions import Action, Kill, Probe, Terminate
+from orchestrator.core.actions import Action, Kill, Probe, Stop, Terminate
+from orchestrator.core.beacon import Beacon
+from orchestrator.core.deadline import beside
+from orchestrator.core.elastic import find_growth, living_spares, ready_spares, with_spares
 from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
 from orchestrator.core.health import ENDED, Lost, find_lost, suspects
 from orchestrator.core.launching import launch_failed
 from orchestrator.core.ledger import LedgerState, Recovery, Verdict
-from orchestrator.core.plan import BOOT_ALLOWANCE
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.trouble import DISK_FULL
-from orchestrator.core.units import format_duration, format_usd
 from orchestrator.core.verdict import find_ending, find_failure
+from orchestrator.core.worth import boot_time, hopeless
 
-# Recoveries in a row after which training did not begin again: whatever is wrong, one more does not mend it.
-FRUITLESS = 5
 # After the training was made to end its nodes get so long to put logs and checkpoints into S3.
 SYNC_ALLOWANCE = timedelta(seconds=20)
 # An instance that EC2 announced to take and did not take is not kept for longer than this.
@@ -38,8 +39,8 @@ def judge(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Recov
     """
     if ledger.verdict is not None:
         return ledger.verdict
-    if _came_to_its_end(spec, ledger, facts):
-        return Verdict("finished", f"all {spec.num_nodes} nodes finished")
+    if ledger.recovery is not None and _came_to_its_end(ledger.recovery, facts):
+        return Verdict("finished", f"all {ledger.recovery.size} nodes finished")
     lost = find_lost(ledger, gang, facts)
     if ledger.stop is not None and not ledger.manned:
         return _stopped_while_unmanned(ledger, facts)
@@ -49,21 +50,33 @@ def judge(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Recov
         if isinstance(recovery, Recovery) or not all(item.noticed for item in lost.values()):
             return recovery
     if not ledger.manned:
-        return ledger.refused or launch_failed(spec, ledger)
+        return ledger.refused or launch_failed(spec, ledger, facts)
+    return _judge_training(spec, ledger, gang, facts)
+
+
+def _judge_training(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Recovery | Verdict | None:
+    """Return how the generation of a gang that has lost nobody ends, None while it trains."""
+    if ledger.stop is not None and _saves_to_grow(spec, ledger, facts):
+        return None
     ending = find_ending(spec, ledger, gang, facts)
     failure = find_failure(spec, ledger, gang, facts) if ending is None else None
-    return ending if failure is None else _try_again(spec, ledger, gang, facts, failure)
+    if failure is not None:
+        return _try_again(spec, ledger, gang, facts, failure)
+    return ending or find_growth(spec, ledger, gang, facts)
 
 
-def _came_to_its_end(spec: RunSpec, ledger: LedgerState, facts: Facts) -> bool:
-    """Tell whether the training that a notice was to stop was done before it heard of that: no other need begin."""
+def _saves_to_grow(spec: RunSpec, ledger: LedgerState, facts: Facts) -> bool:
+    """Tell whether the training is just saving itself to go on with more nodes: a wish to stop waits for that."""
     recovery = ledger.recovery
-    if recovery is None:
-        return False
+    return recovery is not None and recovery.kind == "grown" and not settle(spec, ledger, facts).done
+
+
+def _came_to_its_end(recovery: Recovery, facts: Facts) -> bool:
+    """Tell whether the training that was to save itself was done before it heard of that: no other need begin."""
     nodes = (facts.nodes.get(i) for i in {*recovery.kept, *recovery.going})
     said = [node.beacon for node in nodes if node is not None and node.beacon is not None]
     done = [b for b in said if b.generation == recovery.generation and b.exit_code == 0 and b.synced]
-    return len(done) == spec.num_nodes and all(b.stopped_step is None for b in done)
+    return len(done) == recovery.size and all(b.stopped_step is None for b in done)
 
 
 def _stopped_while_unmanned(ledger: LedgerState, facts: Facts) -> Verdict:
@@ -87,27 +100,31 @@ def _recover_from(
     by_purpose = next((item for item in lost.values() if item.kind == "ended"), None)
     if by_purpose is not None or ledger.stop is not None:
         return (by_purpose or first).verdict
-    hopeless = _hopeless(spec, ledger, gang, facts, _boot_time(ledger, gang))
-    if hopeless:
-        return _with_reason(first.verdict, hopeless)
-    survivors = _usable(gang, without=lost)
-    enough = 2 * len(survivors) >= spec.num_nodes
+    there = with_spares(_usable(gang, without=lost), ready_spares(ledger, facts), spec.num_nodes)
+    boot = timedelta() if len(there) >= spec.min_nodes else boot_time(ledger, gang)
+    useless = hopeless(spec, ledger, gang, facts, boot)
+    if useless:
+        return _with_reason(first.verdict, useless)
+    enough = 2 * len(there) >= spec.min_nodes
+    missing = 0 if len(there) >= spec.min_nodes else spec.num_nodes - len(there)
     if not enough and all(item.kind == "unfit" for item in lost.values()):
         return first.verdict
     noticed = {instance_id for instance_id, item in lost.items() if item.noticed}
     before = ledger.recovery.going if ledger.recovery is not None else ()
-    going = {*noticed, *(() if enough else survivors), *(i for i in before if i not in gang.ranks)}
+    going = {*noticed, *(() if enough else there), *(i for i in before if i not in gang.ranks)}
     interrupted = any(item.kind == "interrupted" for item in lost.values())
     return Recovery(
         generation=ledger.generation,
         kind="interrupted" if interrupted else "lost",
         cause="; ".join(item.verdict.message for item in lost.values()),
-        kept=survivors if enough else {},
+        kept=there if enough else {},
         going=tuple(sorted(going)),
-        missing=spec.num_nodes - len(survivors) if enough else spec.num_nodes,
+        missing=missing if enough else spec.num_nodes,
         offer=ledger.offer or 0,
         graceful=len(noticed) == len(lost) and _saves_itself(ledger, gang),
         trained=gang.training,
+        size=gang.size,
+        asks=beside(spec, ledger, facts, ledger.offer or 0) if enough and missing else (),
         time=facts.server_time,
     )
 
@@ -127,10 +144,10 @@ def _try_again(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts, ver
         return _with_reason(verdict, f"tried again {tried} times already" if tried else "")
     if not _made_steps(ledger, gang):
         return _with_reason(verdict, "no step was made since the last start" if tried else "")
-    hopeless = _hopeless(spec, ledger, gang, facts, timedelta())
+    useless = hopeless(spec, ledger, gang, facts, timedelta())
     survivors = _usable(gang, without={})
-    if hopeless or len(survivors) < spec.num_nodes:
-        return _with_reason(verdict, hopeless)
+    if useless or len(survivors) < gang.size:
+        return _with_reason(verdict, useless)
     return Recovery(
         generation=ledger.generation,
         kind="failed",
@@ -141,6 +158,7 @@ def _try_again(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts, ver
         offer=ledger.offer or 0,
         graceful=False,
         trained=gang.training,
+        size=gang.size,
         time=facts.server_time,
     )
 
@@ -156,32 +174,6 @@ def _usable(gang: Gang, without: Mapping[str, object]) -> dict[str, int]:
         for instance_id, rank in gang.ranks.items()
         if instance_id not in without and (item := gang.instances.get(instance_id)) is not None and item.usable
     }
-
-
-def _hopeless(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts, boot: timedelta) -> str:
-    """Return why a recovery is not worth its money, "" when it is."""
-    fruitless = 0
-    for item in (*(r.trained for r in ledger.recoveries), gang.training):
-        fruitless = 0 if item else fruitless + 1
-    if fruitless > FRUITLESS:
-        return f"training did not begin again after {FRUITLESS} recoveries"
-    needed = boot + spec.experiment.checkpoint_grace
-    began = ledger.generation_began or spec.created
-    if facts.server_time - began + needed >= spec.experiment.max_duration:
-        return f"too little is left of max_duration ({format_duration(spec.experiment.max_duration)}) to replace it"
-    cap = spec.experiment.max_cost_micro
-    ahead = facts.cost_per_second * round((needed + timedelta(minutes=1)).total_seconds())
-    if cap is not None and facts.cost_so_far + ahead >= cap:
-        return f"too little is left of max_cost ({format_usd(cap)}) to replace it"
-    return ""
-
-
-def _boot_time(ledger: LedgerState, gang: Gang) -> timedelta:
-    """Return how long it will take until training goes on: as long as it took last time, where that is known."""
-    first = next((b for b in gang.beacons.values() if b.rank == 0), None)
-    if ledger.launched is None or first is None or first.started is None:
-        return BOOT_ALLOWANCE
-    return max(timedelta(), datetime.fromtimestamp(first.started, UTC) - ledger.launched.time)
 
 
 def _with_reason(verdict: Verdict, reason: str) -> Verdict:
@@ -218,13 +210,21 @@ def settle(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Settling:
         return Settling()
     broken = any(i not in usable and beacon.stage not in ENDED for i, beacon in old.items())
     if recovery.graceful and not broken and age <= grace:
-        return Settling(done=False)
+        return Settling(_ask_to_save(recovery, old, facts), done=False)
     busy = {i: b for i, b in pending.items() if b.stage not in ENDED and (i, b.generation) not in facts.killed}
     kills = tuple(
         Kill(tuple(i for i, b in busy.items() if b.generation == generation), generation)
         for generation in sorted({b.generation for b in busy.values()})
     )
     return Settling(kills, done=False)
+
+
+def _ask_to_save(recovery: Recovery, old: Mapping[str, Beacon], facts: Facts) -> tuple[Action, ...]:
+    """Return the stop of a training that is to grow; at a notice nobody need ask, the node itself does."""
+    if recovery.kind != "grown" or recovery.generation in facts.stops_sent:
+        return ()
+    first = next((i for i, b in old.items() if b.rank == 0 and b.generation == recovery.generation), None)
+    return () if first is None or old[first].stage in ENDED else (Stop(first, recovery.generation),)
 
 
 def release(ledger: LedgerState, gang: Gang, facts: Facts, settled: bool) -> tuple[Action, ...]:
@@ -237,10 +237,11 @@ def release(ledger: LedgerState, gang: Gang, facts: Facts, settled: bool) -> tup
     if recovery is None or recovery.time is None:
         return ()
     needed = {*recovery.kept, *recovery.going}
+    spares = set(living_spares(ledger, facts))
     overdue = facts.server_time - recovery.time > OVERDUE
     strays = []
     for item in facts.instances:
-        if not item.usable or item.instance_id in gang.ranks:
+        if not item.usable or item.instance_id in gang.ranks or item.instance_id in spares:
             continue
         node = facts.nodes.get(item.instance_id)
         noticed = node is not None and node.beacon is not None and node.beacon.notice is not None

@@ -63,6 +63,11 @@ class RunSpec:
         """The name the user gave the run, or that of the experiment."""
         return self.experiment.name
 
+    @property
+    def min_nodes(self) -> int:
+        """The least that the run trains on; as `num_nodes` unless that may vary."""
+        return min(self.experiment.min_nodes or self.num_nodes, self.num_nodes)
+
     def to_json(self) -> bytes:
         """Return the object stored at `run.json`."""
         value = {name: getattr(self, name) for name in self.__slots__}

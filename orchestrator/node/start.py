@@ -45,7 +45,8 @@ class StartConfig:
     """Everything a node needs to begin a generation.
 
     `node_ips` are the gang's private addresses in order of rank. `restore_step`: the newest checkpoint that may be
-    restored, None where there is none. `linger`: how long a node whose work is done and saved waits for a scheduler
+    restored, None where there is none. `preflight` is `off`, `auto` or `torch`, `network_gbit` what the instance type
+    should give (0: not known). `linger`: how long a node whose work is done and saved waits for a scheduler
     before it shuts itself down. `agent_pause`: seconds by which the agent starts after the training.
     """
 
@@ -65,6 +66,8 @@ class StartConfig:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     data: tuple[DataSource, ...] = ()
     restore_step: int | None = None
+    preflight: str = "off"
+    network_gbit: float = 0.0
     linger: timedelta = timedelta(minutes=10)
     beacon_seconds: float = 2.0
     agent_pause: float = 1.0
@@ -92,9 +95,11 @@ def start_script(config: StartConfig) -> bytes:
         master_port=ids.master_port(config.run, config.generation),
         device=config.device,
     )
+    stages = ["preflight"] if config.preflight != "off" else []
+    stages += ["stage"] if config.data or config.generation > 1 or config.restore_step is not None else []
     texts = {
         "session": ids.session_name(config.run),
-        "stages": "stage" if config.data or config.generation > 1 or config.restore_step is not None else "",
+        "stages": " ".join(stages),
         "pause": f"{config.agent_pause:g}",
         # The contract's variables come last: nothing a user sets may hide them.
         "env_text": _exports(config.envs) + _exports(contract, expand=True),
@@ -151,6 +156,11 @@ def node_json(config: StartConfig) -> str:
         "session": ids.session_name(config.run),
         "data": [{"name": d.name, "source": d.source, "mount": d.mount} for d in config.data],
         "restore_step": config.restore_step,
+        "node_ips": list(config.node_ips),
+        "procs_per_node": config.procs_per_node,
+        "device": config.device,
+        "preflight": config.preflight,
+        "network_gbit": config.network_gbit,
         "beacon_seconds": config.beacon_seconds,
         "linger_seconds": config.linger.total_seconds(),
     }

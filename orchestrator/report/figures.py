@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.core.bill import Bill
+from orchestrator.core.gang import Gang
 from orchestrator.core.units import format_duration, format_size, format_usd
 from orchestrator.report.text import clean, percent, shorten
 from orchestrator.run.view import NodeView, RunView
 
 # The order in which a gang's stages are told: by how far along they are.
 STAGES = (
-    "unknown", "pending", "booting", "ready", "starting", "staging", "setup", "running",
+    "unknown", "pending", "booting", "ready", "starting", "preflight", "staging", "setup", "running",
     "done", "failed", "lost", "stopping", "shutting-down", "terminated",
 )  # fmt: skip
 # Shown in their own way, or not at all: what a training says of itself at its start does not change.
@@ -109,11 +110,20 @@ def rate(bytes_per_second: float, left: float) -> str:
 
 
 def where(view: RunView) -> str:
-    """Return what the gang runs on: `16 x p3.16xlarge spot in us-east-1a`; before a launch, how many it will be."""
+    """Return what the gang runs on: `16 x p3.16xlarge spot in us-east-1a`; before a launch, how many it will be.
+
+    Of a mixed one: `3 spot + 1 on-demand x p3.16xlarge in us-east-1a`.
+    """
     if view.ledger.offer is None:
-        return f"{view.spec.num_nodes} nodes"
+        return f"{view.spec.experiment.nodes} nodes"
     offer = view.spec.offers[view.ledger.offer]
-    return f"{view.spec.num_nodes} x {offer.instance_type} {offer.lifecycle} in {offer.zone}"
+    gang = Gang.of(view.ledger, view.facts)
+    bought = Counter(item.lifecycle for item in gang.instances.values())
+    if len(bought) > 1:
+        parts = " + ".join(f"{count} {lifecycle}" for lifecycle, count in sorted(bought.items(), reverse=True))
+        return f"{parts} x {offer.instance_type} in {offer.zone}"
+    nodes = gang.size if view.ledger.manned else view.spec.num_nodes
+    return f"{nodes} x {offer.instance_type} {offer.lifecycle} in {offer.zone}"
 
 
 def low_disks(view: RunView) -> str:

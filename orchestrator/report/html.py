@@ -92,7 +92,7 @@ def _facts(story: Story) -> list[tuple[str, str]]:
         ("on-demand", format_usd(bill.on_demand)),
         ("saving", f"{format_usd(bill.saving)} ({percent(bill.saving, bill.on_demand)})"),
         ("time", format_duration(drawings.duration(story)) if bill.instances else "none"),
-        ("nodes", str(view.spec.num_nodes)),
+        ("nodes", view.spec.experiment.nodes),
     ]
     name = course.accuracy_name(story.points)
     if name is not None:
@@ -118,7 +118,7 @@ def _compared(story: Story) -> list[tuple[str, str, str]]:
     known = offer is not None and offer.hours is not None
     rows = [("launches", "1", str(len(view.ledger.launches))), ("nodes taken by EC2", "0", str(taken))]
     if offer is not None:
-        first = f"{view.spec.num_nodes} x {offer.instance_type} {offer.lifecycle} {offer.zone}"
+        first = f"{view.spec.experiment.nodes} x {offer.instance_type} {offer.lifecycle} {offer.zone}"
         bound = "" if known else f"at most, for {limit}: "
         rows = [
             ("machines", first, "; ".join(machines) or "none"),

@@ -24,6 +24,7 @@ class Narrator:
         self._phase = ""
         self._attempts = 0
         self._recoveries = 0
+        self._outlook = ""
         self._generation = 0
         self._stages = self._counts = ""
         self._stages_time: datetime | None = None
@@ -49,6 +50,9 @@ class Narrator:
         tried = attempts(view)
         said += tried[self._attempts :]
         self._attempts = len(tried)
+        ahead = view.outlook
+        said += [ahead] if ahead and ahead != self._outlook else []
+        self._outlook = ahead
         if view.phase != self._phase:
             self._phase = view.phase
             cost = f"  {figures.dollars(view.bill)}" if view.bill.instances else ""
@@ -121,7 +125,9 @@ def recoveries(view: RunView) -> list[str]:
     """Return one line for each loss or failure that was answered since the run was launched or resumed, in order."""
     said = []
     for item in view.ledger.recoveries:
-        stay = f"{len(item.kept)} of {view.spec.num_nodes} nodes stay" if item.kept else "the gang moves"
+        stay = f"{len(item.kept)} of {item.size} nodes stay" if item.kept else "the gang moves"
+        if item.kind == "grown":
+            stay = f"the gang grows from {item.size} to {len(item.kept)} nodes"
         said.append(f"{clean(item.cause)}; {stay}, generation {item.generation + 1}")
     return said
 

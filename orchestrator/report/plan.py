@@ -118,7 +118,7 @@ def quota_lines(quotas: Sequence[QuotaLine]) -> list[str]:
     ]
 
 
-def question(offer: Offer, num_nodes: int) -> str:
+def question(offer: Offer, nodes: str) -> str:
     """Return the question the prompt asks: `Launch 16 x p3.16xlarge for about $41.20?`."""
     about = "about" if offer.hours is not None else "at most"
-    return f"Launch {num_nodes} x {offer.instance_type} for {about} {format_usd(offer.cost)}?"
+    return f"Launch {nodes} x {offer.instance_type} for {about} {format_usd(offer.cost)}?"

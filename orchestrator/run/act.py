@@ -49,6 +49,13 @@ class Errand(NamedTuple):
     generation: int
 
 
+def variations(action: do.Launch) -> dict[str, Any]:
+    """Return what the ledger keeps of a launch that is not the plain one, of the whole gang or nothing."""
+    found = {} if action.count is None else {"count": action.count}
+    found |= {} if action.least is None else {"least": action.least}
+    return found | ({"spare": True} if action.spare else {})
+
+
 class Actor:
     """Performs the actions of one run under one lease."""
 
@@ -96,7 +103,7 @@ class Actor:
         return replace(
             facts,
             started=frozenset(e.instance_id for e in both if (e.what, e.generation) == ("start", generation)),
-            stop_sent=any((e.what, e.generation) == ("stop", generation) for e in both),
+            stops_sent=frozenset(e.generation for e in both if e.what == "stop"),
             killed=frozenset((e.instance_id, e.generation) for e in both if e.what == "kill"),
             mistrusted=frozenset(self._mistrusted),
             unanswered=answers.unanswered,
@@ -204,7 +211,7 @@ class Actor:
         offer = spec.offers[action.offer]
         count = action.count or spec.num_nodes
         where = {"generation": action.generation, "attempt": action.attempt, "offer": action.offer}
-        where |= {} if action.count is None else {"count": action.count}
+        where |= variations(action)
         request = action.request
         if request is None:
             token = client_token(spec.run_id, action.generation, action.attempt)
@@ -214,13 +221,15 @@ class Actor:
                 generation=action.generation,
                 attempt=action.attempt,
                 count=count,
+                least=action.least,
                 resources=facts.resources,
                 root_device=self._images.root_device(spec.image),
                 user_data=user_data_of(spec, self._timer(facts), facts.server_time),
             )
             self._append("intent", "launch", where | {"request": request, "token": token})
         self._fence()
-        self._log(f"asking for {count} x {offer.instance_type} ({offer.lifecycle}) in {offer.zone}")
+        asked = str(count) if action.least is None else f"{action.least} to {count}"
+        self._log(f"asking for {asked} x {offer.instance_type} ({offer.lifecycle}) in {offer.zone}")
         try:
             made = self._compute.run_instances(request)
         except LaunchRefused as error:
@@ -246,6 +255,7 @@ class Actor:
             step = newest_step(self._bucket, self._spec.run_id)
             self._append("intent", "start", {"generation": action.generation, "restore_step": step})
         self._fence()
+        recovery = self._ledger.state.recovery
         for instance_id in action.instance_ids:
             start = partial(
                 self._nodes.start,
@@ -255,6 +265,8 @@ class Actor:
                 generation=action.generation,
                 epoch=self._lease.epoch,
                 restore_step=self._ledger.state.restore_step,
+                # After a failure of the script the machines are those that were checked before.
+                preflight=recovery is None or recovery.kind != "failed",
             )
             self._reach(Errand("start", instance_id, action.generation), start)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from orchestrator.aws.s3 import Bucket
+from orchestrator.core.catalog import TYPES
 from orchestrator.core.facts import Facts, Instance
 from orchestrator.core.ids import Keys
 from orchestrator.core.manifest import NAME, newest
@@ -55,11 +56,13 @@ class NodeCommands:
         generation: int,
         epoch: int,
         restore_step: int | None,
+        preflight: bool,
     ) -> None:
         """Start setup and run on a node; one that has started already says so. Raises Unreachable, StaleEpoch."""
         by_id = {item.instance_id: item for item in facts.instances}
         ordered = sorted(ranks, key=lambda i: ranks[i])
         experiment = self._spec.experiment
+        known = TYPES.get(by_id[instance_id].instance_type)
         config = StartConfig(
             run=self._spec.run_id,
             generation=generation,
@@ -77,6 +80,8 @@ class NodeCommands:
             secrets=self._home.secrets(self._spec.run_id),
             data=tuple(DataSource(name, d.source, d.mount or name) for name, d in experiment.data.items()),
             restore_step=restore_step,
+            preflight=experiment.preflight if preflight else "off",
+            network_gbit=known.network_gbit if known is not None else 0.0,
         )
         self._send(facts, instance_id, start_script(config))
 

@@ -32,8 +32,10 @@ def run_instances_request(
     resources: Sequence[Resource],
     root_device: str,
     user_data: str,
+    least: int | None = None,
 ) -> dict[str, Any]:
-    """Return the request: all `count` instances or nothing, one zone, everything tagged, terminated when it shuts down.
+    """Return the request: `count` instances or nothing, with `least` no fewer than that; one zone, everything tagged,
+    terminated when it shuts down.
 
     Raises KeyError when the security group is not among `resources`.
     """
@@ -46,7 +48,7 @@ def run_instances_request(
         "ClientToken": token,
         "ImageId": spec.image,
         "InstanceType": offer.instance_type,
-        "MinCount": count,
+        "MinCount": least or count,
         "MaxCount": count,
         "KeyName": ids.resource_name(spec.run_id),
         "SecurityGroupIds": [by_kind["security-group"]],

@@ -11,7 +11,9 @@ from orchestrator.core.bill import Bill
 from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
 from orchestrator.core.ledger import LedgerState, Verdict
+from orchestrator.core.outlook import outlook
 from orchestrator.core.phase import ENDED, Phase
+from orchestrator.core.preflight import read_preflight
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.timing import NodeStart, node_starts
 from orchestrator.core.units import iso, usd
@@ -61,6 +63,16 @@ class RunView:
         return self.ledger.verdict
 
     @property
+    def outlook(self) -> str:
+        """What the run waits for, "" when for nothing."""
+        return outlook(self.spec, self.ledger, self.facts)
+
+    @property
+    def message(self) -> str:
+        """How the generation ends, or what the run waits for, "" when neither."""
+        return self.outlook if self.verdict is None else self.verdict.message
+
+    @property
     def ended(self) -> bool:
         """Whether nothing of the run is left."""
         return self.phase in ENDED
@@ -105,6 +117,26 @@ class RunView:
         """From the launch to the first step, of every start on every node that told of it."""
         return node_starts(self.spec.created, self.ledger, self.facts)
 
+    @property
+    def preflights(self) -> list[dict[str, Any]]:
+        """What was found of each node before the training, replaced ones included, as rows of plain JSON values."""
+        said = [(i, node.beacon) for i, node in self.facts.nodes.items() if node.beacon is not None]
+        found = [(i, beacon, read_preflight(beacon.preflight)) for i, beacon in said]
+        unfit = {
+            (b.generation, rank): why for _, b, made in found if made is not None for rank, why in made.unfit.items()
+        }
+        return [
+            {
+                "instance_id": instance_id,
+                "rank": beacon.rank,
+                "generation": beacon.generation,
+            }
+            | made.to_json()
+            | {"unfit": unfit.get((beacon.generation, beacon.rank))}
+            for instance_id, beacon, made in sorted(found, key=lambda item: (item[1].generation, item[1].rank))
+            if made is not None
+        ]
+
     def summary(self) -> dict[str, Any]:
         """Return the run's row of `orch status --json`."""
         return {
@@ -112,6 +144,7 @@ class RunView:
             "name": self.spec.name,
             "phase": self.phase,
             "num_nodes": self.spec.num_nodes,
+            "min_nodes": self.spec.min_nodes,
             "started": iso(self.spec.created),
             "ended": iso(self.ended_at) if self.ended_at else None,
             "spot_usd": usd(self.bill.high),
@@ -120,7 +153,7 @@ class RunView:
             "cloud": self.spec.cloud,
             "generation": self.ledger.generation,
             "scheduler": self.scheduler,
-            "message": self.verdict.message if self.verdict else "",
+            "message": self.message,
         }
 
     def report(self) -> dict[str, Any]:
@@ -128,6 +161,7 @@ class RunView:
         return self.summary() | {
             "verdict": self.verdict.to_json() if self.verdict else None,
             "instances": [item.to_json() for item in self.facts.instances],
+            "preflight": self.preflights,
             "timing": [item.to_json() for item in self.starts],
             "bill": self.bill.to_json(),
         }

@@ -198,7 +198,7 @@ def test_an_interruption_by_ec2_is_told_apart_from_a_failure() -> None:
 def test_stop_asks_rank_zero_once_then_waits_for_the_checkpoint() -> None:
     book = launched().add("wish", "stop", 60, reason="stopped by the user")
     assert decide(spec(), book.state, running()) == (Stop("i-0", 1),)
-    assert decide(spec(), book.state, running(stop_sent=True)) == ()
+    assert decide(spec(), book.state, running(stops_sent=frozenset({1}))) == ()
     saved = [
         beacon(i, "exited", 65, exit_code=1, stopped_step=40 if i == 0 else None, checkpoint_step=40, synced=True)
         for i in range(2)
@@ -243,7 +243,9 @@ def test_a_stop_that_nobody_passed_on_is_passed_on_by_whoever_comes() -> None:
 
 def test_a_script_that_does_not_look_is_ended_after_the_grace() -> None:
     book = launched().add("wish", "stop", 60, reason="r")
-    late = facts(200, [instance(0), instance(1)], [beacon(0, seconds=200), beacon(1, seconds=200)], stop_sent=True)
+    late = facts(
+        200, [instance(0), instance(1)], [beacon(0, seconds=200), beacon(1, seconds=200)], stops_sent=frozenset({1})
+    )
     verdict = verdict_of(book, late)
     assert "did not exit within" in verdict.message
     book.add("intent", "end", 200, verdict=verdict.to_json())

@@ -97,7 +97,16 @@ REFUSED = [
     ({"name": 5}, "name: must be text, not 5; put it in quotes"),
     ({"num_nodes": 0}, "num_nodes: must be at least 1, not 0"),
     ({"num_nodes": 513}, "num_nodes: must be at most 512, not 513"),
-    ({"num_nodes": "8..16"}, "num_nodes: counts that may vary (8..16) are not there yet; give one number"),
+    (
+        {"num_nodes": "16..8"},
+        "num_nodes: must be a range such as 8..16, the smaller number first, not the text '16..8'",
+    ),
+    ({"num_nodes": "8.."}, "num_nodes: must be a range such as 8..16, the smaller number first, not the text '8..'"),
+    ({"num_nodes": "0..8"}, "num_nodes: must be at least 1, not 0"),
+    ({"num_nodes": "8..513"}, "num_nodes: must be at most 512, not 513"),
+    ({"num_nodes": "8..16", "min_nodes": 4}, "num_nodes: is a range, which says the least already; leave min_nodes"),
+    ({"num_nodes": 4, "min_nodes": 5}, "min_nodes: must be at most num_nodes (4), not 5"),
+    ({"capacity_wait": "long"}, "capacity_wait: 'long' is not a duration"),
     ({"num_nodes": "16"}, "num_nodes: must be a whole number, not the text '16'"),
     ({"num_nodes": 1.5}, "num_nodes: must be a whole number, not 1.5"),
     ({"num_nodes": True}, "num_nodes: must be a whole number, not true"),
@@ -174,7 +183,7 @@ REFUSED = [
     ({"profiles": {"x": None}}, "profiles.x: must be a mapping (key: value), not nothing"),
     ({"nodes": 16}, "nodes: unknown key; did you mean num_nodes?"),
     ({"max_price": 1}, "max_price: unknown key; did you mean max_cost?"),
-    ({"zzz": 1}, "zzz: unknown key; the keys here are checkpoint_grace, data, device,"),
+    ({"zzz": 1}, "zzz: unknown key; the keys here are capacity_wait, checkpoint_grace, data,"),
     (
         {"resources": {"instance_type": "c5.large", "use-spot": True}},
         "resources.use-spot: unknown key; did you mean use_spot?",
@@ -193,6 +202,13 @@ def test_a_secret_written_where_its_name_belongs_is_not_repeated() -> None:
     assert "hunter2" not in faults(secrets=["WANDB_API_KEY=hunter2"])
     assert "hunter2" not in faults(secrets={"WANDB_API_KEY": "hunter2"})
     assert "hunter2" not in faults(secrets=[{"WANDB_API_KEY": "hunter2"}])
+
+
+def test_a_range_is_the_most_and_the_least() -> None:
+    for varies in (made(num_nodes="8..16"), made(num_nodes=" 8 .. 16 "), made(num_nodes=16, min_nodes=8)):
+        assert (varies.num_nodes, varies.min_nodes) == (16, 8)
+        assert Experiment.from_json(json.loads(json.dumps(varies.to_json()))) == varies
+    assert made(num_nodes=4).min_nodes is None
 
 
 def test_variables_that_are_nobodys_are_free() -> None:
@@ -225,11 +241,13 @@ def test_the_schema_agrees_with_what_is_accepted() -> None:
     checker = jsonschema.Draft202012Validator(json_schema())
     profile = {"device": "cpu", "resources": {"disk_size": 8, "image": None}, "data": {"x": None}, "envs": {"A": None}}
     assert checker.is_valid(TINY | {"profiles": {"sandbox": profile}})
+    assert checker.is_valid(TINY | {"num_nodes": "8..16"})
     assert checker.is_valid(made(profiles={"sandbox": profile}).to_json())
     both = {"instance_type": "c5.large", "any_of": [{"instance_type": "c5.large"}]}
     for wrong in (
         {"nodes": 1},
         {"num_nodes": 0},
+        {"num_nodes": "8.."},
         {"max_duration": "1x"},
         {"resources": both},
         {"envs": {"ORCH_A": ""}},

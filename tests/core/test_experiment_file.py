@@ -183,17 +183,18 @@ def test_a_profile_may_hold_what_the_file_alone_lacks() -> None:
 
 
 def test_faults_of_a_profile_are_found_whether_or_not_it_is_asked_for() -> None:
-    text = FILE + "  broken: {devic: cpu, num_nodes: 8..16, run: null, profiles: {}}\n"
+    text = FILE + "  broken: {devic: cpu, num_nodes: 16..8, run: null, profiles: {}}\n"
+    backwards = "must be a range such as 8..16, the smaller number first, not the text '16..8'"
     nested = "profiles.broken.profiles: a profile has no profiles of its own (line 29)"
     assert set(faults(text)) == {
         "profiles.broken.devic: unknown key; did you mean device? (line 29)",
-        "profiles.broken.num_nodes: counts that may vary (8..16) are not there yet; give one number (line 29)",
+        f"profiles.broken.num_nodes: {backwards} (line 29)",
         "profiles.broken.run: missing: the command every node runs (line 2)",
         nested,
     }
     assert set(faults(text, profile="broken")) == {
         "devic: unknown key; did you mean device? (profile broken, line 29)",
-        "num_nodes: counts that may vary (8..16) are not there yet; give one number (profile broken, line 29)",
+        f"num_nodes: {backwards} (profile broken, line 29)",
         "run: missing: the command every node runs (line 2)",
         nested,
     }
@@ -299,6 +300,9 @@ def test_flags_come_last_and_name_themselves() -> None:
     made = load(FILE, "f", profile="sandbox", sets=["num_nodes=2"], flags=flags)
     assert (made.num_nodes, made.max_cost, made.max_duration) == (16, None, timedelta(hours=2))
     assert made.resources.disk_size == 20
+    varies = load(FILE, "f", sets=["num_nodes=2..4"])
+    assert (varies.num_nodes, varies.min_nodes) == (4, 2)
+    assert faults(FILE, flags={"num_nodes": "0..4"}) == ("num_nodes: must be at least 1, not 0 (--nodes)",)
     assert faults(FILE, flags={"num_nodes": 0, "max_cost": "x"}) == (
         "num_nodes: must be at least 1, not 0 (--nodes)",
         "max_cost: must be an amount of dollars such as 60 or 12.50, not the text 'x' (--max-cost)",

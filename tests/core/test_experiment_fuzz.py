@@ -56,7 +56,9 @@ experiments = st.fixed_dictionaries(
         "run": script,
     },
     optional={
-        "num_nodes": st.integers(1, 512),
+        "num_nodes": st.integers(1, 512)
+        | st.tuples(st.integers(1, 512), st.integers(1, 512)).map(lambda pair: f"{min(pair)}..{max(pair)}"),
+        "capacity_wait": durations,
         "device": st.sampled_from(["cpu", "cuda"]),
         "procs_per_node": st.none() | st.integers(1, 256),
         "data": st.dictionaries(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,8}", fullmatch=True), data_sets, max_size=3),

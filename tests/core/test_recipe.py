@@ -84,7 +84,7 @@ def test_every_fault_is_told_with_its_line() -> None:
         ("checks:\n  - {name: tool, run: \"true\"}\n", "", "checks: missing: there must be at least one"),
         ('run: "echo it\'s done"', 'run: " "', "steps[0].run: is blank"),
         ("name: tiny", "name: " + "x" * 31, "name: must have 30 characters at most"),
-        ("base: ami-1", "base: ami-1\nbootstrap: " + "x" * 401, "bootstrap: must be ASCII, 400 characters"),
+        ("base: ami-1", "base: ami-1\nbootstrap: " + "x" * 401, "bootstrap: must be ASCII, 250 characters"),
         ("{name: tool, run: \"true\"}", "{name: a, run: b}\n  - {name: a, run: b}", "checks: a is there twice"),
         ("[{instance_type: p3dn.24xlarge}]", "[{instance_type: m5.large}]", "device: cuda needs a GPU, and m5.large"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,60 +10,13 @@ import pytest
 from orchestrator.core.actions import Action, End, Kill, Launch, Probe, Record, Recover, Start, Terminate, Wish
 from orchestrator.core.beacon import Beacon
 from orchestrator.core.decide import decide
-from orchestrator.core.facts import Facts, Instance, Node
+from orchestrator.core.facts import Facts, Node
 from orchestrator.core.gang import Gang
 from orchestrator.core.ledger import Recovery, Verdict, replay
 from orchestrator.core.phase import find_phase
-from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import iso
+from tests.core.gangs import FOUR, ended, four, gang_of_four, recovered, recovery_of, taken, verdict_of, world
 from tests.core.worlds import Book, at, beacon, facts, instance, spec
-
-FOUR = ("i-0", "i-1", "i-2", "i-3")
-TAKEN = {"end_reason": "Server.SpotInstanceTermination"}
-
-
-def four() -> Book:
-    return Book().tried(1, 0, "launched", ids=FOUR)
-
-
-def gang_of_four(**experiment: Any) -> RunSpec:
-    return spec(4, **experiment)
-
-
-def taken(index: int, seconds: float, **changes: Any) -> Instance:
-    return instance(index, "terminated", **(TAKEN | {"end_time": at(seconds)} | changes))
-
-
-def world(seconds: float, gone: Sequence[Instance] = (), said: Sequence[Beacon] = (), **changes: Any) -> Facts:
-    """Four nodes that train and are heard, but for those in `gone`; `said` are beacons that differ."""
-    away = {item.instance_id for item in gone}
-    known = {f"i-{i}": beacon(i, seconds=seconds) for i in range(4)} | {b.instance_id: b for b in said}
-    machines = [instance(i) for i in range(4) if f"i-{i}" not in away] + list(gone)
-    recorded = {"recorded": {item.instance_id: item.state for item in gone}}
-    return facts(seconds, machines, list(known.values()), **(recorded | changes))
-
-
-def recovery_of(actions: Sequence[Action]) -> Recovery:
-    found = [action.recovery for action in actions if isinstance(action, Recover)]
-    assert len(found) == 1, actions
-    return found[0]
-
-
-def verdict_of(actions: Sequence[Action]) -> Verdict:
-    found = [action.verdict for action in actions if isinstance(action, End)]
-    assert len(found) == 1, actions
-    return found[0]
-
-
-def recovered(book: Book, seen: Facts, run: RunSpec | None = None) -> Recovery:
-    """Record what is decided as `run.act` does, and return it."""
-    found = recovery_of(decide(run or gang_of_four(), book.state, seen))
-    book.add("intent", "recover", (seen.server_time - at(0)).total_seconds(), **found.to_json())
-    return found
-
-
-def ended(index: int, seconds: float, **changes: Any) -> Beacon:
-    return beacon(index, "exited", seconds, **({"exit_code": 75, "synced": True} | changes))
 
 
 def test_only_what_was_lost_is_launched_where_the_survivors_are() -> None:
@@ -79,6 +31,8 @@ def test_only_what_was_lost_is_launched_where_the_survivors_are() -> None:
         offer=0,
         graceful=False,
         trained=True,
+        size=4,
+        asks=(0,),
         time=at(60),
     )
     assert find_phase(book.state, seen) == "recovering"
@@ -223,15 +177,20 @@ def test_without_room_beside_the_survivors_the_gang_moves() -> None:
     saved = [ended(i, 66) for i in (0, 2, 3)]
     actions = decide(gang_of_four(), book.state, world(66, [taken(1, 59)], saved))
     assert actions == (Terminate(("i-0", "i-2", "i-3"), "replaced"),)
-    empty = world(70, [taken(i, 69) for i in range(4)])
-    assert decide(gang_of_four(), book.state, empty) == (Launch(2, 2, 1),)
-    book.tried(2, 1, "no-capacity", generation=2).tried(3, 2, "no-capacity", generation=2)
-    assert decide(gang_of_four(), book.state, empty) == (Launch(2, 4, 0),), "the place it was in is tried last"
-    book.tried(4, 0, "no-capacity", generation=2)
-    verdict = verdict_of(decide(gang_of_four(), book.state, empty))
+
+    def empty(seconds: float) -> Facts:
+        return world(seconds, [taken(i, 69) for i in range(4)])
+
+    assert decide(gang_of_four(), book.state, empty(70)) == (Launch(2, 2, 1),)
+    book.tried(2, 1, "no-capacity", generation=2, seconds=70).tried(3, 2, "no-capacity", generation=2, seconds=70)
+    assert decide(gang_of_four(), book.state, empty(70)) == (Launch(2, 4, 0),), "the place it was in is tried last"
+    book.tried(4, 0, "no-capacity", generation=2, seconds=70)
+    verdict = verdict_of(decide(gang_of_four(capacity_wait="29s"), book.state, empty(70)))
     assert verdict.kind == "no-capacity"
     assert "EC2 took node 1" in verdict.message
     assert "orch resume" in verdict.hint
+    assert decide(gang_of_four(), book.state, empty(99)) == (), "it waits for room"
+    assert decide(gang_of_four(), book.state, empty(100)) == (Launch(2, 5, 1),), "and asks all of them again"
 
 
 def test_a_launch_that_nobody_knows_the_end_of_comes_before_any_recovery() -> None:
@@ -373,6 +332,13 @@ def test_a_node_whose_agent_was_late_before_is_given_longer_but_not_for_ever(
     quiet = world(61 + silent, said=[beacon(i, seconds=60 + silent) for i in (0, 2, 3)] + [busy])
     done = decide(gang_of_four(), four().state, replace(quiet, unanswered=frozenset({"i-1"})))
     assert isinstance(done[0], Recover) is lost
+
+
+def test_a_node_under_notice_that_falls_silent_was_interrupted_whatever_ec2_shows_yet() -> None:
+    quiet = world(70, said=[beacon(1, seconds=61, notice="12:01:02")], unanswered=frozenset({"i-1"}))
+    book = four().add("wish", "stop", 50, reason="asked to stop")
+    verdict = verdict_of(decide(gang_of_four(), book.state, quiet))
+    assert (verdict.kind, "fell silent" in verdict.message) == ("interrupted", True)
 
 
 def test_a_machine_that_answers_and_has_neither_agent_nor_training_is_lost_at_once() -> None:

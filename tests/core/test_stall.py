@@ -10,7 +10,7 @@ import pytest
 from orchestrator.core.actions import End, Recover
 from orchestrator.core.decide import decide
 from orchestrator.core.facts import Facts
-from tests.core.test_recovery import FOUR, four, gang_of_four, recovered, recovery_of, world
+from tests.core.gangs import FOUR, four, gang_of_four, recovered, recovery_of, world
 from tests.core.worlds import at, beacon
 
 

@@ -74,5 +74,5 @@ def test_marks_survive_the_way_through_json() -> None:
 
 RECOVERY = {
     "generation": 1, "kind": "lost", "cause": "gone", "kept": {"i-0": 0}, "going": [], "missing": 1, "offer": 1,
-    "graceful": False, "trained": True,
+    "graceful": False, "trained": True, "size": 2,
 }  # fmt: skip

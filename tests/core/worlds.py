@@ -93,8 +93,9 @@ class Book:
         generation: int = 1,
         count: int | None = None,
         seconds: float = 0,
+        **changes: Any,
     ) -> Book:
-        where = {"generation": generation, "attempt": attempt, "offer": offer, "count": count}
+        where = {"generation": generation, "attempt": attempt, "offer": offer, "count": count, **changes}
         self.add("intent", "launch", seconds, **where, request={"ClientToken": str(attempt)})
         if status is not None:
             self.add(

@@ -91,7 +91,7 @@ while GENERATION < LAST or step < found + MORE:
     if (GENERATION, RANK, step) == (1, 1, FAIL_AT):
         sys.exit("rank 1 found a bad sample")
     word = agree(links, wish())
-    report(step=step, weight=weight)
+    report(step=step, weight=weight, nodes=SIZE)
     if word or step % EVERY == 0:
         save(step, weight)
     if word & SAVE:

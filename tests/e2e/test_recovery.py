@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.core.units import to_micro
 from tests.e2e.sandbox_world import World, kill_scheduler, wait_for
 from tests.e2e.stepping import (
     INTERVAL,
@@ -52,15 +53,19 @@ class Told:
     unseen: str = ""
     buggy: str = ""
     mover: str = ""
+    elastic: str = ""
+    outlook: str = ""
 
 
 @pytest.fixture(scope="module")
 def told(world: World) -> Told:
-    """Four runs side by side, since most of their time is waiting. `story` meets a notice, then a kill."""
-    made = Told(story=launch(world, "story", last=3))
+    """Five runs side by side, since most of their time is waiting. `story` meets a notice, then a kill."""
+    made = Told(elastic=launch(world, "elastic", last=3, num_nodes="2..3", spot_policy="auto"))
+    made.story = launch(world, "story", last=3)
     made.mover = launch(world, "mover", last=2, num_nodes=3)
     made.unseen = launch(world, "unseen", last=3)
     made.buggy = launch(world, "buggy", last=3, fail_at=25, num_nodes=2, stall_timeout="12s")
+    _shrink(world, made)
     trains(world, made.story, 1, after=12)
     made.noticed = node_of(world, made.story, 2)
     world.orch("sandbox", "interrupt", made.noticed, "--after", "45")
@@ -71,9 +76,23 @@ def told(world: World) -> Told:
     trains(world, made.story, 2, after=60)
     made.killed, made.killed_at = node_of(world, made.story, 0), time.time()
     world.orch("sandbox", "kill", made.killed)
-    for run_id in (made.story, made.unseen, made.buggy, made.mover):
+    for run_id in (made.story, made.unseen, made.buggy, made.mover, made.elastic):
         has_ended(world, run_id)
     return made
+
+
+def _shrink(world: World, made: Told) -> None:
+    """Take a node where there is no room for another at first. No other run launches anything meanwhile."""
+    trains(world, made.elastic, 1, after=12)
+    zone = world.instances(made.elastic)[0]["Placement"]["AvailabilityZone"]
+    world.orch("sandbox", "fault", "RunInstances", "InsufficientInstanceCapacity", "--zone", zone)
+    world.orch("sandbox", "kill", node_of(world, made.elastic, 1))
+
+    def refused() -> str:
+        message = str(row(world, made.elastic)["message"])
+        return message if "next try" in message else ""
+
+    made.outlook = wait_for("there is no room for another", refused)
 
 
 def _move(world: World, made: Told) -> None:
@@ -182,3 +201,26 @@ def test_without_room_beside_the_survivors_the_whole_gang_trains_in_another_zone
     zones = Counter(item["Placement"]["AvailabilityZone"] for item in world.instances(told.mover))
     assert sorted(zones.values()) == [3, 3]
     assert min(line["step"] for line in steps(world, told.mover) if line["generation"] == 2) > 10, "from a checkpoint"
+
+
+def test_a_gang_that_may_vary_trains_on_with_fewer_and_grows_at_a_step_when_there_is_room(
+    world: World, told: Told
+) -> None:
+    assert row(world, told.elastic)["phase"] == "finished"
+    assert told.outlook.startswith("goes on with 2 of 3 nodes, waiting for capacity, next try at ")
+    assert kinds(world, told.elastic) == [("interrupted", 0), ("grown", 0)]
+    lines = steps(world, told.elastic)
+    assert {line["generation"]: line["nodes"] for line in lines} == {1: 3, 2: 2, 3: 3}
+    later = [line["step"] for line in lines if line["generation"] > 1]
+    assert later == list(range(later[0], later[0] + len(later))), "it grew at a step, and none was lost"
+    assert len(world.instances(told.elastic)) == 4
+
+
+def test_a_run_behind_its_deadline_buys_what_spot_has_not_and_the_bill_has_each_at_its_price(
+    world: World, told: Told
+) -> None:
+    bought = {item["InstanceId"]: item.get("InstanceLifecycle", "on-demand") for item in world.instances(told.elastic)}
+    assert sorted(bought.values()) == ["on-demand", "spot", "spot", "spot"]
+    for line in world.json("cost", told.elastic)["instances"]:
+        prices = {to_micro(hour["price_usd"]) for hour in line["hours"]}
+        assert (prices == {24_480_000}) == (bought[line["instance_id"]] == "on-demand")

@@ -14,7 +14,7 @@ from orchestrator.errors import NotFound, OrchError, Unreachable
 from orchestrator.node.tmux import Tmux
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
-SOCKET = "orch-test"
+SOCKET = f"orch-test-{os.getpid()}"
 
 
 @pytest.fixture
@@ -174,8 +174,13 @@ def test_a_server_without_sessions_is_ended(tmux: Tmux) -> None:
     tmux.kill_session("orch-a")
     assert not tmux.has_session("orch-a")
     assert tmux.kill_server_if_empty()
-    listing = subprocess.run(["tmux", "-L", SOCKET, "ls"], check=False, capture_output=True, text=True)
-    assert "no server running" in listing.stderr
+
+    def is_gone() -> bool:
+        # A server that is told to end may still accept a connection, and then says something else.
+        listing = subprocess.run(["tmux", "-L", SOCKET, "ls"], check=False, capture_output=True, text=True)
+        return "no server running" in listing.stderr
+
+    wait_for(is_gone)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may open every socket")

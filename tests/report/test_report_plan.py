@@ -43,8 +43,8 @@ def test_without_an_expected_time_costs_are_bounds() -> None:
     row = next(line for line in printed(plan(unknown)).splitlines() if "✔" in line)
     assert "≤ 1h00m" in row
     assert "≤ $24.00" in row
-    assert question(unknown, 16) == "Launch 16 x p3.16xlarge for at most $24.00?"
-    assert question(offer(), 16) == "Launch 16 x p3.16xlarge for about $24.00?"
+    assert question(unknown, "16") == "Launch 16 x p3.16xlarge for at most $24.00?"
+    assert question(offer(), "8 to 16") == "Launch 8 to 16 x p3.16xlarge for about $24.00?"
 
 
 def test_quotas_are_told_once_with_what_is_needed_and_held() -> None:

@@ -84,7 +84,8 @@ class Machine:
 class Ec2:
     """Machines and resources. `lag(what)` returns for how many seconds a change (`launch` or `state`) stays unseen.
 
-    `has_room(zone, lifecycle)` returns None, or the code of the refusal; `on_boot` and `on_end` tell the nodes.
+    `has_room(zone, lifecycle)` returns None, or the code of the refusal, `room` for how many machines there is some;
+    `on_boot` and `on_end` tell the nodes.
     """
 
     def __init__(self, clock: Clock, rng: random.Random, memory: float = MEMORY) -> None:
@@ -96,6 +97,7 @@ class Ec2:
         self.resources: dict[str, Resource] = {}
         self.lag: Callable[[str], float] = lambda what: 0.0
         self.has_room: Callable[[str, str], str | None] = lambda zone, lifecycle: None
+        self.room: Callable[[str, str], int | None] = lambda zone, lifecycle: None
         self.on_boot: Callable[[Machine], None] = lambda machine: None
         self.on_end: Callable[[Machine], None] = lambda machine: None
 
@@ -137,9 +139,13 @@ class Ec2:
             raise refusal("InvalidSubnetID.NotFound")
         if (code := self.has_room(zone, lifecycle)) is not None:
             raise refusal(code)
+        least, count = int(request["MinCount"]), int(request["MaxCount"])
+        if (room := self.room(zone, lifecycle)) is not None:
+            count = min(count, room)
+        if count < least:
+            raise refusal("InsufficientInstanceCapacity")
         tags = {pair["Key"]: pair["Value"] for pair in request["TagSpecifications"][0]["Tags"]}
         timer, deadline = map(float, request["UserData"].split())
-        count = int(request["MinCount"])
         made = [self._launch(zone, lifecycle, token, tags, index, timer, deadline) for index in range(count)]
         self._tokens[token] = (asked, made)
         return made, True

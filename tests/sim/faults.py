@@ -49,6 +49,7 @@ EVENTS = {
     "s3 outage": 2,
     "expired": 2,
     "no room": 4,
+    "little room": 4,
     "scheduler killed": 3,
     "second scheduler": 2,
     "laptop sleeps": 3,
@@ -213,6 +214,13 @@ def fill(world: World) -> bool:
     return True
 
 
+def crowd(world: World) -> bool:
+    """Let a zone have room for a few machines at a time, for a while."""
+    until = world.clock.now + world.rng.uniform(30, 900)
+    world.tight[world.rng.choice(ZONES)] = (until, world.rng.randint(1, world.spec.num_nodes - 1))
+    return True
+
+
 def kill_scheduler(world: World) -> bool:
     """Kill a scheduler; somebody starts another, on whatever machine, some time later."""
     return world.kill_scheduler(world.rng.choice([5.0, 40.0, 300.0, 900.0]))
@@ -276,6 +284,7 @@ HAPPENINGS: dict[str, Callable[[World], bool]] = {
     "s3 outage": lose_s3,
     "expired": expire,
     "no room": fill,
+    "little room": crowd,
     "scheduler killed": kill_scheduler,
     "second scheduler": add_scheduler,
     "laptop sleeps": sleep,

@@ -156,8 +156,10 @@ def one_actor(world: World, effect: Effect) -> str | None:
     if not intents:
         return f"a launch with token {token[:8]} has no intent"
     intent = intents[0]
-    others = [m.id for m in world.ec2.live if m not in effect.detail["machines"] and m.generation == intent.generation]
-    if others:
+    spares = {item.request["ClientToken"] for item in state.launches if item.spare}
+    mine = [m for m in world.ec2.live if m.generation == intent.generation and m not in effect.detail["machines"]]
+    others = [m.id for m in mine if m.token not in spares]
+    if others and not intent.spare:
         return f"generation {intent.generation} was launched twice: {others} were there already"
     newest = max(entry.epoch for entry in world.entries)
     if state.verdict is not None or state.generation != intent.generation:
@@ -196,6 +198,15 @@ def gang_is_one(world: World) -> str | None:
             return f"generation {gang.generation} began at steps {gang.restored}"
         if any(rank.generation != gang.generation for rank in gang.ranks.values()):
             return "ranks of different generations train together"
+    return None
+
+
+def gang_size(world: World) -> str | None:
+    """A gang that trains has no fewer nodes than the least and no more than all."""
+    spec = world.spec
+    for gang in world.gangs.values():
+        if gang.stepping and not spec.min_nodes <= gang.size <= spec.num_nodes:
+            return f"generation {gang.generation} trains on {gang.size} nodes, not {spec.min_nodes} to {spec.num_nodes}"
     return None
 
 
@@ -280,6 +291,7 @@ NAMES = frozenset(
         obedience,
         replaced_truly,
         gang_is_one,
+        gang_size,
         stable,
         idempotent,
         termination_truth,
@@ -314,6 +326,7 @@ class Checks:
         """Judge the world after an event."""
         self.judge("no_orphan", no_orphan(world))
         self.judge("gang_is_one", gang_is_one(world))
+        self.judge("gang_size", gang_size(world))
         self.judge("obedience", obedience(world))
         while self.effects:
             self.judge("one_actor", one_actor(world, self.effects.pop()))

@@ -42,11 +42,25 @@ class Outcome:
     passed_over: Mapping[str, int]
 
 
-def make_spec(world: World, *, num_nodes: int, max_duration: int, cap: float | None, policy: str) -> RunSpec:
-    """Return the spec of a run as `orch launch` would plan it in this market; `cap` is in shares of its full cost."""
+def make_spec(
+    world: World,
+    *,
+    num_nodes: int,
+    max_duration: int,
+    cap: float | None,
+    policy: str,
+    least: int | None = None,
+    expected: str | None = None,
+) -> RunSpec:
+    """Return the spec of a run as `orch launch` would plan it in this market; `cap` is in shares of its full cost.
+
+    `least` nodes will do, None: no fewer than all. `expected` is how long it takes, where the user says.
+    """
     values: dict[str, Any] = {
         "name": "tiny",
         "num_nodes": num_nodes,
+        "min_nodes": least,
+        "expected_duration": expected,
         "resources": {"any_of": [{"instance_type": TYPE}]},
         "run": "train",
         "max_duration": f"{max_duration}m",
@@ -71,9 +85,21 @@ def swarm_world(seed: int, gaps: Mapping[str, str] | None = None) -> World:
     policy = rng.choice(["spot", "spot", "auto", "on-demand"])
     cap = rng.uniform(0.3, 1.2) if rng.random() < 0.3 else None
     duration = rng.choice([30, 45, 60])
-    world = World(
-        seed, lambda w: make_spec(w, num_nodes=num_nodes, max_duration=duration, cap=cap, policy=policy), swarm
-    )
+    least = rng.choice([None, 1, num_nodes // 2, num_nodes - 1])
+    expected = rng.choice([None, "5m", "15m", "40m"])
+
+    def spec(world: World) -> RunSpec:
+        return make_spec(
+            world,
+            num_nodes=num_nodes,
+            max_duration=duration,
+            cap=cap,
+            policy=policy,
+            least=least,
+            expected=expected,
+        )
+
+    world = World(seed, spec, swarm)
     world.script = Script(
         steps=rng.choice([300, 900, 2400]),
         every=rng.choice([60.0, 120.0, 300.0]),
@@ -147,6 +173,7 @@ def calm(world: World) -> None:
     world.swarm.until = 0.0
     world.store.down_until = world.expired_until = 0.0
     world.full.clear()
+    world.tight.clear()
     if not world.state.closed and not world.living:
         world.start_scheduler()
 

@@ -23,7 +23,7 @@ from orchestrator.core.phase import find_phase
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import MicroUSD
 from orchestrator.errors import OrchError, StaleEpoch, Unreachable
-from orchestrator.run.act import TRY_AGAIN, Errand
+from orchestrator.run.act import TRY_AGAIN, Errand, variations
 from orchestrator.run.answers import Answers
 from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
@@ -56,7 +56,7 @@ class Told(NamedTuple):
     """Which nodes were told what by SSH, or are being told, as facts say it."""
 
     started: frozenset[str]
-    stop_sent: bool
+    stops_sent: frozenset[int]
     killed: frozenset[tuple[str, int]]
     asked: frozenset[str]
 
@@ -65,7 +65,7 @@ class Told(NamedTuple):
         """Return what errands, done or (`reaching`) under way, are to `generation`."""
         return cls(
             frozenset(e.instance_id for e in errands if e.what == "start" and e.generation == generation),
-            any(e.what == "stop" and e.generation == generation for e in errands),
+            frozenset(e.generation for e in errands if e.what == "stop"),
             frozenset((e.instance_id, e.generation) for e in errands if e.what == "kill"),
             frozenset(e.instance_id for e in reaching if e.what == "probe"),
         )
@@ -178,7 +178,7 @@ class Scheduler:
             resources=tuple(world.ec2.resources.values()),
             recorded={key: item.state for key, item in records.items()},
             started=told.started,
-            stop_sent=told.stop_sent,
+            stops_sent=told.stops_sent,
             killed=told.killed,
             unanswered=self._answers.unanswered,
             answering=self._answers.answering(world.clock.now) | told.asked,
@@ -277,7 +277,7 @@ class Scheduler:
     def _launch(self, action: do.Launch, facts: Facts) -> Body:
         spec, world = self._spec, self.world
         where: dict[str, Any] = {"generation": action.generation, "attempt": action.attempt, "offer": action.offer}
-        where |= {} if action.count is None else {"count": action.count}
+        where |= variations(action)
         request = action.request
         if request is None:
             began = self._ledger.state.generation_began or facts.server_time
@@ -288,6 +288,7 @@ class Scheduler:
                 generation=action.generation,
                 attempt=action.attempt,
                 count=action.count or spec.num_nodes,
+                least=action.least,
                 resources=facts.resources,
                 root_device="/dev/sda1",
                 user_data=f"{timer.total_seconds()} {(facts.server_time + timer - T0).total_seconds()}",

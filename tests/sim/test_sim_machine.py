@@ -26,10 +26,15 @@ class Machine(RuleBasedStateMachine):
         max_duration=st.sampled_from([30, 60]),
         cap=st.sampled_from([None, 0.3, 0.8]),
         policy=st.sampled_from(["spot", "auto", "on-demand"]),
+        fewer=st.sampled_from([None, 1, 2]),
     )
-    def launch(self, seed: int, num_nodes: int, max_duration: int, cap: float | None, policy: str) -> None:
+    def launch(  # noqa: PLR0917 - what may differ between runs
+        self, seed: int, num_nodes: int, max_duration: int, cap: float | None, policy: str, fewer: int | None
+    ) -> None:
+        least = None if fewer is None else num_nodes // fewer
+
         def spec(world: World) -> object:
-            return make_spec(world, num_nodes=num_nodes, max_duration=max_duration, cap=cap, policy=policy)
+            return make_spec(world, num_nodes=num_nodes, max_duration=max_duration, cap=cap, policy=policy, least=least)
 
         self.world = World(seed, spec, Swarm(until=FOREVER))  # type: ignore[arg-type]
         self.world.script = Script(steps=400, every=60, staging=5, setup=5, upload=8)

@@ -59,6 +59,16 @@ def always_finished(_: RunSpec, __: LedgerState, ___: Facts, actions: tuple[Acti
     return tuple(End(Verdict("finished", "all is well")) if isinstance(a, End) else a for a in actions)
 
 
+def content_with_less(world: World) -> None:
+    """Let a run train on whatever is there."""
+
+    def mind(spec: RunSpec, state: LedgerState, facts: Facts) -> tuple[Action, ...]:
+        loose = replace(spec, experiment=spec.experiment.model_copy(update={"min_nodes": 1}))
+        return decide(loose, state, facts)
+
+    world.mind = mind
+
+
 def moody(world: World) -> None:
     """Let decisions depend on how often one was made."""
     asked = 0
@@ -150,6 +160,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "nodes obey everybody": Mutant("obedience", obeyed),
     "a second start starts a second time": Mutant("gang_is_one", off("node_rules", "starts_once")),
     "a lost reply counts as a lost lease": Mutant("replaced_truly", patch=believes_a_lost_reply),
+    "any number of nodes will do": Mutant("gang_size", content_with_less),
     "a run never closes": Mutant("stable", thinking(never_closes)),
     "decisions depend on mood": Mutant("idempotent", moody),
     "a run closes before its machines are gone": Mutant("termination_truth", thinking(closes_too_soon)),

@@ -73,6 +73,7 @@ class World:
         self.labels: list[str] = []
         self.checks = invariants.Checks()
         self.full: dict[str, float] = {}
+        self.tight: dict[str, tuple[float, int]] = {}
         self.expired_until = 0.0
         self.bad_boots = 0
         self.staleness = 0.0
@@ -84,6 +85,7 @@ class World:
         self._looked = 0.0
         self.ec2.lag = self._lag
         self.ec2.has_room = self._has_room
+        self.ec2.room = self._room
         self.ec2.on_boot = self._boot
         self.ec2.on_end = self._end
         self.store.on_put = self._written
@@ -357,6 +359,10 @@ class World:
     def _has_room(self, zone: str, lifecycle: str) -> str | None:
         full = self.clock.now < self.full.get(zone, 0.0) and lifecycle == "spot"
         return "InsufficientInstanceCapacity" if full else None
+
+    def _room(self, zone: str, lifecycle: str) -> int | None:
+        until, nodes = self.tight.get(zone, (0.0, 0))
+        return nodes if self.clock.now < until and lifecycle == "spot" else None
 
     def lose_s3(self, seconds: float) -> None:
         """Let S3 not answer for a while."""
