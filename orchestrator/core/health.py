@@ -142,6 +142,8 @@ def _unfit(launched: Launch | None, gang: Gang, facts: Facts, instance_id: str) 
 
 def _unfit_by_preflight(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
     """Return the members that the checks before the training found unfit; all others wait for what becomes of that."""
+    if all(beacon.preflight is None for beacon in gang.beacons.values()):
+        return {}
     said = {i: read_preflight(beacon.preflight) for i, beacon in gang.beacons.items()}
     why = _cut_off(gang, facts)
     for found in said.values():

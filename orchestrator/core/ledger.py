@@ -165,7 +165,7 @@ class LedgerState:
         """The launches that are to man the current generation, in order."""
         return tuple(item for item in self.launches if item.generation == self.generation and not item.spare)
 
-    @property
+    @cached_property
     def attempts(self) -> int:
         """How many launches the current generation has, spares among them."""
         return sum(item.generation == self.generation for item in self.launches)
@@ -175,7 +175,7 @@ class LedgerState:
         """The launch of the current generation that gave it instances, if any did."""
         return next((item for item in self.current if item.status == "launched"), None)
 
-    @property
+    @cached_property
     def spares(self) -> Mapping[str, datetime]:
         """When the instances were launched that have not joined yet, by id; none of a gang that moves."""
         if self.moved and not self.manned:
@@ -199,7 +199,7 @@ class LedgerState:
             return True
         return self.asked_beside >= max(1, len(recovery.asks))
 
-    @property
+    @cached_property
     def asked_beside(self) -> int:
         """How many times EC2 refused what is missing beside the instances that were kept."""
         return sum(item.count is not None and item.refused for item in self.current)
