@@ -11,10 +11,14 @@ from typing import Any
 
 LONGEST_LINE = 64 * 1024
 CHUNK = 1 << 20
+TOTALS = frozenset({"epochs", "steps"})
 
 
 class ProgressTail:
-    """Reads new lines of the file. `last` is the newest line with a step, `stopped` the step of a `stopped` event."""
+    """Reads new lines of the file.
+
+    `last` is the newest line with a step, with the totals said before; `stopped` the step of a `stopped` event.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -54,7 +58,8 @@ class ProgressTail:
         step = line.get("step")
         if isinstance(step, bool) or not isinstance(step, int):
             return
-        self.last = line
+        # How much there is to do may be said once, at the start.
+        self.last = {name: value for name, value in (self.last or {}).items() if name in TOTALS} | {**line}
         if line.get("event") == "stopped":
             self.stopped = step
 

@@ -80,14 +80,16 @@ def experiment_options(command: F) -> F:
     """Add what `plan` and `launch` lay over the experiment file; the file's own rules check the values."""
     for option in reversed(
         (
-            click.option("-n", "--nodes", metavar="N", help="Number of nodes (num_nodes)."),
+            click.option("-n", "--nodes", metavar="N", help="Number of nodes (num_nodes), or a range such as 8..16."),
             click.option("--name", metavar="NAME", help="Name of the run; by default the experiment's."),
             click.option("--max-cost", metavar="DOLLARS", help="Save and end the run before it costs more than this."),
             click.option(
                 "--max-duration", metavar="TIME", help="Save and end the run after this long: 90s, 10m, 1h30m."
             ),
             click.option(
-                "--spot-policy", metavar="POLICY", help="spot, on-demand, or auto: spot first, then on-demand."
+                "--spot-policy",
+                metavar="POLICY",
+                help="spot, on-demand, or auto: spot first, then on-demand, by the deadline.",
             ),
             click.option(
                 "--set", "sets", metavar="KEY=VALUE", multiple=True, help="Set any key: --set resources.disk_size=200."

@@ -30,7 +30,7 @@ RESTART = "30s"
 @click.option("--spot-price", "flat", metavar="[ZONE=]DOLLARS", multiple=True, help="A spot price that never changes.")
 @click.option("--on-demand-price", metavar="DOLLARS", help="On-demand price of a node-hour.")
 @click.option("--min-nodes", type=click.IntRange(min=1), metavar="N",
-              help="Fewest nodes elastic policies train on; by default half of them.")  # fmt: skip
+              help="Fewest nodes elastic policies train on; by default min_nodes, else half of them.")  # fmt: skip
 @click.option("--efficiency", type=click.FloatRange(0, 2, min_open=True), default=1.0, show_default=True,
               metavar="E", help="m of n nodes train (m/n)^E times as fast.")  # fmt: skip
 @click.option("--deadline", metavar="TIME", help="When the run should be done, from its start; adds the policy auto.")

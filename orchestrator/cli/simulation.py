@@ -43,6 +43,7 @@ def prepare_simulation(text: str, cloud: str | None, given: dict[str, Any]) -> W
 
     loaded = load_experiment(text, wanted(open_home(), cloud), given)
     experiment = loaded.experiment
+    given = given | {"min_nodes": given["min_nodes"] or experiment.min_nodes}
     faults: list[str] = []
     files = trace_files(given["traces"], faults)
     traces = read_traces(files, faults)

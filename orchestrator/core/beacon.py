@@ -42,6 +42,8 @@ class Beacon:
     so far (None before there were enough to tell). `disk_free` are the bytes left on the disk it writes to,
     `trouble` what had run out when the training failed, as far as this machine can tell. `times` are the newest marks
     of all generations, in order, `preflight` what was found before the training (`core.preflight`), None without one.
+    `late` is by how many seconds the latest beacon of the last minute came after it should have, as on a machine that
+    is busy.
     """
 
     instance_id: str
@@ -66,6 +68,7 @@ class Beacon:
     tail: tuple[str, ...] = ()
     notice: str | None = None
     advice: str | None = None
+    late: float = 0.0
     quiet: float = 0.0
     pause: float | None = None
     disk_free: int | None = None

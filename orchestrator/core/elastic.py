@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from orchestrator.core.actions import Action, Launch, Terminate
+from orchestrator.core.deadline import beside
 from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
 from orchestrator.core.health import BOOT_LIMIT, INVISIBLE_GRACE, has_pace
@@ -51,7 +52,10 @@ def find_growth(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) ->
     ready = ready_spares(ledger, facts)[: spec.num_nodes - gang.size]
     if not ready or ledger.stop is not None or len(ready) < len(living_spares(ledger, facts)):
         return None
-    if not has_pace(gang, facts) or _next_growth(ledger, facts) > timedelta() or _too_late(spec, ledger, gang, facts):
+    grown = _last_growth(ledger)
+    if not has_pace(gang, facts) or (grown is not None and facts.server_time - grown < GROW_EVERY):
+        return None
+    if _too_late(spec, ledger, gang, facts):
         return None
     return Recovery(
         generation=ledger.generation,
@@ -72,29 +76,37 @@ def reinforce(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> t
     """Return the launch of what a manned gang lacks, and the end of spares that are of no use."""
     living = living_spares(ledger, facts)
     missing = spec.num_nodes - gang.size - len(living)
-    useless = _unfit(ledger, facts, living)
+    useless = {*_unfit(ledger, facts, living)}
     if missing < 0 or (living and _too_late(spec, ledger, gang, facts)):
-        useless = living
+        useless |= {*living}
+    if ledger.recovery is None:  # else `recovery.release` does it
+        # Meant to go, and seen all the same: whoever meant it may have died before EC2 was told.
+        useless |= {i.instance_id for i in facts.instances if i.usable and i.instance_id in ledger.let_go}
     if useless:
         return (Terminate(tuple(sorted(useless)), "not needed"),)
     if missing == 0 or ledger.stop is not None or spec.min_nodes == spec.num_nodes:
         return ()
     mine = _asked(ledger)
     wasted = sum(item.status == "launched" and not {*item.instance_ids} & {*living} for item in mine)
-    boot = boot_time(ledger, gang)
-    if wasted >= FRUITLESS or _next_growth(ledger, facts) > boot or _too_late(spec, ledger, gang, facts):
-        return ()
-    again = next_try(ledger)
+    again = next_try(ledger, boot_time(ledger, gang))
     if again is not None and facts.server_time < again:
         return ()
-    least = None if missing == 1 else 1
-    return (Launch(ledger.generation, ledger.attempts + 1, ledger.offer or 0, None, missing, least, spare=True),)
+    if wasted >= FRUITLESS or _too_late(spec, ledger, gang, facts):
+        return ()
+    offers = beside(spec, ledger, facts, ledger.offer or 0)
+    offer, least = offers[len(mine) % len(offers)], None if missing == 1 else 1
+    return (Launch(ledger.generation, ledger.attempts + 1, offer, None, missing, least, spare=True),)
 
 
-def next_try(ledger: LedgerState) -> datetime | None:
-    """Return when spares are asked for again, after those that were asked for in this generation; None: at once."""
-    mine = _asked(ledger)
-    return mine[-1].time + pause(len(mine)) if mine else None
+def next_try(ledger: LedgerState, boot: timedelta) -> datetime | None:
+    """Return when spares are asked for again, None: at once.
+
+    After each try in this generation it takes longer; and none is asked for that would be up long before it may join.
+    """
+    mine, grown = _asked(ledger), _last_growth(ledger)
+    times = [mine[-1].time + pause(len(mine))] if mine else []
+    times += [grown + GROW_EVERY - boot] if grown is not None else []
+    return max(times, default=None)
 
 
 def _asked(ledger: LedgerState) -> list[Launched]:
@@ -102,8 +114,9 @@ def _asked(ledger: LedgerState) -> list[Launched]:
 
 
 def with_spares(ranks: Mapping[str, int], spares: Sequence[str], most: int) -> dict[str, int]:
-    """Return the ranks of survivors, and for spares ranks beyond them that `Gang` fits in."""
-    return {**ranks, **{instance_id: most + index for index, instance_id in enumerate(spares)}}
+    """Return the ranks of survivors, and for spares ranks beyond all, which `Gang` fits in."""
+    first = max([most - 1, *ranks.values()]) + 1
+    return {**ranks, **{instance_id: first + index for index, instance_id in enumerate(spares)}}
 
 
 def _unfit(ledger: LedgerState, facts: Facts, living: Sequence[str]) -> tuple[str, ...]:
@@ -117,10 +130,8 @@ def _unfit(ledger: LedgerState, facts: Facts, living: Sequence[str]) -> tuple[st
     return tuple(filter(fails, living))
 
 
-def _next_growth(ledger: LedgerState, facts: Facts) -> timedelta:
-    """Return how long it is until the gang may grow again, not above 0 where it may."""
-    last = next((item.time for item in reversed(ledger.recoveries) if item.kind == "grown"), None)
-    return timedelta() if last is None else GROW_EVERY - (facts.server_time - last)
+def _last_growth(ledger: LedgerState) -> datetime | None:
+    return next((item.time for item in reversed(ledger.recoveries) if item.kind == "grown"), None)
 
 
 def _too_late(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> bool:

@@ -28,6 +28,8 @@ CONDEMNED_AFTER = timedelta(seconds=8)
 SETTLED_IN = timedelta(seconds=90)
 # Who had booted when it was taken into the gang is heard soon after the training before has ended.
 JOIN_LIMIT = timedelta(minutes=5)
+# A node whose agent has been late lately, since the machine is busy, is given as much longer, up to this.
+LATE_AT_MOST = timedelta(seconds=4)
 LAST_LINES = 20
 
 ENDED: frozenset[str] = frozenset({"exited", "lost"})
@@ -203,8 +205,9 @@ def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
     hurry = 2 * len(doubted) <= max(2, gang.size) and has_pace(gang, facts)
     found = {}
     for instance_id in doubted:
-        quiet = silence(gang.latest[instance_id], facts)
-        unanswered = instance_id in facts.unanswered and quiet > CONDEMNED_AFTER and hurry
+        beacon = gang.latest[instance_id]
+        quiet, late = silence(beacon, facts), min(timedelta(seconds=beacon.late), LATE_AT_MOST)
+        unanswered = instance_id in facts.unanswered and quiet > CONDEMNED_AFTER + late and hurry
         deserted = instance_id in facts.deserted
         if not deserted and not unanswered and quiet <= SILENCE_LIMIT:
             continue
@@ -212,7 +215,11 @@ def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
         how = "and does not answer SSH" if unanswered else f"for {format_duration(SILENCE_LIMIT)}"
         how = "and has neither agent nor training any more" if deserted else how
         message = f"node {rank} ({instance_id}) fell silent {how}"
-        found[instance_id] = Lost("lost", Verdict("failed", message, RESUME, "", rank))
+        if (notice := gang.latest[instance_id].notice) is not None:
+            message = f"{message}; EC2 takes it back at {notice}"
+            found[instance_id] = Lost("interrupted", Verdict("interrupted", message, RESUME, "", rank))
+        else:
+            found[instance_id] = Lost("lost", Verdict("failed", message, RESUME, "", rank))
     return found
 
 

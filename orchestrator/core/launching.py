@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from orchestrator.core.actions import Launch
-from orchestrator.core.facts import Facts
+from orchestrator.core.deadline import wanted
+from orchestrator.core.facts import Facts, Lifecycle
 from orchestrator.core.ledger import Launch as Launched
 from orchestrator.core.ledger import LedgerState, Verdict
-from orchestrator.core.plan import BOOT_ALLOWANCE
 from orchestrator.core.spec import RunSpec
+from orchestrator.core.uniform import AHEAD, BOOT_ALLOWANCE
 from orchestrator.core.units import format_duration
 from orchestrator.core.worth import time_left
 
@@ -34,19 +35,20 @@ def pause(tries: int) -> timedelta:
 def next_launch(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Launch | None:
     """Return the launch to try now, None when every offer was refused and is not to be asked again yet.
 
-    What is missing beside survivors is asked for once, where they are; after a refusal the whole gang moves.
+    What is missing beside survivors is asked for where they are; after a refusal the whole gang moves.
     """
     attempt = ledger.attempts + 1
     recovery = ledger.recovery
     if recovery is not None and not ledger.moved:
         least = max(1, spec.min_nodes - len(recovery.kept))
         fewer = least if least < recovery.missing else None
-        return Launch(ledger.generation, attempt, recovery.offer, count=recovery.missing, least=fewer)
+        offer = recovery.asks[ledger.asked_beside] if recovery.asks else recovery.offer
+        return Launch(ledger.generation, attempt, offer, count=recovery.missing, least=fewer)
     tried = _last_round(ledger)
-    found = _next_of_round(spec, ledger, tried)
+    found = _next_of_round(spec, ledger, facts, tried)
     if found is None:
         again = next_round(spec, ledger, facts)
-        found = _next_of_round(spec, ledger, ()) if again is not None and facts.server_time >= again else None
+        found = _next_of_round(spec, ledger, facts, ()) if again is not None and facts.server_time >= again else None
     return None if found is None else Launch(ledger.generation, attempt, found[0], least=found[1])
 
 
@@ -56,12 +58,22 @@ def next_round(spec: RunSpec, ledger: LedgerState, facts: Facts) -> datetime | N
     last = rounds[-1]
     if not last or last[-1].status is None or not any(item.status == "no-capacity" for item in last):
         return None
-    if _next_of_round(spec, ledger, last) is not None:
+    if _next_of_round(spec, ledger, facts, last) is not None:
         return None
-    patience = spec.experiment.capacity_wait or (PATIENCE if ledger.recovery is not None else timedelta())
+    if time_left(spec, ledger, facts) <= BOOT_ALLOWANCE + spec.experiment.checkpoint_grace:
+        return None
     again = last[-1].time + pause(len(rounds))
-    too_late = time_left(spec, ledger, facts) <= BOOT_ALLOWANCE + spec.experiment.checkpoint_grace
-    return None if too_late or again > rounds[0][-1].time + patience else again
+    by_deadline = wanted(spec, ledger, facts)
+    if by_deadline == AHEAD:
+        return again
+    patience = spec.experiment.capacity_wait or (PATIENCE if ledger.recovery is not None else timedelta())
+    return None if again > _waits_since(spec, rounds, by_deadline) + patience else again
+
+
+def _waits_since(spec: RunSpec, rounds: list[list[Launched]], by_deadline: Sequence[Lifecycle] | None) -> datetime:
+    """Return the end of the first round in which all that may be asked for was."""
+    whole = [r for r in rounds if any(spec.offers[item.offer].lifecycle == "on-demand" for item in r)]
+    return (whole if by_deadline is not None and whole else rounds)[0][-1].time
 
 
 def _rounds(ledger: LedgerState) -> list[list[Launched]]:
@@ -80,26 +92,39 @@ def _last_round(ledger: LedgerState) -> Sequence[Launched]:
     return _rounds(ledger)[-1]
 
 
-def _next_of_round(spec: RunSpec, ledger: LedgerState, tried: Sequence[Launched]) -> tuple[int, int | None] | None:
-    """Return the offer to ask next in a round and the least number of nodes that will do (None: all of them).
-
-    After an interruption the place where it happened comes last: EC2 has just said that it wants those machines back.
-    """
+def _next_of_round(
+    spec: RunSpec, ledger: LedgerState, facts: Facts, tried: Sequence[Launched]
+) -> tuple[int, int | None] | None:
+    """Return the offer to ask next in a round and the least number of nodes that will do (None: all of them)."""
     asked = {(launch.offer, launch.least) for launch in tried}
     no_quota = {
         (spec.offers[launch.offer].quota_code, spec.offers[launch.offer].lifecycle)
         for launch in tried
         if launch.status == "quota"
     }
-    recovery = ledger.recovery
-    shunned = recovery.offer if recovery is not None and recovery.kind == "interrupted" else None
-    order = sorted(range(len(spec.offers)), key=lambda i: (i == shunned, i))
+    order = _order(spec, ledger, facts)
     for least in (None,) if spec.min_nodes == spec.num_nodes else (None, spec.min_nodes):
         for index in order:
             offer = spec.offers[index]
             if (index, least) not in asked and (offer.quota_code, offer.lifecycle) not in no_quota:
                 return index, least
     return None
+
+
+def _order(spec: RunSpec, ledger: LedgerState, facts: Facts) -> list[int]:
+    """Return the offers in the order they are asked: what the deadline wants, else the plan's order.
+
+    After an interruption the place where it happened comes last: EC2 has just said that it wants those machines back.
+    """
+    recovery, wants = ledger.recovery, wanted(spec, ledger, facts)
+    here = spec.offers[recovery.offer] if recovery is not None and recovery.kind == "interrupted" else None
+
+    def rank(index: int) -> tuple[int, bool, int]:
+        offer = spec.offers[index]
+        taken = here is not None and (offer.instance_type, offer.zone) == (here.instance_type, here.zone)
+        return (0 if wants is None else wants.index(offer.lifecycle), taken, index)
+
+    return sorted((i for i, o in enumerate(spec.offers) if wants is None or o.lifecycle in wants), key=rank)
 
 
 def must_wait(spec: RunSpec, launch: Launch, facts: Facts) -> bool:
@@ -129,7 +154,7 @@ def launch_failed(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Verdict |
     if not ledger.current or any(launch.status is None for launch in ledger.current):
         return None
     last = _last_round(ledger)
-    if _next_of_round(spec, ledger, last) is not None or next_round(spec, ledger, facts) is not None:
+    if _next_of_round(spec, ledger, facts, last) is not None or next_round(spec, ledger, facts) is not None:
         return None
     return _nothing_to_be_had(spec, ledger, last)
 

@@ -106,9 +106,9 @@ class Recovery:
 
     `generation` is the one that ends, `cause` a plain sentence. `kept` maps the instances that go on to their ranks;
     none are kept when the gang moves. `going` are those that EC2 has announced to take, or that are let go once they
-    have saved. `missing` is how many instances are to be launched like `offer`, the survivors' (an index into the
-    spec's offers). `graceful` says that the training ends by itself, with a checkpoint; `trained` that it had begun.
-    `size` is how many nodes the generation that ends has.
+    have saved. `missing` is how many instances are to be launched beside those on `offer` (an index into the spec's
+    offers), by the offers of `asks` in this order, by `offer` itself where there are none. `graceful` says that the
+    training ends by itself, with a checkpoint; `trained` that it had begun. `size` is how many nodes it had.
     """
 
     generation: int
@@ -121,17 +121,19 @@ class Recovery:
     graceful: bool
     trained: bool
     size: int
+    asks: tuple[int, ...] = ()
     time: datetime | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; the time is that of the entry."""
         value = {name: getattr(self, name) for name in self.__slots__ if name != "time"}
-        return value | {"kept": dict(self.kept), "going": list(self.going)}
+        return value | {"kept": dict(self.kept), "going": list(self.going), "asks": list(self.asks)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], time: datetime) -> Recovery:
         """Return the recovery written by `to_json`."""
-        return cls(**{**value, "going": tuple(value["going"]), "time": time})
+        lists = {name: tuple(value.get(name, ())) for name in ("going", "asks")}
+        return cls(**{**value, **lists, "time": time})
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ class LedgerState:
     `generation_began` is when the run was launched or last resumed: a recovery begins a generation, but no new time to
     spend. `recoveries` are those since then. `restore_step` is the checkpoint that all nodes of this generation start
     from, None before the first of them is started and where there is none (`restore_known` tells the two apart).
+    `let_go` are instances that were meant to be terminated, whatever EC2 still shows of them.
     """
 
     generation: int = 1
@@ -155,6 +158,7 @@ class LedgerState:
     recoveries: tuple[Recovery, ...] = ()
     restore_step: int | None = None
     restore_known: bool = False
+    let_go: frozenset[str] = frozenset()
 
     @cached_property
     def current(self) -> tuple[Launch, ...]:
@@ -173,13 +177,13 @@ class LedgerState:
 
     @property
     def spares(self) -> Mapping[str, datetime]:
-        """When the instances were launched that have not joined yet, by id; those of a gang that moves are let go."""
+        """When the instances were launched that have not joined yet, by id; none of a gang that moves."""
         if self.moved and not self.manned:
             return {}
         first = self.generation - len(self.recoveries)
-        joined = {instance_id for item in self.recoveries for instance_id in item.kept}
+        gone = {*self.let_go, *(instance_id for item in self.recoveries for instance_id in item.kept)}
         mine = (item for item in self.launches if item.spare and item.generation >= first)
-        return {i: item.time for item in mine for i in item.instance_ids if i not in joined}
+        return {i: item.time for item in mine for i in item.instance_ids if i not in gone}
 
     @cached_property
     def recovery(self) -> Recovery | None:
@@ -193,7 +197,12 @@ class LedgerState:
         recovery = self.recovery
         if recovery is None or not recovery.kept:
             return True
-        return any(item.count is not None and item.refused for item in self.current)
+        return self.asked_beside >= max(1, len(recovery.asks))
+
+    @property
+    def asked_beside(self) -> int:
+        """How many times EC2 refused what is missing beside the instances that were kept."""
+        return sum(item.count is not None and item.refused for item in self.current)
 
     @cached_property
     def kept(self) -> Mapping[str, int]:
@@ -262,6 +271,8 @@ def _apply(state: LedgerState, entry: Entry) -> LedgerState:  # noqa: PLR0911 - 
             )
         case ("intent", "start") if not state.restore_known and detail["generation"] == state.generation:
             return replace(state, restore_step=detail["restore_step"], restore_known=True)
+        case ("intent", "terminate"):
+            return replace(state, let_go=state.let_go | {*detail["instance_ids"]})
         case ("intent", "end") if state.verdict is None:
             return replace(state, verdict=Verdict.from_json(detail["verdict"]), verdict_time=entry.time)
         case ("outcome", "close") if detail.get("generation") == state.generation:

@@ -14,9 +14,9 @@ from typing import Any
 from orchestrator.core import catalog
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.facts import Lifecycle, OnDemandPrice, PriceRow
+from orchestrator.core.uniform import BOOT_ALLOWANCE, TIGHT, by_deadline
 from orchestrator.core.units import MicroUSD, per_hour
 
-BOOT_ALLOWANCE = timedelta(minutes=4)
 TEARDOWN_ALLOWANCE = timedelta(minutes=10)
 # A spot price may rise while nobody watches; the nodes' own timers assume it by this factor (never above on-demand).
 PRICE_HEADROOM = 1.25
@@ -123,6 +123,8 @@ def make_plan(experiment: Experiment, num_nodes: int, market: Market) -> Plan:
 def _lifecycles(experiment: Experiment) -> tuple[Lifecycle, ...]:
     if experiment.spot_policy == "on-demand" or not experiment.resources.use_spot:
         return ("on-demand",)
+    if by_deadline(experiment, 0.0, timedelta()) == TIGHT:
+        return TIGHT
     return ("spot", "on-demand") if experiment.spot_policy == "auto" else ("spot",)
 
 

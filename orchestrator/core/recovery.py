@@ -14,6 +14,7 @@ from typing import Literal
 
 from orchestrator.core.actions import Action, Kill, Probe, Stop, Terminate
 from orchestrator.core.beacon import Beacon
+from orchestrator.core.deadline import beside
 from orchestrator.core.elastic import find_growth, living_spares, ready_spares, with_spares
 from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
@@ -99,10 +100,11 @@ def _recover_from(
     by_purpose = next((item for item in lost.values() if item.kind == "ended"), None)
     if by_purpose is not None or ledger.stop is not None:
         return (by_purpose or first).verdict
-    useless = hopeless(spec, ledger, gang, facts, boot_time(ledger, gang))
+    there = with_spares(_usable(gang, without=lost), ready_spares(ledger, facts), spec.num_nodes)
+    boot = timedelta() if len(there) >= spec.min_nodes else boot_time(ledger, gang)
+    useless = hopeless(spec, ledger, gang, facts, boot)
     if useless:
         return _with_reason(first.verdict, useless)
-    there = with_spares(_usable(gang, without=lost), ready_spares(ledger, facts), spec.num_nodes)
     enough = 2 * len(there) >= spec.min_nodes
     missing = 0 if len(there) >= spec.min_nodes else spec.num_nodes - len(there)
     if not enough and all(item.kind == "unfit" for item in lost.values()):
@@ -122,6 +124,7 @@ def _recover_from(
         graceful=len(noticed) == len(lost) and _saves_itself(ledger, gang),
         trained=gang.training,
         size=gang.size,
+        asks=beside(spec, ledger, facts, ledger.offer or 0) if enough and missing else (),
         time=facts.server_time,
     )
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
 from orchestrator.core.ledger import LedgerState
-from orchestrator.core.plan import BOOT_ALLOWANCE
 from orchestrator.core.spec import RunSpec
+from orchestrator.core.uniform import BOOT_ALLOWANCE
 from orchestrator.core.units import format_duration, format_usd
 
 # Recoveries in a row after which training did not begin again: whatever is wrong, one more does not mend it.

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.core.bill import Bill
+from orchestrator.core.gang import Gang
 from orchestrator.core.units import format_duration, format_size, format_usd
 from orchestrator.report.text import clean, percent, shorten
 from orchestrator.run.view import NodeView, RunView
@@ -109,12 +110,20 @@ def rate(bytes_per_second: float, left: float) -> str:
 
 
 def where(view: RunView) -> str:
-    """Return what the gang runs on: `16 x p3.16xlarge spot in us-east-1a`; before a launch, how many it will be."""
+    """Return what the gang runs on: `16 x p3.16xlarge spot in us-east-1a`; before a launch, how many it will be.
+
+    Of a mixed one: `3 spot + 1 on-demand x p3.16xlarge in us-east-1a`.
+    """
     if view.ledger.offer is None:
         return f"{view.spec.experiment.nodes} nodes"
     offer = view.spec.offers[view.ledger.offer]
-    nodes = view.nodes if view.ledger.manned else ()
-    return f"{len(nodes) or view.spec.num_nodes} x {offer.instance_type} {offer.lifecycle} in {offer.zone}"
+    gang = Gang.of(view.ledger, view.facts)
+    bought = Counter(item.lifecycle for item in gang.instances.values())
+    if len(bought) > 1:
+        parts = " + ".join(f"{count} {lifecycle}" for lifecycle, count in sorted(bought.items(), reverse=True))
+        return f"{parts} x {offer.instance_type} in {offer.zone}"
+    nodes = gang.size if view.ledger.manned else view.spec.num_nodes
+    return f"{nodes} x {offer.instance_type} {offer.lifecycle} in {offer.zone}"
 
 
 def low_disks(view: RunView) -> str:

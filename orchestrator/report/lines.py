@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from orchestrator.core.outlook import Outlook
 from orchestrator.core.units import format_duration
 from orchestrator.report import figures
 from orchestrator.report.text import clean
@@ -25,7 +24,7 @@ class Narrator:
         self._phase = ""
         self._attempts = 0
         self._recoveries = 0
-        self._outlook: Outlook | None = None
+        self._outlook = ""
         self._generation = 0
         self._stages = self._counts = ""
         self._stages_time: datetime | None = None
@@ -52,8 +51,7 @@ class Narrator:
         said += tried[self._attempts :]
         self._attempts = len(tried)
         ahead = view.outlook
-        if ahead != self._outlook and ahead is not None:
-            said.append(ahead.at(view.facts.server_time))
+        said += [ahead] if ahead and ahead != self._outlook else []
         self._outlook = ahead
         if view.phase != self._phase:
             self._phase = view.phase

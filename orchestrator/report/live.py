@@ -72,8 +72,8 @@ def screen(
     nodes = view.nodes
     above = [*_header(view), Text("")]
     above += [Text(f"  {line}", style="yellow") for line in [*recoveries(view), *attempts(view)][-TAIL_LINES:]]
-    if view.outlook is not None:
-        above.append(Text(f"  {view.outlook.at(view.facts.server_time)}", style="bold yellow"))
+    if view.outlook:
+        above.append(Text(f"  {view.outlook}", style="bold yellow"))
     if nodes:
         above.append(_counts(nodes))
     below = [Text(""), *_training(view, losses, width), *_broken(nodes)]

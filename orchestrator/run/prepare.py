@@ -29,6 +29,7 @@ from orchestrator.core.experiment import Experiment
 from orchestrator.core.plan import Market, Plan, make_plan, quota_code
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec import Identity, RunSpec
+from orchestrator.core.uniform import by_deadline
 from orchestrator.core.units import format_duration, format_size, format_usd, iso
 from orchestrator.errors import BadInput, NoCapacity, NotFound
 from orchestrator.node.bundle import Bundle, build_bundle
@@ -123,7 +124,7 @@ def prepare(
         secrets=secret_values,
         data_bytes=data_bytes,
         will_create=_will_create(session, bucket_name, experiment),
-        notes=(*_notes(experiment, plan, data_bytes), *_namesakes(experiment.name, compute)),
+        notes=(*plan_notes(experiment, plan, data_bytes), *_namesakes(experiment.name, compute)),
     )
 
 
@@ -215,16 +216,19 @@ def _will_create(session: Session, bucket: str, experiment: Experiment) -> tuple
     return tuple(lines)
 
 
-def _notes(experiment: Experiment, plan: Plan, data_bytes: Mapping[str, int]) -> tuple[str, ...]:
+def plan_notes(experiment: Experiment, plan: Plan, data_bytes: Mapping[str, int]) -> tuple[str, ...]:
+    """Return what a plan's figures do not say by themselves."""
     timer = format_duration(plan.timer)
     notes = [f"without a scheduler the nodes' own timers end the run after {timer}; nothing replaces nodes meanwhile"]
     notes += [f"data {name}: {format_size(size)} to every node" for name, size in data_bytes.items()]
     least, price = experiment.min_nodes, plan.offers[0].price
     if least is not None and least < plan.num_nodes:
         hour, part = format_usd(price * plan.num_nodes), format_usd(price * least)
-        notes.append(
-            f"costs are those of {plan.num_nodes} nodes, {hour} an hour; with {least}, {part} an hour, it goes on"
-        )
+        notes.append(f"costs are those of {plan.num_nodes} nodes ({hour} an hour); {least} are enough ({part} an hour)")
+    dearest = max((o.price for o in plan.offers if o.lifecycle == "on-demand"), default=None)
+    if dearest is not None and by_deadline(experiment, 0.0, timedelta()) is not None:
+        hour = format_usd(dearest * plan.num_nodes)
+        notes.append(f"without room on spot, and behind its max_duration, it buys on-demand, at up to {hour} an hour")
     if any(offer.hours is None for offer in plan.offers):
         notes.append("expected_duration is not set: costs shown are for the whole of max_duration, an upper bound")
     return tuple(notes)

@@ -11,7 +11,7 @@ from orchestrator.core.bill import Bill
 from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
 from orchestrator.core.ledger import LedgerState, Verdict
-from orchestrator.core.outlook import Outlook, look_ahead
+from orchestrator.core.outlook import outlook
 from orchestrator.core.phase import ENDED, Phase
 from orchestrator.core.preflight import read_preflight
 from orchestrator.core.spec import RunSpec
@@ -63,16 +63,14 @@ class RunView:
         return self.ledger.verdict
 
     @property
-    def outlook(self) -> Outlook | None:
-        """What the run waits for, None when for nothing."""
-        return look_ahead(self.spec, self.ledger, self.facts)
+    def outlook(self) -> str:
+        """What the run waits for, "" when for nothing."""
+        return outlook(self.spec, self.ledger, self.facts)
 
     @property
     def message(self) -> str:
         """How the generation ends, or what the run waits for, "" when neither."""
-        if self.verdict is not None:
-            return self.verdict.message
-        return "" if self.outlook is None else self.outlook.at(self.facts.server_time)
+        return self.outlook if self.verdict is None else self.verdict.message
 
     @property
     def ended(self) -> bool:

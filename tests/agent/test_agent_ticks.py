@@ -206,6 +206,19 @@ def test_a_beacon_is_sent_at_once_for_news_soon_for_progress_and_now_and_then_an
     assert heart.beat(store, step, 3 + AT_LEAST_EVERY)
 
 
+def test_a_beacon_says_for_a_minute_how_late_the_latest_was(store: FolderStore, tmp_path: Path) -> None:
+    heart = Heart(node_config(tmp_path), "boot")
+    one = heart.compose("running", Local(word="running"), NOW)
+
+    def late(now: float) -> float:
+        assert heart.beat(store, one, now)
+        return beacon_of(store).late
+
+    assert [late(now) for now in (100, 103, 110.5, 113.5)] == [0, 0, 4.5, 4.5], "the first one is not late"
+    assert [late(now) for now in range(117, 170, 3)] == [4.5] * 18
+    assert late(171) == 0.5
+
+
 def test_a_beacon_that_did_not_arrive_is_sent_again(tmp_path: Path, store: FolderStore) -> None:
     agent = Agent(node_config(tmp_path), Opener(lambda: store), lambda: None)
     store.failures = 1

@@ -97,6 +97,7 @@ def test_the_json_holds_what_it_was_made_from_and_nothing_is_said_beside_it(simu
     }
     assert value["job"]["min_nodes"] == 2
     assert json.loads(simulate("--json", "--min-nodes", "3").stdout)["job"]["min_nodes"] == 3
+    assert json.loads(simulate("--json", "--nodes", "1..4").stdout)["job"]["min_nodes"] == 1
     assert any("--deadline" in note for note in value["notes"])
 
 

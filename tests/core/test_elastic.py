@@ -247,3 +247,19 @@ def test_the_time_of_a_run_that_waits_goes_on() -> None:
     run = spec(2, capacity_wait="30m", max_duration="7m")
     assert decide(run, book.state, facts(39)) == ()
     assert verdict_of(decide(run, book.state, facts(71))).kind == "no-capacity"
+
+
+def test_a_spare_that_was_let_go_does_not_join_whatever_ec2_still_shows() -> None:
+    book = shrunk().add("intent", "terminate", 150, instance_ids=["i-9"], reason="not needed")
+    assert decide(VARIES, book.state, with_spare(training(200))) == (
+        Terminate(("i-9",), "replaced"),
+        Launch(2, 2, 0, count=1, spare=True),
+    )
+    gone = [taken(1, 59), taken(2, 199)]
+    both = with_spare(world(200, gone, [beacon(i, seconds=200, generation=2) for i in (0, 3)]))
+    assert set(recovery_of(decide(VARIES, book.state, both)).kept) == {"i-0", "i-3"}
+    fresh = Book().tried(1, 0, "launched", ids=FOUR[:3], least=2)
+    fresh.tried(2, 0, "launched", ids=["i-9"], count=1, seconds=10, spare=True)
+    fresh.add("intent", "terminate", 20, instance_ids=["i-9"], reason="not needed")
+    seen = with_spare(facts(30, [instance(i) for i in range(3)], [beacon(i, seconds=30) for i in range(3)]))
+    assert decide(VARIES, fresh.state, seen) == (Terminate(("i-9",), "not needed"),)

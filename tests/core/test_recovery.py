@@ -32,6 +32,7 @@ def test_only_what_was_lost_is_launched_where_the_survivors_are() -> None:
         graceful=False,
         trained=True,
         size=4,
+        asks=(0,),
         time=at(60),
     )
     assert find_phase(book.state, seen) == "recovering"
@@ -321,6 +322,23 @@ def test_a_silent_node_is_asked_and_lost_only_when_it_does_not_answer() -> None:
     assert decide(gang_of_four(), four().state, soon) == (Probe(("i-1",)),), "it may only be slow"
     answers = world(190, said=[beacon(1, seconds=61)], answering=frozenset({"i-1"}))
     assert "fell silent for 2m" in recovery_of(decide(gang_of_four(), four().state, answers)).cause
+
+
+@pytest.mark.parametrize(("late", "silent", "lost"), [(0, 9, True), (3, 9, False), (3, 12, True), (60, 13, True)])
+def test_a_node_whose_agent_was_late_before_is_given_longer_but_not_for_ever(
+    late: float, silent: int, *, lost: bool
+) -> None:
+    busy = replace(beacon(1, seconds=61), late=late)
+    quiet = world(61 + silent, said=[beacon(i, seconds=60 + silent) for i in (0, 2, 3)] + [busy])
+    done = decide(gang_of_four(), four().state, replace(quiet, unanswered=frozenset({"i-1"})))
+    assert isinstance(done[0], Recover) is lost
+
+
+def test_a_node_under_notice_that_falls_silent_was_interrupted_whatever_ec2_shows_yet() -> None:
+    quiet = world(70, said=[beacon(1, seconds=61, notice="12:01:02")], unanswered=frozenset({"i-1"}))
+    book = four().add("wish", "stop", 50, reason="asked to stop")
+    verdict = verdict_of(decide(gang_of_four(), book.state, quiet))
+    assert (verdict.kind, "fell silent" in verdict.message) == ("interrupted", True)
 
 
 def test_a_machine_that_answers_and_has_neither_agent_nor_training_is_lost_at_once() -> None:

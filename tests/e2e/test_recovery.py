@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.core.units import to_micro
 from tests.e2e.sandbox_world import World, kill_scheduler, wait_for
 from tests.e2e.stepping import (
     INTERVAL,
@@ -59,7 +60,7 @@ class Told:
 @pytest.fixture(scope="module")
 def told(world: World) -> Told:
     """Five runs side by side, since most of their time is waiting. `story` meets a notice, then a kill."""
-    made = Told(elastic=launch(world, "elastic", last=3, num_nodes="2..3"))
+    made = Told(elastic=launch(world, "elastic", last=3, num_nodes="2..3", spot_policy="auto"))
     made.story = launch(world, "story", last=3)
     made.mover = launch(world, "mover", last=2, num_nodes=3)
     made.unseen = launch(world, "unseen", last=3)
@@ -86,8 +87,12 @@ def _shrink(world: World, made: Told) -> None:
     zone = world.instances(made.elastic)[0]["Placement"]["AvailabilityZone"]
     world.orch("sandbox", "fault", "RunInstances", "InsufficientInstanceCapacity", "--zone", zone)
     world.orch("sandbox", "kill", node_of(world, made.elastic, 1))
-    trains(world, made.elastic, 2)
-    made.outlook = row(world, made.elastic)["message"]
+
+    def refused() -> str:
+        message = str(row(world, made.elastic)["message"])
+        return message if "next try" in message else ""
+
+    made.outlook = wait_for("there is no room for another", refused)
 
 
 def _move(world: World, made: Told) -> None:
@@ -202,10 +207,20 @@ def test_a_gang_that_may_vary_trains_on_with_fewer_and_grows_at_a_step_when_ther
     world: World, told: Told
 ) -> None:
     assert row(world, told.elastic)["phase"] == "finished"
-    assert told.outlook.startswith("goes on with 2 of 3 nodes, waiting for capacity for 1, next try in ")
+    assert told.outlook.startswith("goes on with 2 of 3 nodes, waiting for capacity, next try at ")
     assert kinds(world, told.elastic) == [("interrupted", 0), ("grown", 0)]
     lines = steps(world, told.elastic)
     assert {line["generation"]: line["nodes"] for line in lines} == {1: 3, 2: 2, 3: 3}
     later = [line["step"] for line in lines if line["generation"] > 1]
     assert later == list(range(later[0], later[0] + len(later))), "it grew at a step, and none was lost"
     assert len(world.instances(told.elastic)) == 4
+
+
+def test_a_run_behind_its_deadline_buys_what_spot_has_not_and_the_bill_has_each_at_its_price(
+    world: World, told: Told
+) -> None:
+    bought = {item["InstanceId"]: item.get("InstanceLifecycle", "on-demand") for item in world.instances(told.elastic)}
+    assert sorted(bought.values()) == ["on-demand", "spot", "spot", "spot"]
+    for line in world.json("cost", told.elastic)["instances"]:
+        prices = {to_micro(hour["price_usd"]) for hour in line["hours"]}
+        assert (prices == {24_480_000}) == (bought[line["instance_id"]] == "on-demand")

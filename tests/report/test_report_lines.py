@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from orchestrator.core.ledger import Recovery, Verdict
-from orchestrator.report.figures import low_disks
+from orchestrator.report.figures import low_disks, where
 from orchestrator.report.lines import Narrator, attempts, unattended
-from tests.core.worlds import Book, beacon, facts, instance
+from orchestrator.run.view import RunView
+from tests.core.worlds import Book, beacon, facts, instance, spec
 from tests.report.views import ended, launched, running, view
 
 
@@ -115,3 +119,41 @@ def test_a_run_that_is_young_or_over_needs_no_scheduler() -> None:
     assert unattended(running(scheduler=None, seconds=10)) == ""
     assert unattended(running(scheduler="here (process 7)")) == ""
     assert unattended(ended(Verdict("finished", "all done"))) == ""
+
+
+def varying(book: Book, seconds: float, nodes: int, **spare: Any) -> RunView:
+    """Return a run of two to four nodes, some of which train; `spare` is a node beside them."""
+    said = [beacon(index, "running", seconds) for index in range(nodes)]
+    machines = [instance(index) for index in range(nodes)] + ([instance(9, **spare)] if spare else [])
+    return replace(view(book, facts(seconds, machines, said), num_nodes=4), spec=spec(4, min_nodes=2))
+
+
+def test_a_gang_that_lacks_nodes_says_what_it_waits_for() -> None:
+    book, narrator = launched(3), Narrator()
+    assert any(
+        "goes on with 3 of 4 nodes, waiting for capacity" in line for line in narrator.tell(varying(book, 60, 3))
+    )
+    book.tried(2, 0, "no-capacity", count=1, seconds=60, spare=True)
+    refused = varying(book, 61, 3)
+    assert any("waiting for capacity, next try at 12:01:30" in line for line in narrator.tell(refused))
+    assert narrator.tell(varying(book, 65, 3)) == [], "once"
+    assert refused.summary()["message"] == "goes on with 3 of 4 nodes, waiting for capacity, next try at 12:01:30"
+    book.tried(3, 0, "launched", ids=["i-9"], count=1, seconds=90, spare=True)
+    booting = varying(book, 91, 3, state="pending", private_ip=None)
+    assert any("goes on with 3 of 4 nodes, 1 boot" in line for line in narrator.tell(booting))
+    assert any("1 will join" in line for line in narrator.tell(varying(book, 120, 3, state="running")))
+    assert varying(launched(4), 60, 4).outlook == ""
+
+
+def test_a_gang_that_grew_says_so() -> None:
+    grown = Recovery(
+        1, "grown", "1 more node booted", {"i-0": 0, "i-9": 1}, (), 0, 0, graceful=True, trained=True, size=1
+    )
+    book = launched(1).add("intent", "recover", 60, **grown.to_json())
+    line = next(line for line in Narrator().tell(view(book, facts(61, [instance(0), instance(9)]))) if "grows" in line)
+    assert line.endswith("1 more node booted; the gang grows from 1 to 2 nodes, generation 2")
+
+
+def test_where_a_mixed_gang_runs_names_both() -> None:
+    machines = [instance(0), instance(1, lifecycle="on-demand")]
+    assert where(view(launched(2), facts(60, machines))) == "1 spot + 1 on-demand x p3.16xlarge in us-east-1a"

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.facts import Instance, PriceRow
+from orchestrator.core.plan import Plan
 from orchestrator.core.spec import RunSpec
 from orchestrator.run.observe import Watch, merge
+from orchestrator.run.prepare import plan_notes
 from orchestrator.run.prices import from_lines, to_lines
 from orchestrator.run.progress import newest_figures, parse_progress
 from orchestrator.run.request import run_instances_request
@@ -51,6 +53,16 @@ def test_the_whole_gang_is_one_tagged_request_that_ends_with_its_machines() -> N
     assert set(tagged) == {"instance", "volume", "network-interface", "spot-instances-request"}
     assert all(tags["orch:run"] == "tiny-20261120-120000-abcd" for tags in tagged.values())
     assert len(str(made["ClientToken"])) == 64
+
+
+def test_a_plan_says_what_the_least_costs_and_when_it_buys_on_demand() -> None:
+    steady = replace(offer(), lifecycle="on-demand", price=24_480_000)
+    plan = Plan(4, (offer(), steady), (), (), timedelta(hours=1))
+    varies = spec(4, min_nodes=2, spot_policy="auto", expected_duration="20m").experiment
+    notes = plan_notes(varies, plan, {})
+    assert "costs are those of 4 nodes ($12.00 an hour); 2 are enough ($6.00 an hour)" in notes
+    assert any("it buys on-demand, at up to $97.92 an hour" in note for note in notes)
+    assert len(plan_notes(spec(4).experiment, plan, {})) == 1
 
 
 def test_spot_requests_are_one_time_and_without_a_price_ceiling() -> None:

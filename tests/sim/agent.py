@@ -115,8 +115,7 @@ class Agent:
 
     def _progress(self) -> dict[str, int] | None:
         """Return the last progress line of the script, which the node of rank 0 writes."""
-        step = self._node.step_of(self._rank)
-        return None if step is None else {"step": step}
+        return self._node.progress_of(self._rank)
 
     def _retry(self) -> None:
         """Say it again soon; one such promise is enough."""

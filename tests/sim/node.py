@@ -167,12 +167,12 @@ class Node:
         """Make the save file appear."""
         self._gang_of(rank.generation, rank.ips).asked_to_save()
 
-    def step_of(self, rank: Rank) -> int | None:
-        """Return the step that a rank last wrote down, None before the first and on all but the first rank."""
+    def progress_of(self, rank: Rank) -> dict[str, int] | None:
+        """Return the last line that a rank wrote down, None before the first and on all but the first rank."""
         if rank.rank != 0:
             return None
         gang = self._gang_of(rank.generation, rank.ips)
-        return gang.step if gang.began else None
+        return {"step": gang.step, "steps": gang.script.steps} if gang.began else None
 
     def kill(self, generation: int, epoch: int) -> str:
         """End the training. Raises StaleEpoch, Unreachable."""

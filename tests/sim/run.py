@@ -43,16 +43,24 @@ class Outcome:
 
 
 def make_spec(
-    world: World, *, num_nodes: int, max_duration: int, cap: float | None, policy: str, least: int | None = None
+    world: World,
+    *,
+    num_nodes: int,
+    max_duration: int,
+    cap: float | None,
+    policy: str,
+    least: int | None = None,
+    expected: str | None = None,
 ) -> RunSpec:
     """Return the spec of a run as `orch launch` would plan it in this market; `cap` is in shares of its full cost.
 
-    `least` nodes will do, None: no fewer than all.
+    `least` nodes will do, None: no fewer than all. `expected` is how long it takes, where the user says.
     """
     values: dict[str, Any] = {
         "name": "tiny",
         "num_nodes": num_nodes,
         "min_nodes": least,
+        "expected_duration": expected,
         "resources": {"any_of": [{"instance_type": TYPE}]},
         "run": "train",
         "max_duration": f"{max_duration}m",
@@ -78,9 +86,18 @@ def swarm_world(seed: int, gaps: Mapping[str, str] | None = None) -> World:
     cap = rng.uniform(0.3, 1.2) if rng.random() < 0.3 else None
     duration = rng.choice([30, 45, 60])
     least = rng.choice([None, 1, num_nodes // 2, num_nodes - 1])
+    expected = rng.choice([None, "5m", "15m", "40m"])
 
     def spec(world: World) -> RunSpec:
-        return make_spec(world, num_nodes=num_nodes, max_duration=duration, cap=cap, policy=policy, least=least)
+        return make_spec(
+            world,
+            num_nodes=num_nodes,
+            max_duration=duration,
+            cap=cap,
+            policy=policy,
+            least=least,
+            expected=expected,
+        )
 
     world = World(seed, spec, swarm)
     world.script = Script(
