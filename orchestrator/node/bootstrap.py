@@ -134,7 +134,8 @@ def every_boot(config: BootConfig) -> str:
 
 def first_boot(config: BootConfig) -> str:
     """Return the script that arms the timer and boots the node."""
-    values = {"run": config.run, "bucket": config.bucket, "region": config.region, "bundle": config.bundle}
+    values = {name: getattr(config, name) for name in ("run", "bucket", "region", "bundle")}
+    values["minutes"] = str(_minutes(config))
     return _TEMPLATE.format(
         run=config.run,
         minutes=_minutes(config),
