@@ -52,23 +52,23 @@ def read(*arguments: str) -> Any:
     return json.loads(orch(*arguments, "--json"))
 
 
-def client(service: str) -> Any:
+def client(service: str, region: str) -> Any:
     """Return a client of the cloud under test."""
     if CLOUD == "aws":
-        return boto3.client(service)
+        return boto3.client(service, region_name=region)
     env = read("sandbox", "env")
     return boto3.client(
         service,
         endpoint_url=env["AWS_ENDPOINT_URL"],
-        region_name=env["AWS_DEFAULT_REGION"],
+        region_name=region,
         aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
     )
 
 
-def audit() -> Mapping[str, frozenset[str]]:
+def audit(region: str) -> Mapping[str, frozenset[str]]:
     """Return the ids of everything in the region that is not on its way out."""
-    ec2 = client("ec2")
+    ec2 = client("ec2", region)
     pages = ec2.get_paginator("describe_instances").paginate()
     instances = [item for page in pages for group in page["Reservations"] for item in group["Instances"]]
     found = {"instance": frozenset(i["InstanceId"] for i in instances if i["State"]["Name"] not in GONE)}
@@ -79,12 +79,9 @@ def audit() -> Mapping[str, frozenset[str]]:
 
 
 @pytest.fixture(scope="module")
-def before() -> Mapping[str, frozenset[str]]:
-    return audit()
-
-
-@pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    if CLOUD == "aws" and IMAGE is None:
+        pytest.fail("set ORCH_TEST_IMAGE to an AMI (or ssm:NAME) with Python 3.11, boto3 and tmux: docs/aws.md")
     value: dict[str, Any] = {
         "name": "first-run",
         "num_nodes": 2,
@@ -103,11 +100,18 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def run_id(file: str, before: Mapping[str, frozenset[str]]) -> Iterator[str]:
+def plan(file: str) -> Any:
+    return read("plan", "--cloud", CLOUD, "--max-cost", str(DOLLARS), file)
+
+
+@pytest.fixture(scope="module")
+def before(plan: Any) -> Mapping[str, frozenset[str]]:
+    return audit(plan["region"])
+
+
+@pytest.fixture(scope="module")
+def run_id(file: str, plan: Any, before: Mapping[str, frozenset[str]]) -> Iterator[str]:
     """A run that has ended; whatever happened to it, nothing of it is left running."""
-    if CLOUD == "aws" and IMAGE is None:
-        pytest.fail("set ORCH_TEST_IMAGE to an AMI (or ssm:NAME) with Python 3.11, boto3 and tmux: docs/aws.md")
-    plan = read("plan", "--cloud", CLOUD, "--max-cost", str(DOLLARS), file)
     assert Decimal(plan["offers"][0]["cost_usd"]) < DOLLARS, plan["offers"][0]
     try:
         orch("launch", "--cloud", CLOUD, "--max-cost", str(DOLLARS), "-y", file)
@@ -139,8 +143,8 @@ def test_the_preflight_found_both_fit_and_every_stage_was_timed(run_id: str) -> 
     assert {name for row in starts for name in row["stages"]} >= {"request", "boot", "bundle", "ssh", "preflight"}
 
 
-def test_the_account_is_as_it_was(run_id: str, before: Mapping[str, frozenset[str]]) -> None:
-    left = {kind: sorted(ids - before[kind]) for kind, ids in audit().items() if ids - before[kind]}
+def test_the_account_is_as_it_was(run_id: str, plan: Any, before: Mapping[str, frozenset[str]]) -> None:
+    left = {kind: sorted(ids - before[kind]) for kind, ids in audit(plan["region"]).items() if ids - before[kind]}
     assert left == {}
     assert read("gc", "--cloud", CLOUD)["orphans"] == []
 
