@@ -25,7 +25,7 @@ NEXT = "next"
 # What a machine still has when it comes up again: the line to it is cut or not, whatever it does.
 REBOOT_KEEPS: frozenset[str] = frozenset({"partition", "slow"})
 # Of a host that is slow the training runs for so long, then stands still for so long (seconds), and again.
-RUNS, STANDS = 0.003, 0.1
+RUNS, STANDS = 0.003, 0.2
 # The node contract's own variable: whatever has it is the training, or was started by it.
 _TRAINING = b"ORCH_STOP_FILE="
 _SSHD = frozenset({"sshd", "sshd-session", "sshd-auth"})

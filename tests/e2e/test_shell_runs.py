@@ -273,6 +273,7 @@ def press(terminal: int, keys: bytes) -> None:
             time.sleep(0.3)
 
 
+@pytest.mark.long
 def test_a_node_with_a_slow_all_reduce_is_replaced_before_the_training_begins(world: World) -> None:
     world.orch("sandbox", "disturb", "next", "slow")
     world.launch("sluggish", "echo generation $ORCH_GENERATION trains", num_nodes=4, preflight="auto")
