@@ -145,7 +145,7 @@ def hours(
     if experiment.expected_duration is None or ratio is None:
         return None
     guess = (experiment.expected_duration * ratio + boot) / timedelta(hours=1)
-    source = "time guessed from expected_duration: no run of the same has finished yet"
+    source = "time guessed from expected_duration (no run of the same has finished yet)"
     return Span(guess / GUESS, guess, guess * GUESS, source)
 
 

@@ -123,7 +123,7 @@ def forecast_lines(plan: Plan) -> list[str]:
     least, most = (f"{share:.0%}" for share in chosen.saving)
     saving = least if least == most else f"{least} to {most}"
     spot = f"; spot saves {saving}" if plan.offers[0].lifecycle == "spot" else ""
-    return [f"meant to hold in nine cases of ten: {', '.join(chosen.sources)}{spot}"]
+    return [f"{', '.join(chosen.sources)}{spot}"]
 
 
 def quota_lines(quotas: Sequence[QuotaLine]) -> list[str]:
