@@ -211,6 +211,10 @@ def _notes(plan: Plan, data_bytes: Mapping[str, int]) -> tuple[str, ...]:
     timer = format_duration(plan.timer)
     notes = [f"without a scheduler the nodes' own timers end the run after {timer}; nothing replaces nodes meanwhile"]
     notes += [f"data {name}: {format_size(size)} to every node" for name, size in data_bytes.items()]
+    size, types = sum(data_bytes.values()), dict.fromkeys(offer.instance_type for offer in plan.offers)
+    on_disk = [name for name in types if data_bytes and not catalog.holds_in_memory(name, size)]
+    if on_disk:
+        notes.append(f"data go to the disk of {', '.join(on_disk)}: they would take more than half of its memory")
     if any(offer.hours is None for offer in plan.offers):
         notes.append("expected_duration is not set: costs shown are for the whole of max_duration, an upper bound")
     return tuple(notes)
