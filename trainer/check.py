@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainer import table
-from trainer.data import pack
+from trainer.data import arrival, pack
 from trainer.errors import TrainerError
 from trainer.recipe import Recipe
 from trainer.table import Asked
@@ -26,13 +26,19 @@ def data(root: Path, asked: Asked, ranks: int) -> None:
             f"{asked.recipe} needs them there: `python -m trainer pack` makes them, `describe` shows which",
         )
     usable = recipes[lacks.index([])]
+    arrival.wait_for(root, pack.files(usable.data[0].folder, pack.TRAIN))
     images = len(pack.open_split(root / usable.data[0].folder / pack.TRAIN))
     if ranks > images:
         raise TrainerError(f"{ranks} ranks cannot share {images} images", "launch fewer nodes or processes")
 
 
 def missing(root: Path, recipe: Recipe) -> list[Path]:
-    """Return the splits that `recipe` reads and `root` does not have."""
+    """Return the splits that `recipe` reads and `root` neither has nor is getting. Raises TrainerError."""
     folders = dict.fromkeys(phase.folder for phase in recipe.data)
-    splits = [root / folder / split for folder in folders for split in (pack.TRAIN, pack.VALIDATION)]
-    return [split for split in splits if not (split / pack.INDEX).is_file()]
+    splits = [(folder, split) for folder in folders for split in (pack.TRAIN, pack.VALIDATION)]
+    return [root / folder / split for folder, split in splits if not _comes(root, folder, split)]
+
+
+def _comes(root: Path, folder: str, split: str) -> bool:
+    index = (Path(folder) / split / pack.INDEX).as_posix()
+    return (root / index).is_file() or bool(arrival.on_their_way(root, [index])) or (root / index).is_file()

@@ -95,6 +95,18 @@ class Reporter:
         self._progress.write("unreadable", checkpoint_step=step)
         self._console.say(f"checkpoint {step} cannot be read, trying the one before: {error!r}")
 
+    def waits(self, step: int, file: str) -> None:
+        """Say that images are still on their way to this node, `file` among them; training stands still."""
+        self.pause()
+        self._progress.write("waiting", step=step, file=file)
+        self._console.say(f"waiting for {file}, which is still on its way to this node")
+
+    def arrived(self, step: int, seconds: float) -> None:
+        """Say that what was waited for is there."""
+        self._progress.write("arrived", step=step, seconds=round(seconds, 3))
+        self._console.say(f"it is here after {seconds:.1f} s")
+        self.rest()
+
     def rest(self) -> None:
         """Leave the time up to now out of images per second: training goes on, or begins."""
         self._since, self._images = time.monotonic(), 0

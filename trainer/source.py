@@ -6,7 +6,7 @@ processes that work ahead; they arrive on the rank's device.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer import feed, schedule
-from trainer.data import loader, pack, warm
+from trainer.data import arrival, loader, pack, warm
 from trainer.data.loader import EvalItem, TrainItem
 from trainer.errors import TrainerError
 from trainer.recipe import Recipe
@@ -30,6 +30,10 @@ class Source(Protocol):
     name: str
     classes: int
     samples: int
+
+    def await_images(self, point: Point, say: Callable[[str], None]) -> float:
+        """Wait until the images that `point` reads are on this machine; return for how long, in seconds."""
+        ...
 
     def training(self, items: Iterable[TrainItem]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images (n, 3, size, size) uint8 and labels (n,) int64 of each item."""
@@ -70,17 +74,33 @@ class Packed:
         self.name, self.classes = str(about["name"]), int(about["classes"])
         self._recipe, self._device, self._workers = recipe, device, workers
         self._images = loader.Images(root, seed=seed, flip=recipe.flip, padding=recipe.padding, max_corrupt=max_corrupt)
-        counts = {phase.folder: len(self._images.split(phase.folder, pack.TRAIN)) for phase in recipe.data}
-        if len(set(counts.values())) > 1:
+        self._root = root
+        folders = list(dict.fromkeys(phase.folder for phase in recipe.data))
+        self._first = schedule.at(recipe, 0).folder
+        self.samples = len(self._images.split(self._first, pack.TRAIN))
+        for folder in folders:
+            if not arrival.on_their_way(root, _files(folder)):
+                self._refuse_other_images(folder)
+        if warms:
+            warm.start([root / folder / split / pack.IMAGES for folder in folders for split in pack.SPLITS])
+
+    def await_images(self, point: Point, say: Callable[[str], None]) -> float:
+        """Wait until the images that `point` reads are on this machine; return for how long, in seconds.
+
+        `say` is told what is missing. Raises TrainerError when it can never come, or is not of the same images.
+        """
+        waited = arrival.wait_for(self._root, _files(point.folder), say)
+        self._refuse_other_images(point.folder)
+        return waited
+
+    def _refuse_other_images(self, folder: str) -> None:
+        count = len(self._images.split(folder, pack.TRAIN))
+        if count != self.samples:
             raise TrainerError(
                 "the copies of the training images do not hold the same number: "
-                + ", ".join(f"{root / folder}: {count:,}" for folder, count in counts.items()),
+                f"{self._root / self._first}: {self.samples:,}, {self._root / folder}: {count:,}",
                 "pack all sizes from the same images",
             )
-        self.samples = counts[schedule.at(recipe, 0).folder]
-        if warms:
-            splits = (pack.TRAIN, pack.VALIDATION)
-            warm.start([root / folder / split / pack.IMAGES for folder in counts for split in splits])
 
     def training(self, items: Iterable[TrainItem]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the random crops of each item."""
@@ -109,3 +129,7 @@ class Packed:
     def _batches(self, items: Iterable[TrainItem] | list[EvalItem], workers: int) -> Iterator[tuple[Tensor, Tensor]]:
         pin = self._device.type == "cuda"
         return feed.to_device(loader.batches(self._images, items, workers=workers, pin=pin), self._device)
+
+
+def _files(folder: str) -> list[str]:
+    return [name for split in pack.SPLITS for name in pack.files(folder, split)]

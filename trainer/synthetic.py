@@ -5,7 +5,7 @@ They are noise with labels at random: nothing can be learnt from them, and there
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -25,6 +25,10 @@ class Synthetic:
         self._rng = torch.Generator().manual_seed(seed)
         self._shape: tuple[int, ...] = ()
         self._batch = (torch.empty(0), torch.empty(0))
+
+    def await_images(self, point: Point, say: Callable[[str], None]) -> float:
+        """Return 0: nothing is waited for."""
+        return 0.0
 
     def training(self, items: Iterable[TrainItem]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the same images again and again, for every item of one shape."""

@@ -10,6 +10,7 @@ import operator
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -89,7 +90,7 @@ class Training:
         if self._at.epoch < self._epochs and self._epoch_is_over():  # it was stopped before the evaluation
             self._end_epoch()
         self._report.rest()
-        for batch, (images, labels) in zip(self._plan(), self._source.training(self._items()), strict=True):
+        for batch, (images, labels) in zip(self._arrived(), self._source.training(self._items()), strict=True):
             word, over = self._train(batch, images, labels), self._epoch_is_over()
             if over:  # nobody should wait through an evaluation for what is already known
                 word = signals.Word(*map(operator.or_, word, self._engine.pending()))
@@ -115,6 +116,18 @@ class Training:
             self._recipe, self._source.samples, job.seed, epoch=at.epoch, seen=at.samples_seen, epochs=self._epochs
         )
         return rest if job.steps is None else islice(rest, max(0, job.steps - at.step))
+
+    def _arrived(self) -> Iterator[order.GlobalBatch]:
+        """Yield the plan; before the first batch of other images, wait until this machine has them."""
+        folder: str | None = None
+        for batch in self._plan():
+            point = schedule.at(self._recipe, batch.epoch)
+            if point.folder != folder:
+                folder = point.folder
+                waited = self._source.await_images(point, partial(self._report.waits, self._at.step))
+                if waited:
+                    self._report.arrived(self._at.step, waited)
+            yield batch
 
     def _items(self) -> Iterator[TrainItem]:
         for batch in self._plan():

@@ -14,19 +14,24 @@ from orchestrator.core.contract import DATA, NodePaths
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """A data set to stage: everything under `s3://<bucket>/<prefix>` to `<mount>` in the data folder."""
+    """A data set to stage: everything under `s3://<bucket>/<prefix>` to `<mount>` in the data folder.
+
+    With `wait_all` nothing starts before all of it is there, whatever its manifest says of phases.
+    """
 
     name: str
     bucket: str
     prefix: str
     mount: str
+    wait_all: bool = False
 
     @classmethod
     def from_json(cls, value: Mapping[str, str]) -> DataSource:
         """Return the source; its prefix ends with `/` or is empty, since a source names a folder."""
         bucket, _, prefix = value["source"].removeprefix("s3://").partition("/")
         prefix = prefix.rstrip("/")
-        return cls(value["name"], bucket, f"{prefix}/" if prefix else "", value["mount"])
+        wait_all = value.get("wait") == "all"
+        return cls(value["name"], bucket, f"{prefix}/" if prefix else "", value["mount"], wait_all)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,11 @@ class NodeConfig:
     def times_file(self) -> Path:
         """When each stage of this node's life began."""
         return self.home / self.paths.times
+
+    @property
+    def stager_file(self) -> Path:
+        """Process id of what stages the rest of the data while the training runs."""
+        return self.home / self.paths.stager_file
 
     def secrets(self) -> tuple[str, ...]:
         """Return the values of the run's secrets, which may appear in nothing that leaves the node."""

@@ -68,16 +68,28 @@ class _File:
     before: list[str] = field(default_factory=list)
 
 
-def fetch_all(items: Iterable[Item], meter: Meter, say: Say, known: Known | None = None) -> None:
-    """Fetch every item that is not on disk yet, those of a lower phase first.
+def missing(items: Iterable[Item], meter: Meter, known: Known) -> list[Item]:
+    """Return what is not on disk yet, those of a lower phase first, and count the rest; `known` was right before."""
 
-    `known` remembers what was found right before. Raises the first OrchError, Corrupt among them, or OSError; what has
-    come by then is kept.
+    def is_there(item: Item) -> bool:
+        there = known.is_right(item.path, item.size, item.identity) or _is_right(item)
+        if there:
+            meter.found(item.size, item.phase)
+            known.add(item.path, item.identity)
+        return there
+
+    found = sorted(items, key=lambda item: item.phase)
+    with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="look") as pool:
+        return [item for item, there in zip(found, pool.map(is_there, found), strict=True) if not there]
+
+
+def fetch_all(items: Iterable[Item], meter: Meter, say: Say, known: Known) -> None:
+    """Fetch items that are not on disk, in this order, and make `known` what came.
+
+    Raises the first OrchError, Corrupt among them, or OSError; what has come by then is kept.
     """
-    fetching = Fetching(meter, say, known or Known(None))
+    fetching = Fetching(items, meter, say, known)
     with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="fetch") as pool:
-        there = pool.map(fetching.is_there, found := sorted(items, key=lambda item: item.phase))
-        fetching.want(item for item, is_there in zip(found, there, strict=True) if not is_there)
         for thread in [pool.submit(fetching.work) for _ in range(CONNECTIONS)]:
             thread.result()
     fetching.close()
@@ -88,25 +100,13 @@ def fetch_all(items: Iterable[Item], meter: Meter, say: Say, known: Known | None
 class Fetching:
     """What threads that fetch share: which files wait, which are open, and what went wrong first."""
 
-    def __init__(self, meter: Meter, say: Say, known: Known) -> None:
+    def __init__(self, items: Iterable[Item], meter: Meter, say: Say, known: Known) -> None:
         self._meter, self._say, self._known = meter, say, known
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[Item, list[str]]] = deque()
+        self._waiting: deque[tuple[Item, list[str]]] = deque((item, []) for item in items)
         self._open: list[_File] = []
         self._opening = 0
         self.failure: Exception | None = None
-
-    def is_there(self, item: Item) -> bool:
-        """Tell whether the file is the object already, and count it if so."""
-        there = self._known.is_right(item.path, item.size, item.identity) or _is_right(item)
-        if there:
-            self._meter.found(item.size, item.phase)
-            self._known.add(item.path, item.identity)
-        return there
-
-    def want(self, items: Iterable[Item]) -> None:
-        """Take what is to be fetched, in this order."""
-        self._waiting.extend((item, []) for item in items)
 
     def close(self) -> None:
         """Close the files that did not come whole; what is there of them stays."""

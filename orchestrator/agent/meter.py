@@ -20,8 +20,8 @@ LEAST_SECONDS = 0.1
 class Meter:
     """Counts bytes by phase. `totals` are the bytes of each phase, in order.
 
-    It keeps `{"staged", "to_stage", "phases": [[staged, to_stage], ...], "rate"}` in `file`: bytes, and bytes a second
-    that came from S3.
+    It keeps `{"staged", "to_stage", "phases": [[staged, to_stage], ...], "came", "rate"}` in `file`: bytes, of which
+    `came` from S3 now, at `rate` bytes a second.
     """
 
     def __init__(self, file: Path, totals: Mapping[int, int], say: Callable[[str], None]) -> None:
@@ -73,6 +73,7 @@ class Meter:
             "staged": sum(self._counts.values()),
             "to_stage": sum(self._totals.values()),
             "phases": phases,
+            "came": self._came,
             "rate": round(self.rate),
         }
         fresh = self._file.with_suffix(".new")

@@ -197,10 +197,11 @@ def rebalance(instance: str, *, as_json: bool) -> None:
 )
 @click.option("--zone", help="Only calls for this availability zone.")
 def fault(action: str, code: str, count: int, zone: str | None) -> None:
-    """Make the next calls of an EC2 ACTION fail with CODE.
+    """Make the next calls of an ACTION of EC2 or S3 fail with CODE; S3's may name objects.
 
     \b
     orch sandbox fault RunInstances InsufficientInstanceCapacity --count 2 --zone us-east-1a
+    orch sandbox fault GetObject/BUCKET/PREFIX SlowDown --count 1000
     """
     from orchestrator.sandbox import control
 

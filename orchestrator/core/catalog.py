@@ -71,6 +71,12 @@ TYPES: dict[str, InstanceType] = {
 }
 
 
+def holds_in_memory(instance_type: str, size: int) -> bool:
+    """Return whether so many bytes of data leave a machine half of its memory; not where its memory is not known."""
+    known = TYPES.get(instance_type)
+    return known is not None and size <= known.memory_gib * 2**30 / 2
+
+
 def relative_hours(instance_type: str, reference: str) -> float | None:
     """Return how long a machine of `instance_type` takes for what `reference` does in one hour, or None if unknown."""
     this, other = TYPES.get(instance_type), TYPES.get(reference)

@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 DATA = "data"
+# In the folder of a data set that is not all there yet: what is still to come, a path a line.
+ARRIVING = ".arriving"
+# Begins its first line when the rest will not come.
+FAILED = "failed: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,11 @@ class NodePaths:
     def pid_file(self) -> str:
         """Process id of `run.sh`."""
         return f"{self.generation_dir}/run.pid"
+
+    @property
+    def stager_file(self) -> str:
+        """Process id of what stages the rest of the data beside the training; `run.sh` ends it with the training."""
+        return f"{self.generation_dir}/stager.pid"
 
     @property
     def exit_file(self) -> str:

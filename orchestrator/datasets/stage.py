@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.agent.config import DataSource
-from orchestrator.agent.fetch import Item, fetch_all
+from orchestrator.agent.fetch import Item, fetch_all, missing
+from orchestrator.agent.known import Known
 from orchestrator.agent.listing import find_items
 from orchestrator.agent.meter import Meter
-from orchestrator.agent.stage import check_room
+from orchestrator.agent.staging import check_room
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.datasets.progress import Progress, Stage, Tally
@@ -57,10 +58,12 @@ def fetch_prefix(session: Session, url: str, folder: Path, progress: Progress) -
 
 def _fetch(items: Sequence[Item], folder: Path, progress: Progress, stage: Stage) -> Tally:
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    tally = Tally(progress, stage, sum(item.size for item in items))
+    counter, known = _Counter(tally), Known(None)
+    lacking = missing(items, counter, known)
     try:
-        check_room(items, there)
+        check_room(lacking, there)
     except OrchError as error:
         raise BadInput(error.message, "name a folder on a larger disk") from error
-    tally = Tally(progress, stage, sum(item.size for item in items))
-    fetch_all(items, _Counter(tally), progress.say)
+    fetch_all(lacking, counter, progress.say, known)
     return tally

@@ -83,9 +83,9 @@ class BootConfig:
     """What user-data is made of. `timer`: how long a node lives at most; `bundle`: the sha256 of the code bundle.
 
     `deadline` is the moment (with its time zone) until which a node that boots again lives, but no longer than `timer`.
-    `stages_data` says whether there is data to stage, for which a memory file system is mounted. `prelude` is shell
-    text that runs once, before the boot script, as the user who runs user-data (root on EC2). Raises ValueError when a
-    value could not stand in a shell script or S3 key as it is.
+    `stages_data` says whether there is data to stage into memory, for which a file system is mounted. `prelude` is
+    shell text that runs once, before the boot script, as the user who runs user-data (root on EC2). Raises ValueError
+    when a value could not stand in a shell script or S3 key as it is.
     """
 
     run: str

@@ -33,7 +33,10 @@ enter() {
 
 finish() {
   # When it ended, not when the last of its output was written: of a gang the rank that failed first is named.
-  local moment=${EPOCHREALTIME/,/.}
+  local moment=${EPOCHREALTIME/,/.} stager=
+  # Data that are still on their way are for nobody now.
+  { read -r stager <"$gen/stager.pid"; } 2>/dev/null &&
+    grep -qsaF orchestrator.agent.stage "/proc/$stager/cmdline" && kill "$stager"
   echo "orch: $stage ended with code $1"
   rm -f "$gen/reserve"
   exec >&- 2>&-

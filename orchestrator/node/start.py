@@ -34,11 +34,15 @@ _HOME = "$HOME/"
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """A data set to stage: everything under `source` (`s3://bucket/prefix`) to `$ORCH_DATA_DIR/<mount>`."""
+    """A data set to stage: everything under `source` (`s3://bucket/prefix`) to `$ORCH_DATA_DIR/<mount>`.
+
+    `wait`: `all` of it, or what its manifest says is needed `first`, before `setup` and `run` begin.
+    """
 
     name: str
     source: str
     mount: str
+    wait: str = "first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +170,7 @@ def node_json(config: StartConfig) -> str:
         "bucket": config.bucket,
         "region": config.region,
         "session": ids.session_name(config.run),
-        "data": [{"name": d.name, "source": d.source, "mount": d.mount} for d in config.data],
+        "data": [{"name": d.name, "source": d.source, "mount": d.mount, "wait": d.wait} for d in config.data],
         "restore_step": config.restore_step,
         "node_ips": list(config.node_ips),
         "procs_per_node": config.procs_per_node,

@@ -236,7 +236,7 @@ class Actor:
                 least=action.least,
                 resources=facts.resources,
                 root_device=self._images.root_device(spec.image),
-                user_data=user_data_of(spec, self._timer(facts), facts.server_time),
+                user_data=user_data_of(spec, self._timer(facts), facts.server_time, offer.instance_type),
             )
             self._append("intent", "launch", where | {"request": request, "token": token})
         self._fence()

@@ -79,7 +79,7 @@ class NodeCommands:
             setup=experiment.setup,
             envs=experiment.envs,
             secrets=self._home.secrets(self._spec.run_id),
-            data=tuple(DataSource(name, d.source, d.mount or name) for name, d in experiment.data.items()),
+            data=tuple(DataSource(name, d.source, d.mount or name, d.wait) for name, d in experiment.data.items()),
             restore_step=restore_step,
             grace=experiment.checkpoint_grace,
             preflight=experiment.preflight if preflight else "off",

@@ -243,6 +243,10 @@ def plan_notes(experiment: Experiment, plan: Plan, data_bytes: Mapping[str, int]
     if dearest is not None and by_deadline(experiment, 0.0, timedelta()) is not None:
         hour = format_usd(dearest * plan.num_nodes)
         notes.append(f"without room on spot, and behind its max_duration, it buys on-demand, at up to {hour} an hour")
+    size, types = sum(data_bytes.values()), dict.fromkeys(offer.instance_type for offer in plan.offers)
+    on_disk = [name for name in types if data_bytes and not catalog.holds_in_memory(name, size)]
+    if on_disk:
+        notes.append(f"data go to the disk of {', '.join(on_disk)}: they would take more than half of its memory")
     if any(offer.hours is None for offer in plan.offers):
         notes.append("expected_duration is not set: costs shown are for the whole of max_duration, an upper bound")
     return tuple(notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from orchestrator.core import catalog
 from orchestrator.core.plan import SHORTEST_TIMER, TEARDOWN_ALLOWANCE, node_timer
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import MicroUSD
@@ -20,8 +21,11 @@ def timer_left(spec: RunSpec, age: timedelta, spent: MicroUSD) -> timedelta:
     return max(SHORTEST_TIMER, min(left, node_timer(spec.experiment, spec.num_nodes, spec.offers, spent)))
 
 
-def user_data_of(spec: RunSpec, timer: timedelta, now: datetime) -> str:
-    """Return what every node of a launch that is asked for `now` gets; `timer` is how long it lives unscheduled."""
+def user_data_of(spec: RunSpec, timer: timedelta, now: datetime, instance_type: str) -> str:
+    """Return what every node of a launch that is asked for `now` gets; `timer` is how long it lives unscheduled.
+
+    Data are kept in the memory of machines that have enough of it.
+    """
     return user_data(
         BootConfig(
             run=spec.run_id,
@@ -31,7 +35,8 @@ def user_data_of(spec: RunSpec, timer: timedelta, now: datetime) -> str:
             ssh_user=spec.ssh_user,
             timer=timer,
             deadline=now + timer,
-            stages_data=bool(spec.experiment.data),
+            stages_data=bool(spec.experiment.data)
+            and catalog.holds_in_memory(instance_type, sum(spec.data_bytes.values())),
             prelude=spec.prelude,
         )
     )

@@ -37,12 +37,16 @@ MESSAGES = {
 
 @dataclass(slots=True)
 class Fault:
-    """`left` further calls of `action` fail with `code`; in `zone` only, where one is given (launches)."""
+    """`left` further calls of `action` fail with `code`; in `zone` only, where one is given (launches).
+
+    `place`, if any, is what the S3 objects (bucket/key) that it meets begin with.
+    """
 
     action: str
     code: str
     left: int
     zone: str | None = None
+    place: str = ""
 
     @property
     def message(self) -> str:
@@ -59,25 +63,31 @@ class Faults:
         self._waiting: list[Fault] = []
 
     def add(self, action: str, code: str, count: int = 1, zone: str | None = None) -> None:
-        """Make the next `count` calls of `action` (`RunInstances`, `PutObject`, ...) fail. Raises ValueError."""
+        """Make the next `count` calls of `action` (`RunInstances`, `PutObject`, ...) fail. Raises ValueError.
+
+        `GetObject/BUCKET/PREFIX` are those of the objects under it.
+        """
         if count < 1:
             raise ValueError("a fault strikes at least once")
         with self._lock:
-            self._waiting.append(Fault(action.rpartition(":")[2], code, count, zone))
+            name, _, place = action.partition("/")
+            self._waiting.append(Fault(name.rpartition(":")[2], code, count, zone, place))
 
     def clear(self) -> None:
         """Forget all faults."""
         with self._lock:
             self._waiting.clear()
 
-    def strike(self, action: str, zone: str | None = None, *, replay: bool = False) -> Fault | None:
-        """Return the fault this call meets, counted down, or None.
+    def strike(self, action: str, zone: str | None = None, *, place: str = "", replay: bool = False) -> Fault | None:
+        """Return the fault this call meets, counted down, or None. `place` is the S3 object of the call (bucket/key).
 
         `replay` marks a launch whose ClientToken has already succeeded: no capacity error can meet it any more.
         """
         with self._lock:
             for fault in self._waiting:
                 if fault.action != action or (fault.zone is not None and fault.zone != zone):
+                    continue
+                if not place.startswith(fault.place):
                     continue
                 if replay and fault.code in CAPACITY:
                     continue
@@ -90,4 +100,8 @@ class Faults:
     def pending(self) -> list[dict[str, str | int | None]]:
         """Return the faults that still wait, as plain values."""
         with self._lock:
-            return [{"action": f.action, "code": f.code, "count": f.left, "zone": f.zone} for f in self._waiting]
+            return [
+                {"action": f"{f.action}/{f.place}" if f.place else f.action, "code": f.code, "count": f.left}
+                | {"zone": f.zone}
+                for f in self._waiting
+            ]

@@ -97,7 +97,7 @@ class Services:
         context = s3_api.context(action, call)
         self._permit(caller, [(action.permission, arn) for arn in s3_api.resources(action, call)], context)
         s3_api.check_bucket_policy(action, call)
-        fault = self._faults.strike(action.name)
+        fault = self._faults.strike(action.name, place=f"{action.bucket}/{action.key}")
         if fault is not None and fault.code != REPLY_LOST:
             raise Refused(fault.code, fault.message)
         plain = aws_chunked.unframe(call)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.agent import digest, fetch
-from orchestrator.agent import stage as stage_module
+from orchestrator.agent import digest, fetch, staging
 from orchestrator.agent.checkpoints import make_manifest
 from orchestrator.agent.config import DataSource
 from orchestrator.agent.digest import matches_etag
 from orchestrator.agent.fetch import Corrupt
 from orchestrator.agent.restore import restore
-from orchestrator.agent.stage import stage, stage_patiently
+from orchestrator.agent.stage import stage
+from orchestrator.agent.staging import patiently
 from orchestrator.core.ids import Keys
 from orchestrator.errors import BadInput, NotFound, OrchError, Unreachable
 from tests.agent.agent_world import RUN, FolderStore, Found, node_config
@@ -160,14 +160,14 @@ def test_a_listing_that_s3_does_not_answer_is_asked_again_for_a_while(
 ) -> None:
     store.put("digits/a", b"right")
     config = node_config(tmp_path, data=(source(),))
-    monkeypatch.setattr(stage_module, "PAUSE", 0.01)
+    monkeypatch.setattr(staging, "PAUSE", 0.01)
     store.failures = 1
-    stage_patiently(config, lambda *_: store)
+    patiently(lambda: stage(config, lambda *_: store), print)
     assert (tmp_path / "data/sets/digits/a").read_bytes() == b"right"
-    monkeypatch.setattr(stage_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(staging, "PATIENCE", 0.05)
     store.failures = 10**9
     with pytest.raises(Unreachable):
-        stage_patiently(config, lambda *_: store)
+        patiently(lambda: stage(config, lambda *_: store), print)
 
 
 def test_an_empty_data_set_and_keys_that_climb_out_are_refused(

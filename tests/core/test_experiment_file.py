@@ -166,6 +166,7 @@ def test_a_profile_is_explained_by_the_keys_it_changes() -> None:
         "data.valid.source: s3://bucket/valid -> (not set)",
         "data.valid.mount: valid -> (not set)",
         "data.valid.mode: stage -> (not set)",
+        "data.valid.wait: first -> (not set)",
         "envs.NCCL_DEBUG: WARN -> (not set)",
     ]
     assert [str(change) for change in explain(FILE, "f", "small")] == [

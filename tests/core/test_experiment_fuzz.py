@@ -28,7 +28,7 @@ data_sets = st.fixed_dictionaries(
             lambda s: "/.." not in s
         )
     },
-    optional={"mode": st.just("stage")},
+    optional={"mode": st.just("stage"), "wait": st.sampled_from(["first", "all"])},
 )
 overlays = st.fixed_dictionaries(
     {},

@@ -88,11 +88,23 @@ def test_what_was_missed_during_a_gap_is_known_to_have_been_missed() -> None:
 
 
 def test_user_data_arms_the_timer_before_anything_else_and_holds_the_moment_at_which_it_ends() -> None:
-    scripts = scripts_of(user_data_of(spec(), timedelta(minutes=60), at(30)).encode())
+    scripts = scripts_of(user_data_of(spec(), timedelta(minutes=60), at(30), "p3.16xlarge").encode())
     (later,), (first,) = scripts.every_boot, scripts.first_boot
     lines = first.decode().splitlines()
     assert next(line for line in lines if line and not line.startswith("#")).startswith("shutdown -P +60 ")
     assert f"$((({int(at(3630).timestamp())} - now + 59) / 60))" in later.decode()
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "gib", "mounted"),
+    [("p3.16xlarge", 244, True), ("p3.16xlarge", 245, False), ("p3.2xlarge", 40, False), ("x9.new", 1, False)],
+)
+def test_data_are_kept_in_memory_only_where_half_of_it_is_left(instance_type: str, gib: int, mounted: bool) -> None:
+    run = spec(data={"set": {"source": "s3://sets/set"}})
+    run = replace(run, data_bytes={"set": gib * 2**30})
+    text = user_data_of(run, timedelta(minutes=60), at(30), instance_type)
+    (first,) = scripts_of(text.encode()).first_boot
+    assert (b"mount -t tmpfs" in first) is mounted
 
 
 def test_who_comes_late_does_not_stay_longer_and_money_that_is_spent_is_not_spent_again() -> None:

@@ -105,6 +105,10 @@ def test_faults_strike_in_the_order_they_were_asked_for() -> None:
     assert [fault.code if fault else None for fault in struck] == ["First", "Second", "Second", None]
     with pytest.raises(ValueError, match="at least once"):
         faults.add("RunInstances", "Never", 0)
+    faults.add("s3:GetObject/sets/large/", "SlowDown", 9)
+    places = ("sets/small/a", "sets/large/a", "")
+    assert [faults.strike("GetObject", place=place) is not None for place in places] == [False, True, False]
+    assert faults.pending()[0] == {"action": "GetObject/sets/large/", "code": "SlowDown", "count": 8, "zone": None}
 
 
 def test_an_interruption_is_announced_and_then_takes_the_instance(world: World) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.data import crops, damage, pack
+from trainer.data import arrival, crops, damage, pack
 from trainer.data.crops import Ints
 from trainer.data.gather import Gathered, empty, gather
 from trainer.data.workers import Batch, Room, ahead
@@ -63,8 +63,9 @@ class Images:
         return self.__dict__ | {"_packs": {}}
 
     def split(self, folder: str, name: str) -> pack.Pack:
-        """Return the pack of split `name` ("train", "validation") of `folder`. Raises TrainerError."""
+        """Return the pack of split `name` ("train", "validation") of `folder`, once it came. Raises TrainerError."""
         if (folder, name) not in self._packs:
+            arrival.wait_for(self._root, pack.files(folder, name))
             self._packs[folder, name] = pack.open_split(self._root / folder / name)
         return self._packs[folder, name]
 

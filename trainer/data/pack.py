@@ -133,6 +133,11 @@ def write_raw(folder: Path, pixels: NDArray[np.uint8], labels: NDArray[np.int64]
     write_index(folder, columns, encoding=RAW)
 
 
+def files(folder: str, split: str) -> list[str]:
+    """Return the files of a split that are read in a training, relative to the data set."""
+    return [(Path(folder) / split / name).as_posix() for name in (INDEX, IMAGES)]
+
+
 def read_index(folder: Path) -> tuple[dict[str, NDArray[Any]], str]:
     """Return the columns of the index in `folder`, and the encoding it names. Raises OSError, KeyError, ValueError."""
     with np.load(folder / INDEX, allow_pickle=False) as file:
