@@ -56,6 +56,7 @@ class Heart:
             started=local.started,
             disk_free=free_bytes(self._config.folder),
             times=local.times,
+            deadline=local.deadline,
             preflight=_preflight(self._config.preflight_file),
             **staging,
         )

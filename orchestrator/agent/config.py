@@ -49,6 +49,7 @@ class NodeConfig:
     data: tuple[DataSource, ...]
     restore_step: int | None
     beacon_seconds: float
+    grace_seconds: float
     linger_seconds: float
     node_ips: tuple[str, ...]
     procs_per_node: int

@@ -43,7 +43,8 @@ class Beacon:
     `trouble` what had run out when the training failed, as far as this machine can tell. `times` are the newest marks
     of all generations, in order, `preflight` what was found before the training (`core.preflight`), None without one.
     `late` is by how many seconds the latest beacon of the last minute came after it should have, as on a machine that
-    is busy.
+    is busy. `deadline` is the Unix time at which the machine's own timer ends it, `due` true once that is so near that
+    the agent had the training save and stop.
     """
 
     instance_id: str
@@ -68,6 +69,8 @@ class Beacon:
     tail: tuple[str, ...] = ()
     notice: str | None = None
     advice: str | None = None
+    deadline: float | None = None
+    due: bool = False
     late: float = 0.0
     quiet: float = 0.0
     pause: float | None = None

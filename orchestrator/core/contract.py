@@ -35,6 +35,11 @@ class NodePaths:
         return f"{self.root}/epoch"
 
     @property
+    def deadline(self) -> str:
+        """The Unix time (an integer) at which the machine's own timer ends it; modified whenever that is armed."""
+        return f"{self.root}/deadline"
+
+    @property
     def checkpoints(self) -> str:
         """ORCH_CHECKPOINT_DIR."""
         return f"{self.root}/checkpoints"

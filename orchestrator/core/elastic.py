@@ -26,6 +26,8 @@ GROW_EVERY = timedelta(minutes=10)
 
 def living_spares(ledger: LedgerState, facts: Facts) -> tuple[str, ...]:
     """Return the spares that EC2 shows as usable, or does not show yet."""
+    if not ledger.spares:
+        return ()
     seen = {item.instance_id: item for item in facts.instances}
     return tuple(
         instance_id
@@ -36,10 +38,11 @@ def living_spares(ledger: LedgerState, facts: Facts) -> tuple[str, ...]:
 
 def ready_spares(ledger: LedgerState, facts: Facts) -> tuple[str, ...]:
     """Return the spares that have booted."""
-    usable = {item.instance_id for item in facts.instances if item.usable and item.private_ip}
+    living = living_spares(ledger, facts)
+    usable = {item.instance_id for item in facts.instances if item.usable and item.private_ip} if living else set()
     return tuple(
         instance_id
-        for instance_id in living_spares(ledger, facts)
+        for instance_id in living
         if instance_id in usable
         and (node := facts.nodes.get(instance_id)) is not None
         and node.host_keys

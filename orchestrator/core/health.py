@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from orchestrator.core.beacon import Beacon
-from orchestrator.core.facts import EC2_INTERRUPTED, Facts, Instance
+from orchestrator.core.facts import EC2_INTERRUPTED, SHUT_ITSELF_DOWN, Facts, Instance
 from orchestrator.core.gang import Gang
 from orchestrator.core.ledger import Launch, LedgerState, Verdict
 from orchestrator.core.preflight import REACH_LIMIT, read_preflight
@@ -114,7 +114,7 @@ def _ended(gang: Gang, instance: Instance) -> Lost:
         hint = "`orch resume` launches the gang again from the last checkpoint"
         return Lost("interrupted", Verdict("interrupted", message, hint, str(instance.end_reason), rank))
     reasons = {
-        "Client.InstanceInitiatedShutdown": "it shut itself down (its own timer, or a shutdown on the node)",
+        SHUT_ITSELF_DOWN: "it shut itself down (its own timer, or a shutdown on the node)",
         "Client.UserInitiatedShutdown": "somebody terminated it through the API",
     }
     why = reasons.get(instance.end_reason or "", instance.end_reason or "EC2 gives no reason")
@@ -142,6 +142,8 @@ def _unfit(launched: Launch | None, gang: Gang, facts: Facts, instance_id: str) 
 
 def _unfit_by_preflight(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
     """Return the members that the checks before the training found unfit; all others wait for what becomes of that."""
+    if all(beacon.preflight is None for beacon in gang.beacons.values()):
+        return {}
     said = {i: read_preflight(beacon.preflight) for i, beacon in gang.beacons.items()}
     why = _cut_off(gang, facts)
     for found in said.values():

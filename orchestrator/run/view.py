@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.core.bill import Bill
+from orchestrator.core.caps import Spend, spend_of
 from orchestrator.core.facts import Facts
+from orchestrator.core.forecast import work_of
 from orchestrator.core.gang import Gang
 from orchestrator.core.ledger import LedgerState, Verdict
 from orchestrator.core.outlook import outlook
@@ -16,7 +18,7 @@ from orchestrator.core.phase import ENDED, Phase
 from orchestrator.core.preflight import read_preflight
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.timing import NodeStart, node_starts
-from orchestrator.core.units import iso, usd
+from orchestrator.core.units import format_duration, iso, usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,11 @@ class RunView:
     def verdict(self) -> Verdict | None:
         """How the current generation ends, once that is known."""
         return self.ledger.verdict
+
+    @property
+    def spend(self) -> Spend:
+        """What it has cost, and what it costs a second now."""
+        return spend_of(self.bill, self.facts)
 
     @property
     def outlook(self) -> str:
@@ -139,6 +146,7 @@ class RunView:
 
     def summary(self) -> dict[str, Any]:
         """Return the run's row of `orch status --json`."""
+        cap = self.spec.experiment.max_cost_micro
         return {
             "run_id": self.spec.run_id,
             "name": self.spec.name,
@@ -149,6 +157,8 @@ class RunView:
             "ended": iso(self.ended_at) if self.ended_at else None,
             "spot_usd": usd(self.bill.high),
             "on_demand_usd": usd(self.bill.on_demand),
+            "max_cost_usd": None if cap is None else usd(cap),
+            "max_duration": format_duration(self.spec.experiment.max_duration),
             "metrics": dict(self.metrics),
             "cloud": self.spec.cloud,
             "generation": self.ledger.generation,
@@ -159,6 +169,7 @@ class RunView:
     def report(self) -> dict[str, Any]:
         """Return `report.json`: the summary, the verdict, the nodes, their starts and the whole bill."""
         return self.summary() | {
+            "work": work_of(self.spec.experiment),
             "verdict": self.verdict.to_json() if self.verdict else None,
             "instances": [item.to_json() for item in self.facts.instances],
             "preflight": self.preflights,

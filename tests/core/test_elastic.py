@@ -79,6 +79,21 @@ def test_the_gang_grows_at_a_step_once_the_spare_has_booted() -> None:
     assert not book.state.spares
 
 
+def test_it_grows_once_by_all_that_are_on_their_way() -> None:
+    gone, book = [taken(1, 59), taken(2, 59)], four()
+    recovered(book, world(60, gone), VARIES)
+    book.tried(1, 0, "launched", ids=["i-8", "i-9"], generation=2, count=2, least=1, seconds=61, spare=True)
+    said = [replace(beacon(i, seconds=200, generation=2, progress={"step": 9}), rank=i // 3) for i in (0, 3)]
+    one = with_spare(with_spare(world(200, gone, said)), ready=False, name="i-8")
+    assert decide(VARIES, book.state, one) == ()
+    assert set(recovery_of(decide(VARIES, book.state, with_spare(one, name="i-8"))).kept) == {
+        "i-0",
+        "i-3",
+        "i-8",
+        "i-9",
+    }
+
+
 def test_a_script_that_does_not_save_in_time_is_ended_to_grow() -> None:
     book = shrunk()
     recovered(book, with_spare(training(200)), VARIES)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.actions import Action, End, Kill, Launch, Probe, Record, Recover, Start, Terminate, Wish
+from orchestrator.core.actions import Action, End, Kill, Launch, Record, Recover, Start, Terminate
 from orchestrator.core.beacon import Beacon
 from orchestrator.core.decide import decide
 from orchestrator.core.facts import Facts, Node
@@ -201,32 +201,6 @@ def test_a_launch_that_nobody_knows_the_end_of_comes_before_any_recovery() -> No
     assert decide(gang_of_four(), book.state, seen) == (Launch(2, 1, 0, {"ClientToken": "1"}, 1),)
 
 
-@pytest.mark.parametrize(
-    ("limits", "costs", "word"),
-    [
-        ({"max_duration": "3m"}, {}, "max_duration"),
-        ({"max_cost": "60"}, {"cost_so_far": 58_500_000, "cost_per_second": 10_000}, "max_cost"),
-    ],
-)
-def test_a_recovery_that_time_or_money_do_not_allow_ends_the_run(
-    limits: dict[str, Any], costs: dict[str, Any], word: str
-) -> None:
-    verdict = verdict_of(decide(gang_of_four(**limits), four().state, world(60, [taken(1, 59)], **costs)))
-    assert verdict.kind == "interrupted"
-    assert f"too little is left of {word}" in verdict.message
-
-
-def test_a_cap_that_comes_near_during_a_recovery_ends_it() -> None:
-    book, run = four(), gang_of_four(max_duration="20m")
-    recovered(book, world(60, [taken(1, 59)]), run)
-    seen = world(1_081, [taken(1, 59)], [ended(i, 1_081) for i in (0, 2, 3)])
-    assert decide(run, book.state, seen) == (Wish("stop", "max_duration of 20m00s is near"),)
-    book.add("wish", "stop", 1_081, reason="max_duration is near", cap=True)
-    verdict = verdict_of(decide(run, book.state, seen))
-    assert verdict.kind == "capped"
-    assert "while lost nodes were being replaced" in verdict.message
-
-
 def failing(seconds: float, step: int | None, **changes: Any) -> Facts:
     progress = {"step": step} if step is not None else None
     said = [beacon(i, "exited", seconds, exit_code=1, synced=True, progress=progress, **changes) for i in range(4)]
@@ -302,92 +276,6 @@ def test_ranks_that_crash_because_a_peer_was_taken_are_no_error_of_the_user() ->
     assert recovery_of(decide(gang_of_four(), four().state, world(61, [taken(1, 60)], crashed))).kind == "interrupted"
 
 
-def test_while_a_node_is_silent_the_crash_of_the_others_is_not_judged() -> None:
-    crashed = [beacon(i, "exited", 75, exit_code=1, exit_time="2026-11-20T12:01:01Z") for i in (0, 2, 3)]
-    quiet = world(75, said=[*crashed, beacon(1, seconds=60)])
-    assert decide(gang_of_four(), four().state, quiet) == (Probe(("i-1",)),)
-    gone = replace(quiet, unanswered=frozenset({"i-1"}))
-    assert recovery_of(decide(gang_of_four(), four().state, gone)).kind == "lost"
-    heard = world(75, said=[*crashed, beacon(1, seconds=74)])
-    assert verdict_of(decide(gang_of_four(), four().state, heard)).rank == 0
-
-
-def test_a_silent_node_is_asked_and_lost_only_when_it_does_not_answer() -> None:
-    quiet = world(70, said=[beacon(1, seconds=61)])
-    assert decide(gang_of_four(), four().state, quiet) == (Probe(("i-1",)),)
-    assert decide(gang_of_four(), four().state, replace(quiet, answering=frozenset({"i-1"}))) == ()
-    dead = replace(quiet, unanswered=frozenset({"i-1"}))
-    assert "fell silent and does not answer SSH" in recovery_of(decide(gang_of_four(), four().state, dead)).cause
-    soon = replace(world(66, said=[beacon(1, seconds=61)]), unanswered=frozenset({"i-1"}))
-    assert decide(gang_of_four(), four().state, soon) == (Probe(("i-1",)),), "it may only be slow"
-    answers = world(190, said=[beacon(1, seconds=61)], answering=frozenset({"i-1"}))
-    assert "fell silent for 2m" in recovery_of(decide(gang_of_four(), four().state, answers)).cause
-
-
-@pytest.mark.parametrize(("late", "silent", "lost"), [(0, 9, True), (3, 9, False), (3, 12, True), (60, 13, True)])
-def test_a_node_whose_agent_was_late_before_is_given_longer_but_not_for_ever(
-    late: float, silent: int, *, lost: bool
-) -> None:
-    busy = replace(beacon(1, seconds=61), late=late)
-    quiet = world(61 + silent, said=[beacon(i, seconds=60 + silent) for i in (0, 2, 3)] + [busy])
-    done = decide(gang_of_four(), four().state, replace(quiet, unanswered=frozenset({"i-1"})))
-    assert isinstance(done[0], Recover) is lost
-
-
-def test_a_node_under_notice_that_falls_silent_was_interrupted_whatever_ec2_shows_yet() -> None:
-    quiet = world(70, said=[beacon(1, seconds=61, notice="12:01:02")], unanswered=frozenset({"i-1"}))
-    book = four().add("wish", "stop", 50, reason="asked to stop")
-    verdict = verdict_of(decide(gang_of_four(), book.state, quiet))
-    assert (verdict.kind, "fell silent" in verdict.message) == ("interrupted", True)
-
-
-def test_a_machine_that_answers_and_has_neither_agent_nor_training_is_lost_at_once() -> None:
-    loading = [beacon(i, seconds=65, started=at(60).timestamp()) for i in (0, 2, 3)]
-    quiet = world(66, said=[*loading, beacon(1, seconds=61)])
-    assert decide(gang_of_four(), four().state, quiet) == (Probe(("i-1",)),)
-    found = recovery_of(decide(gang_of_four(), four().state, replace(quiet, deserted=frozenset({"i-1"}))))
-    assert (found.kind, found.missing) == ("lost", 1)
-    assert "node 1 (i-1) fell silent and has neither agent nor training any more" in found.cause
-    heard = world(66, said=loading, deserted=frozenset({"i-1"}))
-    assert decide(gang_of_four(), four().state, heard) == (), "an answer from before it spoke again"
-
-
-def test_most_of_a_gang_that_says_so_is_lost_at_once_too() -> None:
-    quiet = world(66, said=[beacon(i, seconds=61) for i in (0, 1, 2)], deserted=frozenset({"i-0", "i-1", "i-2"}))
-    assert recovery_of(decide(gang_of_four(), four().state, quiet)).missing == 4
-
-
-def test_before_a_training_found_its_pace_silence_is_given_more_time() -> None:
-    loading = [beacon(i, seconds=72, started=at(40).timestamp()) for i in (0, 2, 3)]
-    quiet = world(72, said=[*loading, beacon(1, seconds=60)], unanswered=frozenset({"i-1"}))
-    assert decide(gang_of_four(), four().state, quiet) == (Probe(("i-1",)),)
-    stepping = replace(loading[0], progress={"step": 1})
-    quick = world(72, said=[stepping, *loading[1:], beacon(1, seconds=60)], unanswered=frozenset({"i-1"}))
-    assert recovery_of(decide(gang_of_four(), four().state, quick)).kind == "lost"
-
-
-def test_when_most_of_a_gang_is_silent_at_once_nobody_is_replaced_in_a_hurry() -> None:
-    quiet = world(75, said=[beacon(i, seconds=60) for i in (0, 1, 2)], unanswered=frozenset(FOUR))
-    assert decide(gang_of_four(), four().state, quiet) == (Probe(("i-0", "i-1", "i-2")),)
-
-
-def test_a_silent_node_that_was_replaced_is_terminated_at_once() -> None:
-    book = four()
-    quiet = world(75, said=[beacon(1, seconds=60)], unanswered=frozenset({"i-1"}))
-    recovered(book, quiet)
-    assert Terminate(("i-1",), "replaced") in decide(gang_of_four(), book.state, quiet)
-
-
-def test_a_node_that_speaks_is_not_lost_because_a_listing_misses_it() -> None:
-    def missed(*said: Beacon) -> Facts:
-        here = world(200, said=said)
-        return replace(here, instances=tuple(i for i in here.instances if i.instance_id != "i-1"))
-
-    assert decide(gang_of_four(), four().state, missed()) == ()
-    mute = missed(beacon(1, seconds=180))
-    assert "EC2 no longer knows i-1" in recovery_of(decide(gang_of_four(), four().state, mute)).cause
-
-
 def test_what_a_person_terminated_is_not_brought_back() -> None:
     by_hand = taken(1, 59, end_reason="Client.UserInitiatedShutdown")
     verdict = verdict_of(decide(gang_of_four(), four().state, world(60, [by_hand])))
@@ -409,17 +297,6 @@ def test_a_node_that_does_not_boot_is_replaced_while_most_of_the_others_do() -> 
 
     assert recovery_of(decide(gang_of_four(), four().state, booting(1))).missing == 1
     assert verdict_of(decide(gang_of_four(), four().state, booting(1, 2, 3))).details == ("no bundle",)
-
-
-def test_recoveries_that_lead_nowhere_end() -> None:
-    book = four()
-    for generation in range(1, 6):
-        seen = world(60 + generation, [taken(9, 59)] if generation > 1 else [taken(1, 59)], [])
-        seen = replace(seen, nodes={i: Node(("key",)) for i in FOUR})
-        recovered(book, seen)
-        book.tried(1, 0, "launched", ids=["i-9"], generation=generation + 1, count=1)
-    seen = replace(world(70, [taken(9, 59), taken(1, 59)]), nodes={})
-    assert "did not begin again after 5 recoveries" in verdict_of(decide(gang_of_four(), book.state, seen)).message
 
 
 def test_a_run_of_one_node_moves() -> None:

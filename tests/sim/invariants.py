@@ -342,8 +342,8 @@ class Checks:
             self._judge_resumes(world)
 
     def decided(self, world: World, state: LedgerState, facts: Facts, actions: tuple[Action, ...]) -> None:
-        """Judge a decision; one in eight, for speed, and every one that acts."""
-        if actions or int(world.clock.now) % 8 == 0:
+        """Judge a decision; one in sixteen, for speed, and every one that acts."""
+        if actions or int(world.clock.now) % 16 == 0:
             self.judge("idempotent", idempotent(world, state, facts, actions))
 
     def ended(self, world: World, scheduler: Scheduler) -> None:

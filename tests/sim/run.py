@@ -85,7 +85,7 @@ def swarm_world(seed: int, gaps: Mapping[str, str] | None = None) -> World:
     policy = rng.choice(["spot", "spot", "auto", "on-demand"])
     cap = rng.uniform(0.3, 1.2) if rng.random() < 0.3 else None
     duration = rng.choice([30, 45, 60])
-    least = rng.choice([None, 1, num_nodes // 2, num_nodes - 1])
+    least = rng.choice([None, None, None, 1, num_nodes // 2, num_nodes - 1])
     expected = rng.choice([None, "5m", "15m", "40m"])
 
     def spec(world: World) -> RunSpec:

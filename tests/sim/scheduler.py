@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 QUICK_TICK = 3.0
 CALM_TICK = 10.0
 # Once all faults are over: what is left is to see the run to its end, without letting the lease run out.
+LATE_QUICK_TICK = 6.0
 LATE_TICK = 15.0
 AFTER_ACTING = 0.5
 POLL = 5.0
@@ -145,9 +146,10 @@ class Scheduler:
         return False
 
     def _pause(self, state: LedgerState, facts: Facts) -> float:
+        late = not self.world.swarm.until
         if find_phase(state, facts) in QUICK:
-            return QUICK_TICK
-        return CALM_TICK if self.world.swarm.until else LATE_TICK
+            return LATE_QUICK_TICK if late else QUICK_TICK
+        return LATE_TICK if late else CALM_TICK
 
     def _breathe(self) -> Body:
         pause = self.world.pause()

@@ -1,0 +1,100 @@
+"""Nodes that fall silent: who is asked, who is given up, who is given time. From facts alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.core.actions import Probe, Recover, Terminate
+from orchestrator.core.beacon import Beacon
+from orchestrator.core.decide import decide
+from orchestrator.core.facts import Facts
+from tests.core.gangs import FOUR, four, gang_of_four, recovered, recovery_of, verdict_of, world
+from tests.core.worlds import at, beacon
+
+
+def test_while_a_node_is_silent_the_crash_of_the_others_is_not_judged() -> None:
+    crashed = [beacon(i, "exited", 75, exit_code=1, exit_time="2026-11-20T12:01:01Z") for i in (0, 2, 3)]
+    quiet = world(75, said=[*crashed, beacon(1, seconds=60)])
+    assert decide(gang_of_four(), four().state, quiet) == (Probe(("i-1",)),)
+    gone = replace(quiet, unanswered=frozenset({"i-1"}))
+    assert recovery_of(decide(gang_of_four(), four().state, gone)).kind == "lost"
+    heard = world(75, said=[*crashed, beacon(1, seconds=74)])
+    assert verdict_of(decide(gang_of_four(), four().state, heard)).rank == 0
+
+
+def test_a_silent_node_is_asked_and_lost_only_when_it_does_not_answer() -> None:
+    quiet = world(70, said=[beacon(1, seconds=61)])
+    assert decide(gang_of_four(), four().state, quiet) == (Probe(("i-1",)),)
+    assert decide(gang_of_four(), four().state, replace(quiet, answering=frozenset({"i-1"}))) == ()
+    dead = replace(quiet, unanswered=frozenset({"i-1"}))
+    assert "fell silent and does not answer SSH" in recovery_of(decide(gang_of_four(), four().state, dead)).cause
+    soon = replace(world(66, said=[beacon(1, seconds=61)]), unanswered=frozenset({"i-1"}))
+    assert decide(gang_of_four(), four().state, soon) == (Probe(("i-1",)),), "it may only be slow"
+    answers = world(190, said=[beacon(1, seconds=61)], answering=frozenset({"i-1"}))
+    assert "fell silent for 2m" in recovery_of(decide(gang_of_four(), four().state, answers)).cause
+
+
+def test_a_node_under_notice_that_falls_silent_was_interrupted_whatever_ec2_shows_yet() -> None:
+    quiet = world(70, said=[beacon(1, seconds=61, notice="12:01:02")], unanswered=frozenset({"i-1"}))
+    book = four().add("wish", "stop", 50, reason="asked to stop")
+    verdict = verdict_of(decide(gang_of_four(), book.state, quiet))
+    assert (verdict.kind, "fell silent" in verdict.message) == ("interrupted", True)
+
+
+def test_a_machine_that_answers_and_has_neither_agent_nor_training_is_lost_at_once() -> None:
+    loading = [beacon(i, seconds=65, started=at(60).timestamp()) for i in (0, 2, 3)]
+    quiet = world(66, said=[*loading, beacon(1, seconds=61)])
+    assert decide(gang_of_four(), four().state, quiet) == (Probe(("i-1",)),)
+    found = recovery_of(decide(gang_of_four(), four().state, replace(quiet, deserted=frozenset({"i-1"}))))
+    assert (found.kind, found.missing) == ("lost", 1)
+    assert "node 1 (i-1) fell silent and has neither agent nor training any more" in found.cause
+    heard = world(66, said=loading, deserted=frozenset({"i-1"}))
+    assert decide(gang_of_four(), four().state, heard) == (), "an answer from before it spoke again"
+
+
+def test_most_of_a_gang_that_says_so_is_lost_at_once_too() -> None:
+    quiet = world(66, said=[beacon(i, seconds=61) for i in (0, 1, 2)], deserted=frozenset({"i-0", "i-1", "i-2"}))
+    assert recovery_of(decide(gang_of_four(), four().state, quiet)).missing == 4
+
+
+def test_before_a_training_found_its_pace_silence_is_given_more_time() -> None:
+    loading = [beacon(i, seconds=72, started=at(40).timestamp()) for i in (0, 2, 3)]
+    quiet = world(72, said=[*loading, beacon(1, seconds=60)], unanswered=frozenset({"i-1"}))
+    assert decide(gang_of_four(), four().state, quiet) == (Probe(("i-1",)),)
+    stepping = replace(loading[0], progress={"step": 1})
+    quick = world(72, said=[stepping, *loading[1:], beacon(1, seconds=60)], unanswered=frozenset({"i-1"}))
+    assert recovery_of(decide(gang_of_four(), four().state, quick)).kind == "lost"
+
+
+def test_when_most_of_a_gang_is_silent_at_once_nobody_is_replaced_in_a_hurry() -> None:
+    quiet = world(75, said=[beacon(i, seconds=60) for i in (0, 1, 2)], unanswered=frozenset(FOUR))
+    assert decide(gang_of_four(), four().state, quiet) == (Probe(("i-0", "i-1", "i-2")),)
+
+
+def test_a_silent_node_that_was_replaced_is_terminated_at_once() -> None:
+    book = four()
+    quiet = world(75, said=[beacon(1, seconds=60)], unanswered=frozenset({"i-1"}))
+    recovered(book, quiet)
+    assert Terminate(("i-1",), "replaced") in decide(gang_of_four(), book.state, quiet)
+
+
+def test_a_node_that_speaks_is_not_lost_because_a_listing_misses_it() -> None:
+    def missed(*said: Beacon) -> Facts:
+        here = world(200, said=said)
+        return replace(here, instances=tuple(i for i in here.instances if i.instance_id != "i-1"))
+
+    assert decide(gang_of_four(), four().state, missed()) == ()
+    mute = missed(beacon(1, seconds=180))
+    assert "EC2 no longer knows i-1" in recovery_of(decide(gang_of_four(), four().state, mute)).cause
+
+
+@pytest.mark.parametrize(("late", "silent", "lost"), [(0, 9, True), (3, 9, False), (3, 12, True), (60, 13, True)])
+def test_a_node_whose_agent_was_late_before_is_given_longer_but_not_for_ever(
+    late: float, silent: int, *, lost: bool
+) -> None:
+    busy = replace(beacon(1, seconds=61), late=late)
+    quiet = world(61 + silent, said=[beacon(i, seconds=60 + silent) for i in (0, 2, 3)] + [busy])
+    done = decide(gang_of_four(), four().state, replace(quiet, unanswered=frozenset({"i-1"})))
+    assert isinstance(done[0], Recover) is lost
