@@ -160,9 +160,9 @@ class Machines:
         if what == "reboot":
             after &= disturbances.REBOOT_KEEPS
         disturbances.begin(what, *self._reach(host), after)
-        if what == "slow" and what not in host.lasting:
+        fresh, host.lasting = after - host.lasting, after
+        if "slow" in fresh:
             threading.Thread(target=self._drag, args=(host,), daemon=True).start()
-        host.lasting = after
 
     def _drag(self, host: Host) -> None:
         # Not before its supervisor is there: of a host without one nothing runs yet.

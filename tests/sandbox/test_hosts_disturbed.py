@@ -216,6 +216,18 @@ def test_a_machine_that_goes_down_is_not_held_up_by_a_later_timer(world: World) 
     wait_for("it has ended itself", lambda: world.state(node)[0] == "terminated", 20)
 
 
+def test_a_slow_host_stands_still_most_of_the_time_until_it_is_healed(world: World, node: Node) -> None:
+    seconds = sentinel()
+    world.on(node, f"ORCH_STOP_FILE=x tmux new-session -d sleep {seconds}")
+    wait_for("it sleeps", lambda: sleepers(seconds))
+    control.disturb(world.home, node.instance_id, "slow")
+    wait_for("it stands still", lambda: [state(pid) for pid in sleepers(seconds)] == ["T"])
+    control.heal(world.home, node.instance_id, "slow")
+    (pid,) = sleepers(seconds)
+    # Of a host that is still slow one of so many looks would find it standing still.
+    wait_for("it goes on", lambda: all(state(pid) == "S" for _ in range(50_000)))
+
+
 def test_what_cannot_be_done_is_refused_in_one_line(world: World, node: Node) -> None:
     with pytest.raises(BadInput, match="cannot be disturbed by 'flood'"):
         control.disturb(world.home, node.instance_id, "flood")
