@@ -58,7 +58,7 @@ def find_lost(ledger: LedgerState, gang: Gang, facts: Facts) -> dict[str, Lost]:
     for instance_id in gang.ranks:
         if not _is_done(gang, instance_id):
             lost = (
-                _gone(launched, gang, facts, instance_id)
+                _gone(ledger, gang, facts, instance_id)
                 or _unfit(launched, gang, facts, instance_id)
                 or unchecked.get(instance_id)
                 or _never_joined(ledger, gang, facts, instance_id)
@@ -93,14 +93,14 @@ def _is_done(gang: Gang, instance_id: str) -> bool:
     return beacon is not None and beacon.stage == "exited" and beacon.exit_code == 0 and beacon.synced
 
 
-def _gone(launched: Launch | None, gang: Gang, facts: Facts, instance_id: str) -> Lost | None:
+def _gone(ledger: LedgerState, gang: Gang, facts: Facts, instance_id: str) -> Lost | None:
     instance = gang.instances.get(instance_id)
     if instance is None:
         beacon = gang.latest.get(instance_id)
         if beacon is not None and silence(beacon, facts) <= CONDEMNED_AFTER:
             return None  # it speaks, so it is EC2's listing that lags
-        new = launched is not None and instance_id in launched.instance_ids
-        if new and launched is not None and facts.server_time - launched.time <= INVISIBLE_GRACE:
+        born = max((item.time for item in ledger.launches if instance_id in item.instance_ids), default=None)
+        if born is not None and facts.server_time - born <= INVISIBLE_GRACE:
             return None
         return Lost("lost", Verdict("failed", f"EC2 no longer knows {instance_id}", "launch again"))
     return None if instance.usable else _ended(gang, instance)

@@ -183,10 +183,11 @@ def _made_steps(ledger: LedgerState, gang: Gang) -> bool:
 
 
 def _usable(gang: Gang, without: Mapping[str, object]) -> dict[str, int]:
+    """Return the ranks of those who stay; one that EC2 does not show yet is not lost, and costs money as they do."""
     return {
         instance_id: rank
         for instance_id, rank in gang.ranks.items()
-        if instance_id not in without and (item := gang.instances.get(instance_id)) is not None and item.usable
+        if instance_id not in without and ((item := gang.instances.get(instance_id)) is None or item.usable)
     }
 
 

@@ -271,6 +271,19 @@ def test_a_training_that_makes_no_steps_any_more_is_a_failure_where_that_is_aske
     )
 
 
+def test_a_member_that_ec2_does_not_show_yet_stays_when_another_is_lost() -> None:
+    def hidden(seconds: float) -> Facts:
+        shown = [taken(0, 59), instance(1), instance(2)]
+        said = [beacon(i, seconds=seconds) for i in (1, 2)]
+        return facts(seconds, shown, said, recorded={"i-0": "terminated"})
+
+    book = four()
+    found = recovered(book, hidden(60))
+    assert (set(found.kept), found.missing) == ({"i-1", "i-2", "i-3"}, 1)
+    assert not any(isinstance(action, Recover) for action in decide(gang_of_four(), book.state, hidden(61)))
+    assert "no longer knows i-3" in recovery_of(decide(gang_of_four(), book.state, hidden(300))).cause
+
+
 def test_ranks_that_crash_because_a_peer_was_taken_are_no_error_of_the_user() -> None:
     crashed = [beacon(i, "exited", 61, exit_code=1, tail=("connection reset",)) for i in (0, 2, 3)]
     assert recovery_of(decide(gang_of_four(), four().state, world(61, [taken(1, 60)], crashed))).kind == "interrupted"
