@@ -30,7 +30,7 @@ def test_a_recovery_that_time_or_money_do_not_allow_ends_the_run(
 
 def test_what_a_lost_gang_will_cost_again_counts_though_it_costs_nothing_now() -> None:
     run, gone = gang_of_four(max_cost="10"), [taken(i, 59) for i in range(4)]
-    spent = {"cost_so_far": 9_500_000, "cost_per_second": 0}
+    spent: dict[str, Any] = {"cost_so_far": 9_500_000, "cost_per_second": 0}
     assert "max_cost" in verdict_of(decide(run, four().state, world(60, gone, **spent))).message
     book = four()
     recovered(book, world(60, gone, cost_so_far=1), run)
