@@ -76,7 +76,7 @@ def launch(
     session = Session(settings)
     here = home or Home.from_environment()
     source = Source(experiment.name, (folder or Path.cwd()) / "experiment")
-    prepared = prepare(experiment, source, session, settings, environ=os.environ)
+    prepared = prepare(experiment, source, session, settings, environ=os.environ, home=here)
     spec = begin(prepared, session, here, name=None, now=datetime.now(UTC), on_progress=on_progress)
     start_scheduler(here, spec.run_id, settings.cloud)
     return Run(spec.run_id, session, Bucket(session, spec.bucket))

@@ -52,6 +52,7 @@ def measure(home: Home, session: Session, bucket: Bucket, nodes: int) -> Timing:
         "run": "hostname; sleep 600",
         "max_duration": "20m",
         "checkpoint_grace": "1s",
+        "preflight": "off",
     }
     file.write_text(json.dumps(experiment))
     environment = os.environ | {"ORCH_HOME": str(home.path)}

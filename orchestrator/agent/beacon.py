@@ -22,6 +22,8 @@ from orchestrator.core.units import iso
 
 # However little changes: who is silent for much longer is taken for lost (`core.health.SUSPECT_AFTER`).
 AT_LEAST_EVERY = 3.0
+# For so many seconds a beacon that came late is spoken of.
+REMEMBERED = 60.0
 
 
 class Heart:
@@ -34,6 +36,7 @@ class Heart:
         self._redactor = Redactor(config.secrets())
         self._last: Beacon | None = None
         self._sent_at = 0.0
+        self._late: list[tuple[float, float]] = []
 
     def compose(self, stage: Stage, local: Local, now: datetime) -> Beacon:
         """Return the beacon as far as this node's files tell it."""
@@ -53,6 +56,8 @@ class Heart:
             started=local.started,
             disk_free=free_bytes(self._config.folder),
             times=local.times,
+            deadline=local.deadline,
+            preflight=_preflight(self._config.preflight_file),
             **staging,
         )
 
@@ -64,9 +69,14 @@ class Heart:
             return False
         progress = self._redactor.clean(brief(beacon.progress))
         tail = read_tail(self._config.run_log, self._redactor)
+        if last is not None:
+            self._late.append((now, max(0.0, waited - AT_LEAST_EVERY)))
+        self._late = [item for item in self._late if now - item[0] <= REMEMBERED]
+        late = round(max((seconds for _, seconds in self._late), default=0.0), 1)
         written = last_written(self._config) if beacon.stage == "running" else 0.0
         quiet = round(max(0.0, time.time() - written), 1) if written else 0.0
-        store.put(self._key, replace(beacon, progress=progress, tail=tail, quiet=quiet).to_json())
+        said = replace(beacon, progress=progress, tail=tail, quiet=quiet, late=late)
+        store.put(self._key, said.to_json())
         self._last, self._sent_at = beacon, now
         return True
 
@@ -76,6 +86,14 @@ def _state(beacon: Beacon) -> Beacon:
     return replace(
         beacon, time="", progress=None, tail=(), staged=0, phases=(), stage_rate=0, pause=None, disk_free=None
     )
+
+
+def _preflight(file: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _staging(file: Path) -> dict[str, Any]:

@@ -31,7 +31,11 @@ class DataSource:
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """One node's part in one generation. `home` is the folder under which all paths of the node contract lie."""
+    """One node's part in one generation. `home` is the folder under which all paths of the node contract lie.
+
+    `node_ips` are the gang's addresses in order of rank. `preflight` is `off`, `auto` or `torch`; `network_gbit` is
+    what the instance type should give, 0 where that is not known.
+    """
 
     home: Path
     run: str
@@ -45,15 +49,22 @@ class NodeConfig:
     data: tuple[DataSource, ...]
     restore_step: int | None
     beacon_seconds: float
+    grace_seconds: float
     linger_seconds: float
+    node_ips: tuple[str, ...]
+    procs_per_node: int
+    device: str
+    preflight: str
+    network_gbit: float
 
     @classmethod
     def load(cls, file: Path, home: Path) -> NodeConfig:
         """Return the configuration in `file`; keys it does not know are ignored. Raises ValueError or OSError."""
         try:
             value: dict[str, Any] = json.loads(file.read_text())
-            known = {name: value[name] for name in cls.__slots__ if name not in {"home", "data"}}
-            return cls(home=home, data=tuple(DataSource.from_json(item) for item in value["data"]), **known)
+            known = {name: value[name] for name in cls.__slots__ if name not in {"home", "data", "node_ips"}}
+            data = tuple(DataSource.from_json(item) for item in value["data"])
+            return cls(home=home, data=data, node_ips=tuple(value["node_ips"]), **known)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{file} is no node.json: {error!r}") from error
 
@@ -91,6 +102,11 @@ class NodeConfig:
     def staging_file(self) -> Path:
         """How far staging has come: `{"staged": bytes, "to_stage": bytes}`."""
         return self.folder / "staging.json"
+
+    @property
+    def preflight_file(self) -> Path:
+        """What the preflight found so far (`core.preflight.Preflight`)."""
+        return self.folder / "preflight.json"
 
     @property
     def times_file(self) -> Path:

@@ -1,8 +1,8 @@
 """What the agent does next, from what it saw. Pure: no clock, no files, no S3.
 
 Of the training the agent asks two things, which cannot wait for a scheduler: to save and stop when EC2 takes the
-machine back, to save when EC2 says that this has become likely. Else it reports, uploads, and turns the machine off
-when nobody needs it any more.
+machine back, or its own timer is about to end it; to save when EC2 says that the former has become likely. Else it
+reports, uploads, and turns the machine off when nobody needs it any more.
 """
 
 from __future__ import annotations
@@ -14,9 +14,15 @@ from orchestrator.agent.local import Local
 from orchestrator.core.beacon import Stage
 
 # The words `run.sh` writes.
-STAGES: Mapping[str, Stage] = {"starting": "starting", "staging": "staging", "setup": "setup", "running": "running"}
+STAGES: Mapping[str, Stage] = {
+    "starting": "starting", "preflight": "preflight", "staging": "staging", "setup": "setup", "running": "running",
+}  # fmt: skip
 # `run.sh` writes its process id before anything else; a tmux window that has none by then has failed.
 START_LIMIT = 60.0
+# Before the machine's own timer ends it: what uploads get after the training had its time to save.
+UPLOADING = 20.0
+# A machine whose timer is due, and on which all is saved, waits no longer than this for a scheduler.
+DUE_LINGER = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +31,7 @@ class Seen:
 
     `synced` says whether, since the training ended, all logs and checkpoints were put into S3, `noticed` whether EC2
     has announced that it takes the machine back, `advised` whether it has said that this is likely, and the training
-    was not told yet.
+    was not told yet, `due` whether the machine's own timer is about to end it.
     """
 
     local: Local
@@ -34,6 +40,7 @@ class Seen:
     quiet: float
     noticed: bool = False
     advised: bool = False
+    due: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +80,23 @@ def converge(seen: Seen, linger: float) -> tuple[Action, ...]:
     """
     stage = find_stage(seen.local, seen.age)
     if stage not in {"exited", "lost"}:
-        if seen.noticed and not seen.local.asked:
+        if (seen.noticed or seen.due) and not seen.local.asked:
             return (AskToStop(), Report(stage))
         return (AskToSave(), Report(stage)) if seen.advised and stage == "running" else (Report(stage),)
     if not seen.synced:
         return (Finish(), Report(stage))
-    return (PowerOff(), Report(stage)) if seen.quiet >= linger else (Report(stage),)
+    patience = min(linger, DUE_LINGER) if seen.due else linger
+    return (PowerOff(), Report(stage)) if seen.quiet >= patience else (Report(stage),)
+
+
+def is_due(local: Local, now: float, grace: float) -> bool:
+    """Tell whether, at `now`, only so much is left of the machine's timer as saving takes: `grace` seconds and uploads.
+
+    Of a timer that is shorter than that itself it is the second half.
+    """
+    if local.deadline is None:
+        return False
+    return local.deadline - now <= min(grace + UPLOADING, (local.deadline - local.armed) / 2)
 
 
 def find_stage(local: Local, age: float) -> Stage:

@@ -18,7 +18,8 @@ class Local:
     `word` is the stage that `run.sh` wrote last ("" before the first), `alive` whether its process is there (None while
     it has written no process id), `exit` its code and the stage it ended in, `exit_time` when it wrote that, `started`
     when `run` began. `epoch` is the highest scheduler epoch, `contact` when a scheduler last sent a command, `asked`
-    whether the training was asked to save and stop, `times` when each stage began.
+    whether the training was asked to save and stop, `times` when each stage began. `deadline` is when the machine's own
+    timer ends it, `armed` when that was set (None where nobody said).
     """
 
     word: str = ""
@@ -29,6 +30,8 @@ class Local:
     epoch: int = 0
     contact: float = 0.0
     asked: bool = False
+    deadline: float | None = None
+    armed: float = 0.0
     times: tuple[Mark, ...] = ()
 
 
@@ -51,6 +54,8 @@ def observe(config: NodeConfig) -> Local:
         epoch=int(_number(_read(home / paths.epoch)) or 0),
         contact=_modified(home / paths.epoch),
         asked=(home / paths.stop).exists(),
+        deadline=_number(_read(home / paths.deadline)),
+        armed=_modified(home / paths.deadline),
         times=read_marks(config.times_file),
     )
 

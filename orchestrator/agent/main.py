@@ -21,7 +21,7 @@ from pathlib import Path
 from orchestrator.agent.attended import is_attended
 from orchestrator.agent.beacon import Heart
 from orchestrator.agent.config import NodeConfig
-from orchestrator.agent.converge import AskToSave, AskToStop, Finish, PowerOff, Report, Seen, converge
+from orchestrator.agent.converge import AskToSave, AskToStop, Finish, PowerOff, Report, Seen, converge, is_due
 from orchestrator.agent.imds import Metadata
 from orchestrator.agent.local import Local, observe
 from orchestrator.agent.notice import EVERY, read_advice, read_notice
@@ -78,18 +78,19 @@ class Agent:
             self.sync.metrics.add(lines)
         synced = self.sync.done
         noticed, advised = self.notice is not None, self.advice != self._passed_on
-        seen = Seen(local, time.monotonic() - self._born, synced, self._quiet(local, synced), noticed, advised)
+        due = is_due(local, time.time(), self._config.grace_seconds)
+        seen = Seen(local, time.monotonic() - self._born, synced, self._quiet(local, synced), noticed, advised, due)
         for action in converge(seen, self._config.linger_seconds):
             match action:
                 case AskToStop():
                     (self._config.home / self._config.paths.stop).touch()
-                    say("the training was asked to save and stop")
+                    say("the training was asked to save and stop" + ": this machine's timer is due" * due)
                 case AskToSave():
                     (self._config.home / self._config.paths.save).touch()
                     self._passed_on = self.advice
                     say("EC2 may soon want this instance back; the training was asked to save")
                 case Report(stage):
-                    self._report(stage, local, synced)
+                    self._report(stage, local, synced, due)
                 case Finish():
                     self.sync.finish()
                 case PowerOff():
@@ -102,7 +103,7 @@ class Agent:
         """Whether the training has ended, and not everything is in S3 yet."""
         return self._stage in {"exited", "lost"} and not self.sync.done
 
-    def _report(self, stage: Stage, local: Local, synced: bool) -> None:
+    def _report(self, stage: Stage, local: Local, synced: bool, due: bool) -> None:
         if stage != self._stage:
             say(f"{stage}: code {local.exit[0]} in {local.exit[1]}" if local.exit else stage)
             if stage == "lost":
@@ -117,6 +118,7 @@ class Agent:
             synced=synced,
             notice=self.notice,
             advice=self.advice,
+            due=due,
             pause=self._pace.pause,
             trouble=self._trouble,
         )

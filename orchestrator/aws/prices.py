@@ -45,14 +45,6 @@ class Prices:
         )
         return within((_row(item) for reply in replies for item in reply["SpotPriceHistory"]), start, end)
 
-    def current_spot(self, instance_types: Sequence[str]) -> tuple[PriceRow, ...]:
-        """Return the price in force now for each type and zone that has one. Raises NoPermission, Unreachable."""
-        now = datetime.now(UTC)
-        latest: dict[tuple[str, str], PriceRow] = {}
-        for row in self.spot_history(instance_types, now, now):
-            latest[row.zone, row.instance_type] = row
-        return tuple(latest.values())
-
     def on_demand(self, instance_types: Iterable[str]) -> dict[str, OnDemandPrice]:
         """Return the hourly on-demand price (Linux, shared tenancy) of each type that has one.
 

@@ -1,4 +1,7 @@
-"""`orch doctor`: what this machine and the account lack, each with what to do about it; and the policies orch needs."""
+"""`orch doctor`: what this machine and the account lack, each with what to do about it; and the policies orch needs.
+
+With a run: what its nodes found out about themselves before the training.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from orchestrator.cli.context import NoCredentials, Place, open_home, open_place, wanted
-from orchestrator.cli.options import cloud_option, json_option
+from orchestrator.cli.options import cloud_option, json_option, run_argument
+from orchestrator.cli.runs import find_run
 from orchestrator.errors import Exit, OrchError
 
 if TYPE_CHECKING:
@@ -33,17 +37,21 @@ class Check:
 
 
 @click.command()
+@run_argument
 @cloud_option
 @click.option("--policy", is_flag=True, help="Print the IAM policies of the operator and the nodes, as JSON.")
 @json_option
-def command(cloud: str | None, policy: bool, as_json: bool) -> int:
+def command(run: str | None, cloud: str | None, policy: bool, as_json: bool) -> int:
     """Check Python, tmux, ssh, credentials, bucket, quotas and the sandbox. Changes nothing.
 
-    Ends with 0 when all that is needed is there, else with the exit code of the first thing that fails.
+    Ends with 0 when all that is needed is there, else with the exit code of the first thing that fails. With RUN: what
+    the preflight of its nodes found; ends with 1 when a node of the newest start is unfit.
     """
     from orchestrator.report.json import dumps
 
     home = open_home()
+    if run is not None:
+        return _show_preflight(home, run, cloud, as_json=as_json)
     if policy:
         click.echo(dumps(_policies(home, cloud)))
         return Exit.DONE
@@ -55,6 +63,29 @@ def command(cloud: str | None, policy: bool, as_json: bool) -> int:
             hint = f"\n      {check.hint}" if check.hint and check.state != "ok" else ""
             click.echo(f"{MARKS[check.state]}  {check.name:<12}  {check.detail}{hint}")
     return next((check.exit_code for check in checks if check.state == "fail"), Exit.DONE)
+
+
+def _show_preflight(home: Home, run: str, cloud: str | None, *, as_json: bool) -> int:
+    from orchestrator.report.json import dumps
+
+    found = find_run(home, run, cloud)
+    report = home.load_report(found.run_id) if found.place is None else None
+    rows = report.get("preflight", []) if report is not None else found.read().preflights
+    if as_json:
+        click.echo(dumps(rows))
+    elif not rows:
+        click.echo(f"no node of {found.run_id} has told of its preflight: it is off, or none has begun")
+    else:
+        from orchestrator.report.console import make_console
+        from orchestrator.report.preflight import preflight_lines, preflight_table
+
+        console = make_console()
+        console.print(preflight_table(rows))
+        for line in preflight_lines(rows):
+            console.print(line)
+    newest = max((row["generation"] for row in rows), default=0)
+    unfit = any(row["unfit"] for row in rows if row["generation"] == newest)
+    return Exit.RUN_FAILED if unfit else Exit.DONE
 
 
 def _policies(home: Home, cloud: str | None) -> dict[str, object]:

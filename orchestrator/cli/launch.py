@@ -47,7 +47,7 @@ def command(
         raise BadInput(
             "launching needs a yes, and there is no terminal to ask on", "give -y, or --dry-run for the plan"
         )
-    asked = question(prepared.plan.offers[0], prepared.experiment.nodes)
+    asked = question(prepared.plan.offers[0], prepared.experiment.nodes, prepared.plan.forecast(0))
     if not yes and not click.confirm(asked, default=True, err=as_json):
         raise OrchError("nothing was launched", exit_code=Exit.INTERRUPTED)
     from orchestrator.run.detach import start_scheduler

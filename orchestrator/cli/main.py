@@ -24,6 +24,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "plan": "Show what launching would do and cost; change nothing.",
         "simulate": "Replay recovery policies on recorded traces: time and cost.",
         "stop": "Save a checkpoint, end the run, terminate everything.",
+        "extend": "Give a run that goes on more money or time.",
         "resume": "Go on with a run that ended early or lost its scheduler.",
     },
     "Look": {

@@ -7,9 +7,12 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from orchestrator.core.caps import Caps
 
 F = TypeVar("F", bound=Callable[..., Any])
 _REMOTE = "orch.remote"
@@ -98,6 +101,35 @@ def experiment_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def cap_options(command: F) -> F:
+    """Add the caps of a run that exists already; `read_caps` reads them."""
+    for option in (
+        click.option("--max-duration", metavar="TIME", help="Since the launch or the last resume: 90s, 10m, 1h30m."),
+        click.option("--max-cost", metavar="DOLLARS", help="Of the whole run, with all that it has cost already."),
+    ):
+        command = option(command)
+    return command
+
+
+def read_caps(max_cost: str | None, max_duration: str | None) -> tuple[Caps, list[str]]:
+    """Return what `cap_options` were given, and what is wrong with them by the rules of experiment files."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from orchestrator.core.caps import Caps
+    from orchestrator.core.fields import Dollars, Duration
+    from orchestrator.core.units import to_micro
+
+    values: dict[str, Any] = {}
+    faults = []
+    for name, text, kind in (("max_cost", max_cost, Dollars), ("max_duration", max_duration, Duration)):
+        try:
+            values[name] = None if text is None else TypeAdapter(kind).validate_python(text)
+        except ValidationError as error:
+            faults += [f"{name}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()]
+    cost = values.get("max_cost")
+    return Caps(None if cost is None else to_micro(cost), values.get("max_duration")), faults
 
 
 # For the order of runs by when they were launched: the end of an id is `-YYYYMMDD-HHMMSS-xxxx`.

@@ -53,7 +53,7 @@ def prepare_run(
             click.echo(change)
     place = open_for_launch(home, name, progress)
     seed_data(home, place, loaded.experiment, progress)
-    prepared = prepare(loaded.experiment, loaded.source, place.session, place.settings, environ=os.environ)
+    prepared = prepare(loaded.experiment, loaded.source, place.session, place.settings, environ=os.environ, home=home)
     return home, place, loaded, prepared
 
 
@@ -63,7 +63,7 @@ def show(prepared: Prepared, loaded: Loaded, *, as_json: bool) -> None:
         from orchestrator.report.json import dumps
         from orchestrator.report.plan import offer_json
 
-        offers = [offer_json(offer) for offer in prepared.plan.offers]
+        offers = [offer_json(offer, prepared.plan.forecast(i)) for i, offer in enumerate(prepared.plan.offers)]
         click.echo(dumps(prepared.to_json() | {"offers": offers, "changes": list(loaded.changes)}))
         return
     from orchestrator.report.console import make_console

@@ -8,45 +8,54 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.context import open_home
-from orchestrator.cli.options import cloud_option, json_option, run_argument
+from orchestrator.cli.options import cap_options, cloud_option, json_option, read_caps, run_argument
 from orchestrator.cli.page import has_page, write_page
 from orchestrator.cli.runs import find_run
 from orchestrator.cli.scheduling import ensure_scheduler, who
 from orchestrator.errors import BadInput
 
 if TYPE_CHECKING:
+    from orchestrator.core.caps import Caps
     from orchestrator.run.home import Home
     from orchestrator.run.view import RunView
 
 
 @click.command()
 @run_argument
+@cap_options
 @cloud_option
 @click.option("-d", "--detach", is_flag=True, help="Do not watch it.")
 @json_option
-def command(*, run: str | None, cloud: str | None, detach: bool, as_json: bool) -> int:
+def command(
+    *, run: str | None, max_cost: str | None, max_duration: str | None, cloud: str | None, detach: bool, as_json: bool
+) -> int:
     """Go on with RUN (the newest where it is left out).
 
     A run that ended before it finished is launched again as it was and trains on from its last verified checkpoint. One
-    that goes on while its scheduler is gone gets a new scheduler; nothing is launched twice.
+    that goes on while its scheduler is gone gets a new scheduler; nothing is launched twice. One that a cap ended needs
+    a higher one.
     """
     from orchestrator.cli.follow import Silent, follow
     from orchestrator.cli.outcome import conclude
     from orchestrator.report.json import dumps
-    from orchestrator.run.wish import ask_resume
+    from orchestrator.run.wish import ask_extend, ask_resume
 
+    caps, faults = read_caps(max_cost, max_duration)
     home = open_home()
     found = find_run(home, run, cloud)
     place = found.open()
     view = found.read()
     home.private_key(found.run_id)
+    _check(view, caps, faults)
     if view.phase == "finished" and not has_page(place, found.run_id):
         write_page(place, home, found.run_id)
         click.echo(f"{found.run_id} has finished; its page was missing and is written", err=as_json)
         return conclude(view, as_json=as_json)
     if view.ended:
         _keep_secrets(home, view)
-    ask_resume(place.bucket, found.run_id, who())
+        ask_resume(place.bucket, found.run_id, who(), caps)
+    elif caps.to_json():
+        ask_extend(place.bucket, found.run_id, who(), caps)
     ensure_scheduler(place, view)
     if not as_json:
         click.echo(_what_happens(view))
@@ -55,6 +64,18 @@ def command(*, run: str | None, cloud: str | None, detach: bool, as_json: bool) 
         return 0
     ended = follow(place, found.run_id, screen=Silent() if as_json else None)
     return conclude(ended, as_json=as_json)
+
+
+def _check(view: RunView, caps: Caps, faults: list[str]) -> None:
+    """Raise BadInput with everything that speaks against going on under these caps."""
+    from orchestrator.core.caps import extend_faults, resume_faults
+
+    if view.ended and view.phase != "finished":
+        faults = faults + resume_faults(view.spec, view.spend, caps)
+    elif caps.to_json() and not view.ended:
+        faults = faults + extend_faults(view.spec, view.ledger, view.spend, view.facts.server_time, caps)
+    if faults:
+        raise BadInput(f"{view.spec.run_id} cannot be resumed so", "nothing was changed", details=tuple(faults))
 
 
 def _keep_secrets(home: Home, view: RunView) -> None:

@@ -10,7 +10,7 @@ import click
 from orchestrator.cli.context import open_home
 from orchestrator.cli.options import json_option
 from orchestrator.errors import BadInput
-from orchestrator.sandbox.disturbances import KINDS, LASTING
+from orchestrator.sandbox.disturbances import KINDS, LASTING, NEXT
 
 # What a shell may still hold of a real account, and would be preferred to or mixed with the sandbox's keys.
 UNSET = ("AWS_PROFILE", "AWS_SESSION_TOKEN")
@@ -18,6 +18,7 @@ _SAID = {
     "partition": "is cut off: its sshd and its AWS calls hang",
     "hang": "has its training stopped",
     "freeze": "hangs as a whole",
+    "slow": "has a training that gets little time",
     "stop-sshd": "has no sshd",
     "crash": "has its training killed",
     "kill-tmux": "has its tmux server killed",
@@ -158,12 +159,14 @@ def disturb(instance: str, what: str, seconds: float | None, *, heal: bool, as_j
     partition  its sshd and its calls of AWS hang
     hang       its training is stopped (SIGSTOP): a rank that is silent
     freeze     every process is stopped, sshd with them: a machine that hangs
+    slow       its training stands still most of the time: a bad all-reduce
     stop-sshd  SSH is refused, sessions end; all else goes on
     crash      its training is killed (SIGKILL)
     kill-tmux  its tmux server is killed; the training goes on
     reboot     every process ends and sshd comes back; home stays, timers are armed anew
 
-    The first four last until they are healed.
+    The first five last until they are healed. `next` in place of INSTANCE is the next
+    one that boots; it can only be slow.
     """
     _disturb(instance, what, seconds, heal=heal, as_json=as_json)
 
@@ -238,6 +241,8 @@ def _disturb(instance: str, kind: str, seconds: float | None, *, heal: bool, as_
     home = open_home().path
     if (heal or seconds is not None) and kind not in LASTING:
         raise BadInput(f"{kind} cannot be undone", f"these can: {', '.join(sorted(LASTING))}")
+    if (heal or seconds is not None) and instance == NEXT:
+        raise BadInput("what the next host will have cannot be undone now", "name the instance once it is there")
     if heal:
         control.heal(home, instance, kind)
     else:

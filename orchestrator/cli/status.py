@@ -121,7 +121,11 @@ def _kept_row(home: Home, run_id: str, kept: CachedRun | None) -> dict[str, Any]
     report = home.load_report(run_id)
     if report is None:
         return _unknown(run_id, kept.cloud if kept else "", "its cloud is out of reach")
-    return {key: value for key, value in report.items() if key not in {"verdict", "instances", "timing", "bill"}}
+    return {
+        key: value
+        for key, value in report.items()
+        if key not in {"verdict", "instances", "preflight", "timing", "bill"}
+    }
 
 
 def _unknown(run_id: str, cloud: str, message: str) -> dict[str, Any]:

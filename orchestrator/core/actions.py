@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from orchestrator.core.facts import Instance, Resource
@@ -67,6 +68,15 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Arm:
+    """Arm the dead-man timers of nodes anew, by SSH: none lives longer than `deadline` without a scheduler."""
+
+    instance_ids: tuple[str, ...]
+    generation: int
+    deadline: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Recover:
     """Record that this generation is given up, and how the next one is made of it."""
 
@@ -117,4 +127,6 @@ class Close:
     verdict: Verdict
 
 
-Action = Create | Launch | Start | Stop | Kill | Probe | Recover | Wish | End | Terminate | Record | Delete | Close
+Action = (
+    Create | Launch | Start | Stop | Kill | Probe | Arm | Recover | Wish | End | Terminate | Record | Delete | Close
+)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, NamedTuple
 
-Stage = Literal["starting", "staging", "setup", "running", "exited", "lost"]
+Stage = Literal["starting", "preflight", "staging", "setup", "running", "exited", "lost"]
 Trouble = Literal["memory", "gpu-memory", "disk", "killed"]
 
 
@@ -41,7 +41,10 @@ class Beacon:
     many seconds nothing on this node was written by the training, `pause` the longest time between two progress lines
     so far (None before there were enough to tell). `disk_free` are the bytes left on the disk it writes to,
     `trouble` what had run out when the training failed, as far as this machine can tell. `times` are the newest marks
-    of all generations, in order.
+    of all generations, in order, `preflight` what was found before the training (`core.preflight`), None without one.
+    `late` is by how many seconds the latest beacon of the last minute came after it should have, as on a machine that
+    is busy. `deadline` is the Unix time at which the machine's own timer ends it, `due` true once that is so near that
+    the agent had the training save and stop.
     """
 
     instance_id: str
@@ -66,11 +69,15 @@ class Beacon:
     tail: tuple[str, ...] = ()
     notice: str | None = None
     advice: str | None = None
+    deadline: float | None = None
+    due: bool = False
+    late: float = 0.0
     quiet: float = 0.0
     pause: float | None = None
     disk_free: int | None = None
     trouble: Trouble | None = None
     times: tuple[Mark, ...] = ()
+    preflight: Mapping[str, Any] | None = None
 
     @property
     def marks(self) -> tuple[Mark, ...]:

@@ -35,6 +35,11 @@ class NodePaths:
         return f"{self.root}/epoch"
 
     @property
+    def deadline(self) -> str:
+        """The Unix time (an integer) at which the machine's own timer ends it; modified whenever that is armed."""
+        return f"{self.root}/deadline"
+
+    @property
     def checkpoints(self) -> str:
         """ORCH_CHECKPOINT_DIR."""
         return f"{self.root}/checkpoints"
@@ -86,7 +91,7 @@ class NodePaths:
 
     @property
     def stage_file(self) -> str:
-        """One word: the stage `run.sh` is in (starting, staging, setup, running)."""
+        """One word: the stage `run.sh` is in (starting, preflight, staging, setup, running)."""
         return f"{self.generation_dir}/stage"
 
     @property

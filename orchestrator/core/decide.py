@@ -6,9 +6,9 @@ by another that calls this with the same facts. Deciding twice on equal facts gi
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
+from orchestrator.core import caps
 from orchestrator.core.actions import (
     Action,
     Close,
@@ -32,10 +32,10 @@ from orchestrator.core.launching import must_wait, next_launch
 from orchestrator.core.ledger import LedgerState, Recovery, Verdict
 from orchestrator.core.recovery import judge, probe, release, settle
 from orchestrator.core.spec import RunSpec
-from orchestrator.core.units import format_duration, format_usd
+from orchestrator.core.units import format_usd
 
 # After the verdict nodes get this long to put logs and checkpoints into S3 before they are terminated.
-DRAIN = {"finished": timedelta(minutes=5), "stopped": timedelta(minutes=5), "capped": timedelta(minutes=3)}
+DRAIN = {"finished": timedelta(minutes=5), "stopped": timedelta(minutes=5), "capped": caps.DRAIN}
 DRAIN_AFTER_FAILURE = timedelta(seconds=90)
 
 
@@ -43,6 +43,7 @@ def decide(spec: RunSpec, ledger: LedgerState, facts: Facts) -> tuple[Action, ..
     """Return what to do now; nothing means wait."""
     if ledger.closed:
         return ()
+    spec = caps.in_force(spec, ledger)
     unresolved = next((item for item in ledger.launches if item.status is None), None)
     if unresolved is not None:
         where = (unresolved.generation, unresolved.attempt, unresolved.offer, unresolved.request)
@@ -67,9 +68,10 @@ def _go_on(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> tupl
     old = settle(spec, ledger, facts)
     first = (*old.actions, *release(ledger, gang, facts, old.done), *probe(gang, facts))
     if ledger.stop is None:
-        cap = _cap_reached(spec, ledger, _as_if_launched(spec, ledger, facts))
+        cap = caps.cap_reached(spec, ledger, facts) or _too_dear(spec, ledger, facts)
         if cap is not None:
-            return (Wish("stop", cap),)
+            return (Wish("stop", f"{cap} is near"),)
+        first += caps.rearm(spec, ledger, gang, facts)
     if not ledger.manned:
         return first + _launch(spec, ledger, facts)
     if ledger.stop is not None:
@@ -86,13 +88,15 @@ def _launch(spec: RunSpec, ledger: LedgerState, facts: Facts) -> tuple[Action, .
     return () if launch is None or (ledger.recovery and must_wait(spec, launch, facts)) else (launch,)
 
 
-def _as_if_launched(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Facts:
-    """Return the facts with what the launch of a whole gang will cost: what would be stopped at once is not made."""
-    launch = None if ledger.manned or ledger.kept else next_launch(spec, ledger, facts)
-    if launch is None:
-        return facts
-    rate = -(-spec.offers[launch.offer].price * (launch.least or spec.num_nodes) // 3600)
-    return replace(facts, cost_per_second=max(rate, facts.cost_per_second))
+def _too_dear(spec: RunSpec, ledger: LedgerState, facts: Facts) -> str | None:
+    """Return the cap that a launch would pass whatever comes of it: such machines are not launched."""
+    launch = None if ledger.manned else next_launch(spec, ledger, facts)
+    cap = spec.experiment.max_cost_micro
+    if launch is None or cap is None:
+        return None
+    share = (launch.least or launch.count or spec.num_nodes) / spec.num_nodes
+    least = round(share * caps.cost_of_least(spec, spec.offers[launch.offer].price))
+    return f"max_cost of {format_usd(cap)}" if facts.cost_so_far + least >= cap else None
 
 
 def _missing_resources(spec: RunSpec, facts: Facts) -> tuple[Action, ...]:
@@ -122,19 +126,6 @@ def _ask_to_stop(gang: Gang, facts: Facts, generation: int) -> tuple[Action, ...
     beacon = gang.beacons.get(first)
     begun = beacon is not None and beacon.stage not in ENDED and gang.training
     return (Stop(first, generation),) if begun and generation not in facts.stops_sent else ()
-
-
-def _cap_reached(spec: RunSpec, ledger: LedgerState, facts: Facts) -> str | None:
-    """Return why the run must stop now, while there is still time to save: before a cap is passed, not after."""
-    grace = spec.experiment.checkpoint_grace
-    began = ledger.generation_began or spec.created
-    if facts.server_time - began + grace >= spec.experiment.max_duration:
-        return f"max_duration of {format_duration(spec.experiment.max_duration)} is near"
-    cap = spec.experiment.max_cost_micro
-    ahead = facts.cost_per_second * round((grace + timedelta(minutes=1)).total_seconds())
-    if cap is not None and facts.cost_so_far + ahead >= cap:
-        return f"max_cost of {format_usd(cap)} is near"
-    return None
 
 
 def _wind_up(ledger: LedgerState, facts: Facts, verdict: Verdict) -> tuple[Action, ...]:

@@ -52,6 +52,17 @@ def ipv4_charge(item: Instance, seconds: int) -> MicroUSD | None:
     return None if without else per_hour(IPV4_HOUR, max(MINIMUM_SECONDS, seconds))
 
 
+def hourly_estimates(item: Instance) -> MicroUSD:
+    """Return what an hour of an instance costs beside the machine: its volumes, its address, its requests to S3."""
+    volumes = sum(ebs_charge(volume, 3600) for volume in item.volumes)
+    return volumes + (ipv4_charge(item, 3600) or 0) + s3_requests(S3Use(0, 0, 0), 3600)
+
+
+def planned_hourly(disk_gib: int) -> MicroUSD:
+    """Return the same of an instance that is yet to be launched, with a volume of `disk_gib`."""
+    return ebs_charge(Volume("", disk_gib, "gp3"), 3600) + IPV4_HOUR + s3_requests(S3Use(0, 0, 0), 3600)
+
+
 def s3_requests(use: S3Use, node_seconds: int) -> MicroUSD:
     """Return the charge for requests: objects in parts, the nodes' own, and the parts of what was staged."""
     puts = 2 * use.objects + _parts(use.stored_bytes) + PUTS_A_SECOND * node_seconds

@@ -150,6 +150,10 @@ class Experiment(_Model):
     stall_timeout: Duration | None = Field(
         None, description="No step for so long is a failure; default: by the pace it has shown, 5m at least."
     )
+    preflight: Literal["auto", "torch", "off"] = Field(
+        "auto",
+        description="Checks of nodes and network before the training; auto: by torch too where device is cuda.",
+    )
     retries: Annotated[int, Strict(), Field(ge=0, le=9)] = Field(2, description="Restarts after failures with steps.")
     capacity_wait: Duration | None = Field(
         None, description="Ask again for so long where no offer has room; default: 10m in a recovery, not at a launch."

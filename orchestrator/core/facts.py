@@ -27,6 +27,7 @@ USABLE: frozenset[str] = frozenset({"pending", "running"})
 EC2_INTERRUPTED: frozenset[str] = frozenset(
     {"Server.SpotInstanceTermination", "Server.SpotInstanceShutdown", "Server.InsufficientInstanceCapacity"}
 )
+SHUT_ITSELF_DOWN = "Client.InstanceInitiatedShutdown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +147,14 @@ class Facts:
     scheduler itself may have missed (None: since ever).
     `mistrusted` are instances at whose address another host key answered than the node published.
     `instances` holds those EC2 shows and those it has forgotten but S3 has on record; `recorded` maps an instance id
-    to the state under which it is on record. `cost_so_far` and `cost_per_second` are micro-dollars, high bounds.
+    to the state under which it is on record. `cost_so_far` and `cost_per_second` are micro-dollars, high bounds;
+    `cost_prepaid` is what of the former is for seconds that are yet to come, since at least a minute is charged.
     `started` is what this scheduler itself did over SSH in this generation, `stops_sent` the generations that it asked
     to stop, `killed` (instance id, generation) whose training it ended; a successor does not know them and does them
     again, which nodes answer with "already". Of nodes asked because they fell silent, `unanswered` are those that SSH
     did not reach the last time, `answering` those being asked, and those of which agent or training answered a moment
-    ago; of `deserted` the machine did, and neither was there.
+    ago; of `deserted` the machine did, and neither was there. `arming` are those whose timer is being armed anew, or
+    was a moment ago.
     """
 
     server_time: datetime
@@ -165,9 +168,11 @@ class Facts:
     unanswered: frozenset[str] = frozenset()
     answering: frozenset[str] = frozenset()
     deserted: frozenset[str] = frozenset()
+    arming: frozenset[str] = frozenset()
     mistrusted: frozenset[str] = frozenset()
     cost_so_far: MicroUSD = 0
     cost_per_second: MicroUSD = 0
+    cost_prepaid: MicroUSD = 0
     watched_since: datetime | None = None
 
     def waited_since(self, moment: datetime) -> timedelta:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from orchestrator.core.beacon import Beacon
-from orchestrator.core.facts import EC2_INTERRUPTED, Facts, Instance
+from orchestrator.core.facts import EC2_INTERRUPTED, SHUT_ITSELF_DOWN, Facts, Instance
 from orchestrator.core.gang import Gang
 from orchestrator.core.ledger import Launch, LedgerState, Verdict
+from orchestrator.core.preflight import REACH_LIMIT, read_preflight
 from orchestrator.core.units import format_duration, parse_time
 
 # EC2 may not show a new instance for a while (eventual consistency); until then absence is not death.
@@ -27,6 +28,8 @@ CONDEMNED_AFTER = timedelta(seconds=8)
 SETTLED_IN = timedelta(seconds=90)
 # Who had booted when it was taken into the gang is heard soon after the training before has ended.
 JOIN_LIMIT = timedelta(minutes=5)
+# A node whose agent has been late lately, since the machine is busy, is given as much longer, up to this.
+LATE_AT_MOST = timedelta(seconds=4)
 LAST_LINES = 20
 
 ENDED: frozenset[str] = frozenset({"exited", "lost"})
@@ -38,7 +41,8 @@ class Lost:
     """One lost member. `verdict` is how the run ends where it cannot be replaced.
 
     `interrupted`: EC2 takes it or took it (`noticed`: it is still there). `ended`: somebody ended it on purpose, which
-    is obeyed. `unfit`: it never came to work, so the same elsewhere is of no use. `lost`: everything else.
+    is obeyed. `unfit`: it never came to work, or must not begin; a gang that is so as a whole is not tried elsewhere.
+    `lost`: everything else.
     """
 
     kind: Literal["interrupted", "lost", "unfit", "ended"]
@@ -49,12 +53,14 @@ class Lost:
 def find_lost(ledger: LedgerState, gang: Gang, facts: Facts) -> dict[str, Lost]:
     """Return the lost members of the current generation by instance id, those that are gone already first."""
     silent, launched = _silent(gang, facts), ledger.launched
+    unchecked = _unfit_by_preflight(gang, facts)
     found: dict[str, Lost] = {}
     for instance_id in gang.ranks:
         if not _is_done(gang, instance_id):
             lost = (
                 _gone(launched, gang, facts, instance_id)
                 or _unfit(launched, gang, facts, instance_id)
+                or unchecked.get(instance_id)
                 or _never_joined(ledger, gang, facts, instance_id)
                 or silent.get(instance_id)
                 or _noticed(gang, instance_id)
@@ -108,7 +114,7 @@ def _ended(gang: Gang, instance: Instance) -> Lost:
         hint = "`orch resume` launches the gang again from the last checkpoint"
         return Lost("interrupted", Verdict("interrupted", message, hint, str(instance.end_reason), rank))
     reasons = {
-        "Client.InstanceInitiatedShutdown": "it shut itself down (its own timer, or a shutdown on the node)",
+        SHUT_ITSELF_DOWN: "it shut itself down (its own timer, or a shutdown on the node)",
         "Client.UserInitiatedShutdown": "somebody terminated it through the API",
     }
     why = reasons.get(instance.end_reason or "", instance.end_reason or "EC2 gives no reason")
@@ -134,6 +140,48 @@ def _unfit(launched: Launch | None, gang: Gang, facts: Facts, instance_id: str) 
     return Lost("unfit", verdict)
 
 
+def _unfit_by_preflight(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
+    """Return the members that the checks before the training found unfit; all others wait for what becomes of that."""
+    said = {i: read_preflight(beacon.preflight) for i, beacon in gang.beacons.items()}
+    why = _cut_off(gang, facts)
+    for found in said.values():
+        why |= found.unfit if found is not None else {}
+    return {
+        instance_id: Lost(
+            "unfit",
+            Verdict(
+                "failed",
+                f"node {rank} ({instance_id}) is unfit to train: {why[rank]}",
+                "`orch doctor RUN` shows what was found",
+                "",
+                rank,
+            ),
+        )
+        for instance_id, rank in gang.ranks.items()
+        if rank in why
+    }
+
+
+def _cut_off(gang: Gang, facts: Facts) -> dict[int, str]:
+    """Return the ranks that have begun with the checks for long and do not reach rank 0; itself, if most do not."""
+    waiting = {
+        beacon.rank: facts.waited_since(datetime.fromtimestamp(mark.time, UTC))
+        for beacon in gang.beacons.values()
+        if beacon.stage == "preflight"
+        for mark in beacon.times
+        if (mark.generation, mark.stage) == (beacon.generation, "preflight")
+    }
+    first = next((beacon for beacon in gang.beacons.values() if beacon.rank == 0), None)
+    found = read_preflight(first.preflight) if first is not None else None
+    if found is None or found.seconds is not None or waiting.get(0, timedelta()) <= REACH_LIMIT:
+        return {}
+    cut = [rank for rank in found.missing if waiting.get(rank, timedelta()) > REACH_LIMIT]
+    others = len(waiting) - 1
+    if others > 1 and 2 * len(cut) > others:
+        return {0: f"{len(cut)} of {others} nodes do not reach it"}
+    return dict.fromkeys(cut, "it does not reach node 0")
+
+
 def _never_joined(ledger: LedgerState, gang: Gang, facts: Facts, instance_id: str) -> Lost | None:
     """Return a spare that was taken into the gang and is not heard: nobody but its agent can tell whether it lives."""
     recovery = ledger.recovery
@@ -157,8 +205,9 @@ def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
     hurry = 2 * len(doubted) <= max(2, gang.size) and has_pace(gang, facts)
     found = {}
     for instance_id in doubted:
-        quiet = silence(gang.latest[instance_id], facts)
-        unanswered = instance_id in facts.unanswered and quiet > CONDEMNED_AFTER and hurry
+        beacon = gang.latest[instance_id]
+        quiet, late = silence(beacon, facts), min(timedelta(seconds=beacon.late), LATE_AT_MOST)
+        unanswered = instance_id in facts.unanswered and quiet > CONDEMNED_AFTER + late and hurry
         deserted = instance_id in facts.deserted
         if not deserted and not unanswered and quiet <= SILENCE_LIMIT:
             continue

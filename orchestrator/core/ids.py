@@ -69,6 +69,11 @@ def master_port(run: str, generation: int) -> int:
     return 20_000 + int.from_bytes(digest[:4], "big") % 9_000
 
 
+def preflight_port(run: str, generation: int) -> int:
+    """Return the port at which rank 0 gathers the gang before the training; never that of the rendezvous."""
+    return 29_000 + master_port(run, generation) % 3_000
+
+
 class Keys:
     """The S3 keys under one run's prefix (`runs/<run-id>/`)."""
 

@@ -1,7 +1,7 @@
 """The run's ledger as values: entries, and the state that replaying them gives. Pure.
 
 Every mutation of the cloud is an `intent` here before it happens and an `outcome` after; what users ask of a running
-run (stop, resume) is a `wish`. Replaying any prefix is safe: an intent without an outcome is simply done again.
+run (stop, extend, resume) is a `wish`. Replaying any prefix is safe: an intent without an outcome is simply done again.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal
 
-from orchestrator.core.units import iso, parse_time
+from orchestrator.core.units import MicroUSD, iso, parse_time
 
 Kind = Literal["intent", "outcome", "wish"]
 VerdictKind = Literal["finished", "stopped", "failed", "interrupted", "no-capacity", "capped"]
@@ -143,6 +143,8 @@ class LedgerState:
     `generation_began` is when the run was launched or last resumed: a recovery begins a generation, but no new time to
     spend. `recoveries` are those since then. `restore_step` is the checkpoint that all nodes of this generation start
     from, None before the first of them is started and where there is none (`restore_known` tells the two apart).
+    `max_cost` and `max_duration` are the caps that users asked for since the launch, in place of the experiment's; they
+    hold for all generations to come (None: nobody did).
     `let_go` are instances that were meant to be terminated, whatever EC2 still shows of them.
     """
 
@@ -158,6 +160,8 @@ class LedgerState:
     recoveries: tuple[Recovery, ...] = ()
     restore_step: int | None = None
     restore_known: bool = False
+    max_cost: MicroUSD | None = None
+    max_duration: timedelta | None = None
     let_go: frozenset[str] = frozenset()
 
     @cached_property
@@ -256,7 +260,10 @@ def _apply(state: LedgerState, entry: Entry) -> LedgerState:  # noqa: PLR0911 - 
     detail = entry.detail
     match (entry.kind, entry.action):
         case ("wish", "resume") if state.closed:
-            return LedgerState(state.generation + 1, entry.time, last_seq=state.last_seq)
+            fresh = LedgerState(state.generation + 1, entry.time, last_seq=state.last_seq)
+            return _with_caps(replace(fresh, max_cost=state.max_cost, max_duration=state.max_duration), detail)
+        case ("wish", "extend") if not state.closed:
+            return _with_caps(state, detail)
         case ("wish", "stop") if not state.closed and state.stop is None:
             return replace(state, stop=entry)
         case ("outcome", "refused") if state.refused is None:
@@ -278,6 +285,16 @@ def _apply(state: LedgerState, entry: Entry) -> LedgerState:  # noqa: PLR0911 - 
         case ("outcome", "close") if detail.get("generation") == state.generation:
             return replace(state, closed=True)
     return state
+
+
+def _with_caps(state: LedgerState, detail: Mapping[str, Any]) -> LedgerState:
+    """Return the state with the caps of a wish: `max_cost` in micro-dollars, `max_duration` in seconds."""
+    cost, seconds = detail.get("max_cost"), detail.get("max_duration")
+    return replace(
+        state,
+        max_cost=state.max_cost if cost is None else int(cost),
+        max_duration=state.max_duration if seconds is None else timedelta(seconds=seconds),
+    )
 
 
 def _launch(entry: Entry) -> Launch:

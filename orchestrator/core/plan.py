@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from orchestrator.core import catalog
+from orchestrator.core import catalog, forecast
+from orchestrator.core.estimates import planned_hourly
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.facts import Lifecycle, OnDemandPrice, PriceRow
+from orchestrator.core.forecast import Earlier, Forecast
 from orchestrator.core.uniform import BOOT_ALLOWANCE, TIGHT, by_deadline
 from orchestrator.core.units import MicroUSD, per_hour
 
@@ -22,6 +24,7 @@ TEARDOWN_ALLOWANCE = timedelta(minutes=10)
 PRICE_HEADROOM = 1.25
 # A machine costs from its launch on; its timer runs from when it has booted so far.
 ARMING_ALLOWANCE = timedelta(minutes=2)
+SHORTEST_TIMER = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,10 @@ class QuotaLine:
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """What EC2 offers and charges now. `offerings` maps a type to its zones, `subnets` a zone to its subnet."""
+    """What EC2 offers and charges now. `offerings` maps a type to its zones, `subnets` a zone to its subnet.
+
+    `spot` holds the prices up to `now`, those of the last days where they are known, `earlier` runs that have finished.
+    """
 
     offerings: Mapping[str, tuple[str, ...]]
     spot: tuple[PriceRow, ...]
@@ -80,17 +86,27 @@ class Market:
     quotas: Mapping[str, int | None]
     subnets: Mapping[str, str]
     vcpus: Mapping[str, int] = field(default_factory=dict)
+    earlier: tuple[Earlier, ...] = ()
+    now: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The offers in the order they will be tried, and why others were left out (`rejected`: what, reason)."""
+    """The offers in the order they will be tried, and why others were left out (`rejected`: what, reason).
+
+    `forecasts` has a range for each offer, None where nothing says how long the run will take.
+    """
 
     num_nodes: int
     offers: tuple[Offer, ...]
     rejected: tuple[tuple[str, str], ...]
     quotas: tuple[QuotaLine, ...]
     timer: timedelta
+    forecasts: tuple[Forecast | None, ...] = ()
+
+    def forecast(self, index: int) -> Forecast | None:
+        """Return the range of an offer, None without one."""
+        return self.forecasts[index] if index < len(self.forecasts) else None
 
 
 def make_plan(experiment: Experiment, num_nodes: int, market: Market) -> Plan:
@@ -117,7 +133,9 @@ def make_plan(experiment: Experiment, num_nodes: int, market: Market) -> Plan:
                 offers.append(made) if isinstance(made, Offer) else rejected.append((f"{instance_type} {zone}", made))
     lifecycles = {name: index for index, name in enumerate(_lifecycles(experiment))}
     offers.sort(key=lambda o: (lifecycles[o.lifecycle], o.cost, types.index(o.instance_type), o.zone))
-    return Plan(num_nodes, tuple(offers), tuple(rejected), tuple(quotas), node_timer(experiment, num_nodes, offers))
+    timer = node_timer(experiment, num_nodes, offers)
+    forecasts = tuple(_forecast(experiment, num_nodes, market, offer, types[0]) for offer in offers)
+    return Plan(num_nodes, tuple(offers), tuple(rejected), tuple(quotas), timer, forecasts)
 
 
 def _lifecycles(experiment: Experiment) -> tuple[Lifecycle, ...]:
@@ -164,7 +182,8 @@ def _offer(  # noqa: PLR0917 - the coordinates of one cell of the table
         return "no spot price in this zone"
     if zone not in market.subnets:
         return "the default VPC has no subnet in this zone"
-    hours = expected_hours(experiment, instance_type, reference)
+    span = forecast.hours(experiment, instance_type, reference, BOOT_ALLOWANCE, market.earlier)
+    hours = None if span is None else span.middle
     seconds = round((hours * 3600) if hours is not None else experiment.max_duration.total_seconds())
     return Offer(
         instance_type=instance_type,
@@ -182,14 +201,16 @@ def _offer(  # noqa: PLR0917 - the coordinates of one cell of the table
     )
 
 
-def expected_hours(experiment: Experiment, instance_type: str, reference: str) -> float | None:
-    """Return the expected hours on `instance_type`: `expected_duration` scaled by published speed, plus boot."""
-    if experiment.expected_duration is None:
+def _forecast(experiment: Experiment, num_nodes: int, market: Market, offer: Offer, reference: str) -> Forecast | None:
+    hours = forecast.hours(experiment, offer.instance_type, reference, BOOT_ALLOWANCE, market.earlier)
+    if hours is None:
         return None
-    ratio = catalog.relative_hours(instance_type, reference)
-    if ratio is None:
-        return None
-    return (experiment.expected_duration * ratio + BOOT_ALLOWANCE) / timedelta(hours=1)
+    rows = [row for row in market.spot if row.zone == offer.zone and row.instance_type == offer.instance_type]
+    now = market.now or max((row.time for row in rows), default=None)
+    moves = offer.lifecycle == "spot" and now is not None
+    price = forecast.prices(rows, timedelta(hours=hours.high), now) if moves and now is not None else forecast.LISTED
+    beside = planned_hourly(experiment.resources.disk_size)
+    return forecast.combine(hours, price, num_nodes, offer.price, offer.on_demand, beside)
 
 
 def node_timer(experiment: Experiment, num_nodes: int, offers: Sequence[Offer], spent: MicroUSD = 0) -> timedelta:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
+from orchestrator.core import caps
 from orchestrator.core.actions import Action, Kill, Probe, Stop, Terminate
 from orchestrator.core.beacon import Beacon
 from orchestrator.core.deadline import beside
@@ -45,10 +46,12 @@ def judge(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Recov
     if ledger.stop is not None and not ledger.manned:
         return _stopped_while_unmanned(ledger, facts)
     if lost:
+        due = caps.is_due(gang)
         recovery = _recover_from(spec, ledger, gang, facts, lost)
+        answer = _after_their_timers(ledger, gang, facts, recovery) if due else recovery
         # Of those that are only announced the training may still save itself, or come to its end.
-        if isinstance(recovery, Recovery) or not all(item.noticed for item in lost.values()):
-            return recovery
+        if due or isinstance(answer, Recovery) or not all(item.noticed for item in lost.values()):
+            return answer
     if not ledger.manned:
         return ledger.refused or launch_failed(spec, ledger, facts)
     return _judge_training(spec, ledger, gang, facts)
@@ -59,10 +62,21 @@ def _judge_training(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts
     if ledger.stop is not None and _saves_to_grow(spec, ledger, facts):
         return None
     ending = find_ending(spec, ledger, gang, facts)
+    if ending is not None and caps.is_due(gang) and ledger.stop is None and ending.kind == "capped":
+        # Where the caps leave room for more the machines are let go by themselves, and others take over.
+        return ending if hopeless(spec, ledger, gang, facts, boot_time(ledger, gang)) else None
     failure = find_failure(spec, ledger, gang, facts) if ending is None else None
     if failure is not None:
         return _try_again(spec, ledger, gang, facts, failure)
     return ending or find_growth(spec, ledger, gang, facts)
+
+
+def _after_their_timers(
+    ledger: LedgerState, gang: Gang, facts: Facts, otherwise: Recovery | Verdict
+) -> Recovery | Verdict | None:
+    """Return how a gang goes on that its own timers ended: once all is saved, where the caps leave room for more."""
+    ended = caps.timed_out(ledger, gang, facts)
+    return otherwise if ended is not None and isinstance(otherwise, Recovery) else ended
 
 
 def _saves_to_grow(spec: RunSpec, ledger: LedgerState, facts: Facts) -> bool:

@@ -13,7 +13,7 @@ from orchestrator.core.gang import Gang
 from orchestrator.core.health import suspects
 from orchestrator.core.ledger import LedgerState, Verdict
 from orchestrator.core.spec import RunSpec
-from orchestrator.core.units import format_duration
+from orchestrator.core.units import format_duration, parse_time
 
 # Without `stall_timeout`: no rank has written anything, to its output, progress or a checkpoint, for so long at least,
 # and for so many times as long as the training ever paused between two progress lines.
@@ -30,14 +30,14 @@ def find_stall(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> 
         return None
     limit = spec.experiment.stall_timeout
     if limit is not None:
-        return _without_steps(limit, first, facts)
+        return _without_steps(limit, first)
     tried = sum(item.kind == "failed" for item in ledger.recoveries)
     return _without_words(first, 2**tried, gang, facts)
 
 
-def _without_steps(limit: timedelta, first: Beacon, facts: Facts) -> Verdict | None:
+def _without_steps(limit: timedelta, first: Beacon) -> Verdict | None:
     last = (first.progress or {}).get("time")
-    if not isinstance(last, int | float) or facts.server_time.timestamp() - last <= limit.total_seconds():
+    if not isinstance(last, int | float) or parse_time(first.time).timestamp() - last <= limit.total_seconds():
         return None
     message = f"no step for {format_duration(limit)}: a rank hangs, and the others wait for it"
     return Verdict("failed", message, _HINT, "stalled", None, first.tail)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 
+from orchestrator.core import caps
 from orchestrator.core.beacon import Beacon
 from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
@@ -132,15 +133,21 @@ def _stopped(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Ve
         return None
     kind: VerdictKind = "capped" if stop.detail.get("cap") else "stopped"
     why = str(stop.detail.get("reason", "asked to stop"))
-    hint = "`orch resume` goes on from there"
+    hint = "`orch resume` goes on from there" if kind == "stopped" else caps.RAISE
     if not gang.training:
-        return Verdict(kind, f"{why}: stopped before training began", "`orch resume` starts it")
-    if all_exited and (gang.synced or facts.server_time - stop.time > 2 * spec.experiment.checkpoint_grace):
+        return Verdict(
+            kind,
+            f"{why}: stopped before training began",
+            "`orch resume` starts it" if kind == "stopped" else caps.RAISE,
+        )
+    grace = spec.experiment.checkpoint_grace
+    patience = min(2 * grace, grace + caps.SETTLING) if kind == "capped" else 2 * grace
+    if all_exited and (gang.synced or facts.server_time - stop.time > patience):
         return Verdict(kind, f"{why}: {_saved(gang, steps)}", hint)
     # Nobody may have passed a user's wish on until now; a cap is not to be passed, whoever was away.
     waited = facts.server_time - stop.time if kind == "capped" else facts.waited_since(stop.time)
-    if waited > spec.experiment.checkpoint_grace and not all_exited:
-        limit = format_duration(spec.experiment.checkpoint_grace)
+    if waited > grace and not all_exited:
+        limit = format_duration(grace)
         newest = gang.checkpoint_step
         last = "no checkpoint" if newest is None else f"last checkpoint: step {newest}"
         return Verdict(kind, f"{why}: the training did not exit within {limit}, {last}", hint)
@@ -148,6 +155,8 @@ def _stopped(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Ve
 
 
 def _stopped_by_itself(gang: Gang, steps: list[int]) -> Verdict:
+    if caps.is_due(gang):
+        return Verdict("capped", f"the nodes' own timers were due: {_saved(gang, steps)}", caps.RAISE)
     taken = next((b for b in gang.latest.values() if b.notice is not None), None)
     if taken is None:
         return Verdict("stopped", f"the training stopped by itself, {_saved(gang, steps)}", "`orch resume` goes on")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from orchestrator.core import caps
 from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
 from orchestrator.core.ledger import LedgerState
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.uniform import BOOT_ALLOWANCE
-from orchestrator.core.units import format_duration, format_usd
 
 # Recoveries in a row after which training did not begin again: whatever is wrong, one more does not mend it.
 FRUITLESS = 5
@@ -22,22 +23,16 @@ def hopeless(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts, boot:
         fruitless = 0 if item else fruitless + 1
     if fruitless > FRUITLESS:
         return f"training did not begin again after {FRUITLESS} recoveries"
-    needed = boot + spec.experiment.checkpoint_grace
-    if time_left(spec, ledger, facts) <= needed:
-        return f"too little is left of max_duration ({format_duration(spec.experiment.max_duration)}) to replace it"
-    cap = spec.experiment.max_cost_micro
     # What was lost costs nothing any more, what is to be started will.
     planned = -(-spec.offers[ledger.offer or 0].price * spec.min_nodes // 3600)
-    ahead = max(facts.cost_per_second, planned) * round((needed + timedelta(minutes=1)).total_seconds())
-    if cap is not None and facts.cost_so_far + ahead >= cap:
-        return f"too little is left of max_cost ({format_usd(cap)}) to replace it"
-    return ""
+    ahead = replace(facts, cost_per_second=max(facts.cost_per_second, planned))
+    cap = caps.cap_reached(spec, ledger, ahead, boot + spec.experiment.checkpoint_grace)
+    return "" if cap is None else f"too little is left of {cap} to replace it"
 
 
 def time_left(spec: RunSpec, ledger: LedgerState, facts: Facts) -> timedelta:
     """Return what is left of `max_duration`."""
-    began = ledger.generation_began or spec.created
-    return spec.experiment.max_duration - (facts.server_time - began)
+    return spec.experiment.max_duration - caps.age(spec, ledger, facts.server_time)
 
 
 def boot_time(ledger: LedgerState, gang: Gang) -> timedelta:

@@ -27,11 +27,13 @@ from orchestrator.errors import BadInput
 from orchestrator.run.datasets import Dataset, list_datasets
 
 COPIES = "sz/"
+# Options of the trainer's that may change between two starts of one packing.
+FREE = frozenset({"--processes", "--max-corrupt"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What is to be built: `source` a path or s3:// URL; `arguments` are options of the trainer's `pack`.
+    """What is to be built: `source` a path or s3:// URL; `arguments` are options of the trainer's `pack`, in pairs.
 
     `as_is`: upload the files as they are; `originals` False: of a packed set only the smaller copies. `home` is where
     the work folder is made.
@@ -47,7 +49,9 @@ class Order:
     @property
     def work(self) -> Path:
         """The work folder: another one for another source or other options."""
-        what = "\0".join((self.source_text, str(self.as_is), *self.arguments))
+        pairs = zip(self.arguments[::2], self.arguments[1::2], strict=True)
+        fixed = (word for pair in pairs if pair[0] not in FREE for word in pair)
+        what = "\0".join((self.source_text, str(self.as_is), *fixed))
         return self.home / f"{self.name}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
 
     @property
@@ -92,6 +96,8 @@ def build(order: Order, session: Session, bucket: Bucket, now: datetime, progres
     paths = list_files(folder)
     if not order.originals and dataset.ABOUT in paths:
         paths = {name: path for name, path in paths.items() if name == dataset.ABOUT or name.startswith(COPIES)}
+        if len(paths) == 1:
+            raise BadInput(f"{order.source} has no smaller copies", "leave out --copies-only, or give --sizes")
     reading = Tally(progress, "reading", total(list(paths.values())))
     digested = Digests(order.work / "digests.json").of(paths, reading.keep)
     phases = dataset.find_phases(paths)

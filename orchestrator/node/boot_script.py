@@ -130,7 +130,7 @@ def http(
 
 
 class Boot:
-    """One boot. `config` has run, bucket, region and bundle (its sha256, hex)."""
+    """One boot. `config` has run, bucket, region, bundle (its sha256, hex), and the minutes the timer was armed for."""
 
     def __init__(self, config: Mapping[str, str], environ: Mapping[str, str]) -> None:
         self.config = config
@@ -275,6 +275,8 @@ class Boot:
     def run(self) -> None:
         """Do it all; the host keys last, since they tell the scheduler that the node is ready."""
         os.makedirs(self.root, 0o700, exist_ok=True)  # noqa: PTH103
+        with open(f"{self.root}/deadline", "w") as file:  # noqa: PTH123
+            file.write(f"{int(time.time()) + 60 * int(self.config['minutes'])}\n")
         self.mark("bundle")
         self.instance_id = self.patiently("instance id", lambda: self.meta("meta-data/instance-id").encode()).decode()
         if sys.version_info < OLDEST_PYTHON:

@@ -134,7 +134,8 @@ def every_boot(config: BootConfig) -> str:
 
 def first_boot(config: BootConfig) -> str:
     """Return the script that arms the timer and boots the node."""
-    values = {"run": config.run, "bucket": config.bucket, "region": config.region, "bundle": config.bundle}
+    values = {name: getattr(config, name) for name in ("run", "bucket", "region", "bundle")}
+    values["minutes"] = str(_minutes(config))
     return _TEMPLATE.format(
         run=config.run,
         minutes=_minutes(config),
@@ -151,9 +152,13 @@ def _minutes(config: BootConfig) -> int:
 
 
 def _boot_script() -> str:
-    """Return the boot script without docstrings and comments, which user-data has no room for."""
+    """Return the boot script without docstrings, comments and annotations, which user-data has no room for."""
     tree = ast.parse(Path(__file__).with_name("boot_script.py").read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        elif isinstance(node, ast.arg):
+            node.annotation = None
     return ast.unparse(tree)

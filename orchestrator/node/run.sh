@@ -1,5 +1,6 @@
-# Runs this generation's training once: stage data, setup, run. Its output goes to the terminal and to logs/run.log,
-# where it is and how it ended into the files that the agent reads. Argument: "stage" when there is data to fetch.
+# Runs this generation's training once: preflight, stage data, setup, run. Its output goes to the terminal and to
+# logs/run.log, where it is and how it ended into the files that the agent reads. Argument: words, of which `preflight`
+# says that the gang is checked first, `stage` that there is data to fetch.
 gen=${0%/*}
 root=${gen%/*}
 set -C
@@ -55,6 +56,11 @@ enter starting
 . "$gen/secrets.sh"
 export PYTHONUNBUFFERED=1
 
+if [[ " $1 " = *" preflight "* ]]; then
+  enter preflight
+  PYTHONPATH="$root/bundle/agent" python3 -P -m orchestrator.agent.preflight "$gen/node.json" || finish $?
+fi
+
 if [ "$ORCH_DEVICE" = cuda ]; then
   gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')
   if [ "$gpus" -lt "$ORCH_PROCS_PER_NODE" ]; then
@@ -63,7 +69,7 @@ if [ "$ORCH_DEVICE" = cuda ]; then
   fi
 fi
 
-if [ "$1" = stage ]; then
+if [[ " $1 " = *" stage "* ]]; then
   enter staging
   PYTHONPATH="$root/bundle/agent" python3 -P -m orchestrator.agent.stage "$gen/node.json" || finish $?
 fi

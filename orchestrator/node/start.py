@@ -1,9 +1,10 @@
 """The commands that go to a node over SSH, as scripts for the standard input of `bash -s`. Pure.
 
-`start_script` begins a generation, `stop_script` asks its training to save and exit, `kill_script` ends it. They exit
-with 0 and print what they did (`started`, `stopping`, `killed`, or `already`), with REFUSED when this scheduler's epoch
-or generation is not the newest the node has seen, with NOT_BOOTED when the node's bundle is not there. `probe_script`
-only looks. Each may be sent again at any time. On standard input nothing shows in a process list: so secrets travel.
+`start_script` begins a generation, `stop_script` asks its training to save and exit, `kill_script` ends it,
+`arm_script` sets the machine's timer. They exit with 0 and print what they did (`started`, `stopping`, `killed`,
+`armed`, or `already`), with REFUSED when this scheduler's epoch or generation is not the newest the node has seen, with
+NOT_BOOTED when the node's bundle is not there. `probe_script` only looks. Each may be sent again at any time. On
+standard input nothing shows in a process list: so secrets travel.
 
 `setup` and `run` are shell text, run by `bash -eo pipefail` in the working directory: the first command that fails ends
 it and gives the exit code. Each is a shell of its own; what `setup` exports is not seen by `run`.
@@ -16,7 +17,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from orchestrator.core import ids
@@ -45,8 +46,10 @@ class StartConfig:
     """Everything a node needs to begin a generation.
 
     `node_ips` are the gang's private addresses in order of rank. `restore_step`: the newest checkpoint that may be
-    restored, None where there is none. `linger`: how long a node whose work is done and saved waits for a scheduler
-    before it shuts itself down. `agent_pause`: seconds by which the agent starts after the training.
+    restored, None where there is none. `preflight` is `off`, `auto` or `torch`, `network_gbit` what the instance type
+    should give (0: not known). `grace`: how long the training may take to save and exit. `linger`: how long a node
+    whose work is done and saved waits for a scheduler before it shuts itself down. `agent_pause`: seconds by which
+    the agent starts after the training.
     """
 
     run: str
@@ -65,6 +68,9 @@ class StartConfig:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     data: tuple[DataSource, ...] = ()
     restore_step: int | None = None
+    grace: timedelta = timedelta(minutes=2)
+    preflight: str = "off"
+    network_gbit: float = 0.0
     linger: timedelta = timedelta(minutes=10)
     beacon_seconds: float = 2.0
     agent_pause: float = 1.0
@@ -92,9 +98,11 @@ def start_script(config: StartConfig) -> bytes:
         master_port=ids.master_port(config.run, config.generation),
         device=config.device,
     )
+    stages = ["preflight"] if config.preflight != "off" else []
+    stages += ["stage"] if config.data or config.generation > 1 or config.restore_step is not None else []
     texts = {
         "session": ids.session_name(config.run),
-        "stages": "stage" if config.data or config.generation > 1 or config.restore_step is not None else "",
+        "stages": " ".join(stages),
         "pause": f"{config.agent_pause:g}",
         # The contract's variables come last: nothing a user sets may hide them.
         "env_text": _exports(config.envs) + _exports(contract, expand=True),
@@ -119,6 +127,15 @@ def kill_script(run: str, generation: int, epoch: int, grace: timedelta = timede
     It takes up to `grace` and 5 s, and exits with NOT_ENDING when even that leaves a process.
     """
     return _script(run, generation, epoch, {"tenths": str(grace // timedelta(milliseconds=100))}, "kill.sh")
+
+
+def arm_script(run: str, generation: int, epoch: int, deadline: datetime, left: timedelta) -> bytes:
+    """Return the script that arms the machine's timer for `deadline` (with its time zone), which is `left` from now.
+
+    It ends the machine up to a minute before, but not within the next one.
+    """
+    moment = {"deadline": str(int(deadline.timestamp())), "left": str(max(0, left // timedelta(seconds=1)))}
+    return _script(run, generation, epoch, moment, "arm.sh")
 
 
 def probe_script(run: str) -> bytes:
@@ -151,7 +168,13 @@ def node_json(config: StartConfig) -> str:
         "session": ids.session_name(config.run),
         "data": [{"name": d.name, "source": d.source, "mount": d.mount} for d in config.data],
         "restore_step": config.restore_step,
+        "node_ips": list(config.node_ips),
+        "procs_per_node": config.procs_per_node,
+        "device": config.device,
+        "preflight": config.preflight,
+        "network_gbit": config.network_gbit,
         "beacon_seconds": config.beacon_seconds,
+        "grace_seconds": config.grace.total_seconds(),
         "linger_seconds": config.linger.total_seconds(),
     }
     return json.dumps(value, indent=1) + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from orchestrator.core.caps import Near, warnings
 from orchestrator.core.units import format_duration
 from orchestrator.report import figures
 from orchestrator.report.text import clean
@@ -33,6 +34,7 @@ class Narrator:
         self._training_time: datetime | None = None
         self._watch = Attendance()
         self._warned = False
+        self._caps: set[str] = set()
         self._low = False
 
     def tell(self, view: RunView) -> list[str]:
@@ -57,6 +59,9 @@ class Narrator:
             self._phase = view.phase
             cost = f"  {figures.dollars(view.bill)}" if view.bill.instances else ""
             said.append(f"{view.phase}: {figures.where(view)}{cost}")
+        near = [item for item in cap_warnings(view) if item.key not in self._caps]
+        self._caps |= {item.key for item in near}
+        said += [item.text for item in near]
         alone = self._watch.warning(view)
         if alone and not self._warned:
             said.append(alone)
@@ -130,6 +135,11 @@ def recoveries(view: RunView) -> list[str]:
             stay = f"the gang grows from {item.size} to {len(item.kept)} nodes"
         said.append(f"{clean(item.cause)}; {stay}, generation {item.generation + 1}")
     return said
+
+
+def cap_warnings(view: RunView) -> tuple[Near, ...]:
+    """Return the caps of a run that are near, as its money and its time stand."""
+    return () if view.ended else warnings(view.spec, view.ledger, view.bill.high, view.facts.server_time)
 
 
 def elapsed(view: RunView) -> str:

@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.core.forecast import Forecast
 from orchestrator.core.plan import Offer, Plan, QuotaLine
-from orchestrator.core.units import format_duration, format_usd, usd
+from orchestrator.core.units import MicroUSD, format_duration, format_usd, usd
 from orchestrator.report.text import clean, percent
 
 OFFERS_SHOWN = 12
-WIDE = 105
+WIDE = 118
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ def show_plan(console: Console, sheet: PlanSheet) -> None:
     more = len(sheet.plan.offers) - OFFERS_SHOWN
     if more > 0:
         console.print(f"  and {more} more, tried in order of expected cost")
+    for line in forecast_lines(sheet.plan):
+        console.print(f"  ranges   {line}")
     for line in quota_lines(sheet.plan.quotas):
         console.print(f"  quota    {line}")
     for line in sheet.will_create:
@@ -66,14 +69,18 @@ def offers_table(plan: Plan, limit: timedelta, width: int) -> Table:
     for index in shown:
         table.add_column(columns[index], no_wrap=True, justify="right" if index > 3 else "left")
     for index, offer in enumerate(plan.offers[:OFFERS_SHOWN]):
-        cells = _cells(offer, limit, chosen=index == 0)
+        cells = _cells(offer, limit, plan.forecast(index), chosen=index == 0)
         table.add_row(*(cells[column] for column in shown), style="bold green" if index == 0 else "dim")
     return table
 
 
-def _cells(offer: Offer, limit: timedelta, *, chosen: bool) -> list[str]:
+def _cells(offer: Offer, limit: timedelta, forecast: Forecast | None, *, chosen: bool) -> list[str]:
     bound = "" if offer.hours is not None else "≤ "
     time = timedelta(hours=offer.hours) if offer.hours is not None else limit
+    figures = [format_duration(time), format_usd(offer.cost), format_usd(offer.on_demand_cost)]
+    if forecast is not None:
+        low, high = (format_duration(timedelta(hours=hours)) for hours in forecast.hours)
+        figures = [f"{low}-{high}", _dollars(forecast.cost), _dollars(forecast.on_demand)]
     return [
         "✔" if chosen else " ",
         offer.instance_type,
@@ -82,13 +89,16 @@ def _cells(offer: Offer, limit: timedelta, *, chosen: bool) -> list[str]:
         f"{offer.price / 1_000_000:.4f}",
         f"{offer.on_demand / 1_000_000:.4f}",
         percent(offer.on_demand - offer.price, offer.on_demand),
-        f"{bound}{format_duration(time)}",
-        f"{bound}{format_usd(offer.cost)}",
-        f"{bound}{format_usd(offer.on_demand_cost)}",
+        *(f"{bound}{figure}" for figure in figures),
     ]
 
 
-def offer_json(offer: Offer) -> dict[str, Any]:
+def _dollars(amounts: tuple[MicroUSD, MicroUSD]) -> str:
+    low, high = (format_usd(amount) for amount in amounts)
+    return f"{low}-{high.removeprefix('$')}"
+
+
+def offer_json(offer: Offer, forecast: Forecast | None = None) -> dict[str, Any]:
     """Return an offer as `orch plan --json` prints it: dollars as strings with six places, `hours` null if unknown."""
     return {
         "instance_type": offer.instance_type,
@@ -101,7 +111,19 @@ def offer_json(offer: Offer) -> dict[str, Any]:
         "on_demand_cost_usd": usd(offer.on_demand_cost),
         "quota_code": offer.quota_code,
         "placement_group": offer.placement_group,
+        "forecast": None if forecast is None else forecast.to_json(),
     }
+
+
+def forecast_lines(plan: Plan) -> list[str]:
+    """Return where the ranges of the chosen offer come from, and what of them it saves; none where it has no range."""
+    chosen = plan.forecast(0)
+    if chosen is None:
+        return []
+    least, most = (f"{share:.0%}" for share in chosen.saving)
+    saving = least if least == most else f"{least} to {most}"
+    spot = f"; spot saves {saving}" if plan.offers[0].lifecycle == "spot" else ""
+    return [f"meant to hold in nine cases of ten: {', '.join(chosen.sources)}{spot}"]
 
 
 def quota_lines(quotas: Sequence[QuotaLine]) -> list[str]:
@@ -118,7 +140,10 @@ def quota_lines(quotas: Sequence[QuotaLine]) -> list[str]:
     ]
 
 
-def question(offer: Offer, nodes: str) -> str:
+def question(offer: Offer, nodes: str, forecast: Forecast | None = None) -> str:
     """Return the question the prompt asks: `Launch 16 x p3.16xlarge for about $41.20?`."""
+    if forecast is not None:
+        low, high = (format_usd(amount) for amount in forecast.cost)
+        return f"Launch {nodes} x {offer.instance_type} for {low} to {high}?"
     about = "about" if offer.hours is not None else "at most"
     return f"Launch {nodes} x {offer.instance_type} for {about} {format_usd(offer.cost)}?"

@@ -20,6 +20,7 @@ from orchestrator.aws.images import Images
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core import actions as do
+from orchestrator.core.caps import in_force
 from orchestrator.core.facts import Facts
 from orchestrator.core.ids import Keys, client_token, resource_name
 from orchestrator.core.ledger import Verdict
@@ -27,7 +28,7 @@ from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import iso
 from orchestrator.errors import Exit, NoPermission, OrchError, StaleEpoch
 from orchestrator.node.ssh import HostKeyMismatch
-from orchestrator.run.answers import Answers
+from orchestrator.run.answers import Answers, young
 from orchestrator.run.home import Home
 from orchestrator.run.lease import Lease
 from orchestrator.run.ledger import Ledger
@@ -44,7 +45,7 @@ SSH_WORKERS = 16
 class Errand(NamedTuple):
     """Something to do on a node by SSH."""
 
-    what: Literal["start", "stop", "kill", "probe"]
+    what: Literal["start", "stop", "kill", "probe", "arm"]
     instance_id: str
     generation: int
 
@@ -85,6 +86,7 @@ class Actor:
         self._reached: set[Errand] = set()
         self._mistrusted: set[str] = set()
         self._answers = Answers()
+        self._armed: dict[str, float] = {}
 
     def close(self) -> None:
         """Let go of the SSH workers."""
@@ -98,6 +100,7 @@ class Actor:
                 self._came_back(errand, future.exception())
         both = self._reached | self._reaching.keys()
         asked = {item.instance_id for item in self._reaching if item.what == "probe"}
+        arming = {item.instance_id for item in self._reaching if item.what == "arm"}
         now, answers = time.monotonic(), self._answers
         answers.forget_all_but(item.instance_id for item in facts.instances if item.usable)
         return replace(
@@ -109,6 +112,7 @@ class Actor:
             unanswered=answers.unanswered,
             answering=answers.answering(now) | asked,
             deserted=answers.deserted(now),
+            arming=young(self._armed, now) | arming,
         )
 
     def _came_back(self, errand: Errand, error: BaseException | None) -> None:
@@ -127,6 +131,10 @@ class Actor:
         elif what == "probe":
             self._answers.hear(instance_id, time.monotonic())
             self._log(f"{instance_id} is silent, but lives")
+        elif what == "arm":
+            self._armed[instance_id] = time.monotonic()
+            if error is not None:
+                self._log(f"the timer of {instance_id} stays as it is for now: {error.message}")
         elif error is not None:
             self._log(f"{what} {instance_id}: {error.message}; trying again")
         else:
@@ -139,7 +147,7 @@ class Actor:
                 self._create(action)
             case do.Launch():
                 self._launch(action, facts)
-            case do.Start() | do.Stop() | do.Kill() | do.Probe():
+            case do.Start() | do.Stop() | do.Kill() | do.Probe() | do.Arm():
                 self._command(action, facts)
             case do.Recover():
                 self._log(f"recovering: {action.recovery.cause}")
@@ -159,7 +167,7 @@ class Actor:
             case do.Close():
                 self._close(action, facts)
 
-    def _command(self, action: do.Start | do.Stop | do.Kill | do.Probe, facts: Facts) -> None:
+    def _command(self, action: do.Start | do.Stop | do.Kill | do.Probe | do.Arm, facts: Facts) -> None:
         match action:
             case do.Start():
                 self._start(action, facts)
@@ -175,6 +183,10 @@ class Actor:
                 self._answers.ask(action.instance_ids)
                 for item in action.instance_ids:
                     self._reach(Errand("probe", item, 0), partial(self._nodes.probe, facts, item))
+            case do.Arm():
+                for item in action.instance_ids:
+                    where = (item, action.generation, self._lease.epoch, action.deadline)
+                    self._reach(Errand("arm", item, action.generation), partial(self._nodes.arm, facts, *where))
 
     def _append(self, kind: Any, what: str, detail: Mapping[str, Any]) -> None:
         # The time of now, not of the facts: they may be old, and what is waited for counts from here.
@@ -247,7 +259,8 @@ class Actor:
 
     def _timer(self, facts: Facts) -> timedelta:
         began = self._ledger.state.generation_began or facts.server_time
-        return timer_left(self._spec, facts.server_time - began, facts.cost_so_far)
+        spec = in_force(self._spec, self._ledger.state)
+        return timer_left(spec, facts.server_time - began, facts.cost_so_far)
 
     def _start(self, action: do.Start, facts: Facts) -> None:
         if action.generation > 1 and not self._ledger.state.restore_known:
@@ -255,6 +268,7 @@ class Actor:
             step = newest_step(self._bucket, self._spec.run_id)
             self._append("intent", "start", {"generation": action.generation, "restore_step": step})
         self._fence()
+        recovery = self._ledger.state.recovery
         for instance_id in action.instance_ids:
             start = partial(
                 self._nodes.start,
@@ -264,6 +278,8 @@ class Actor:
                 generation=action.generation,
                 epoch=self._lease.epoch,
                 restore_step=self._ledger.state.restore_step,
+                # After a failure of the script the machines are those that were checked before.
+                preflight=recovery is None or recovery.kind != "failed",
             )
             self._reach(Errand("start", instance_id, action.generation), start)
 
@@ -290,7 +306,7 @@ class Actor:
         self._keep_prices(facts)
         state = self._ledger.state
         # The report first: whoever finds the generation closed also finds its report.
-        write_report(self._spec, self._bucket, self._home, replace(state, closed=True), facts)
+        write_report(in_force(self._spec, state), self._bucket, self._home, replace(state, closed=True), facts)
         detail = {"generation": state.generation, "verdict": action.verdict.to_json()}
         self._append("outcome", "close", detail)
         self._home.forget_secrets(self._spec.run_id)

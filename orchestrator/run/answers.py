@@ -29,11 +29,11 @@ class Answers:
 
     def answering(self, now: float) -> frozenset[str]:
         """Return those whose answer is too young to ask them again."""
-        return _young(self._answered, now)
+        return young(self._answered, now)
 
     def deserted(self, now: float) -> frozenset[str]:
         """Return those whose machine said a moment ago that neither agent nor training is there."""
-        return _young(self._deserted, now)
+        return young(self._deserted, now)
 
     def ask(self, asked: Iterable[str]) -> None:
         """Take in that these are being asked: what they said before no longer counts."""
@@ -64,5 +64,6 @@ class Answers:
         self._missed &= set(usable)
 
 
-def _young(moments: dict[str, float], now: float) -> frozenset[str]:
+def young(moments: dict[str, float], now: float) -> frozenset[str]:
+    """Return those of which something happened less than `ASK_AGAIN` seconds ago."""
     return frozenset(i for i, moment in moments.items() if now - moment < ASK_AGAIN)

@@ -17,7 +17,9 @@ from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core.actions import Action
 from orchestrator.core.bill import make_bill
+from orchestrator.core.caps import spend_of
 from orchestrator.core.decide import decide
+from orchestrator.core.estimates import S3Use
 from orchestrator.core.facts import Facts, PriceRow
 from orchestrator.core.health import ENDED
 from orchestrator.core.ledger import LedgerState
@@ -30,6 +32,7 @@ from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.observe import Observer
 from orchestrator.run.spec import load_spec
+from orchestrator.run.usage import measure_s3
 
 BUSY_TICK = 0.25
 IDLE_TICK = 1.5
@@ -57,6 +60,7 @@ class Scheduler:
         self._actor = Actor(self._spec, session, bucket, home, self._ledger, self._lease, log, self.final_prices)
         self._rows: tuple[PriceRow, ...] = prices.load(bucket, run_id)
         self._priced = datetime.fromtimestamp(0, UTC)
+        self._use = S3Use(0, 0, 0)
         self._phase = ""
 
     def run(self, *, keep_lease: bool = False) -> None:
@@ -125,13 +129,12 @@ class Scheduler:
         alive = [item for item in facts.instances if item.alive]
         if alive and facts.server_time - self._priced > PRICE_INTERVAL:
             self.final_prices(facts)
+            self._use = measure_s3(self._bucket, self._spec.run_id, facts)
             self._priced = facts.server_time
-        bill = make_bill(
-            self._spec.run_id, facts.instances, self._rows, prices.on_demand_of(self._spec), facts.server_time
-        )
-        ids = {item.instance_id for item in alive}
-        hourly = sum(line.hours[-1].price for line in bill.instances if line.instance_id in ids)
-        return replace(facts, cost_so_far=bill.high, cost_per_second=-(-hourly // 3600))
+        listed = prices.on_demand_of(self._spec)
+        bill = make_bill(self._spec.run_id, facts.instances, self._rows, listed, facts.server_time, s3=self._use)
+        spend = spend_of(bill, facts)
+        return replace(facts, cost_so_far=spend.so_far, cost_per_second=spend.per_second, cost_prepaid=spend.prepaid)
 
     def final_prices(self, facts: Facts) -> tuple[PriceRow, ...]:
         """Fetch and keep the prices that were in force during the life of the run's instances."""

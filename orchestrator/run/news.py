@@ -6,12 +6,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
+from orchestrator.core.caps import warnings
 from orchestrator.core.facts import EC2_INTERRUPTED
 from orchestrator.core.units import format_duration, format_usd
 from orchestrator.run.view import RunView
 
 Event = Literal["finished", "failed", "interrupted", "cap-near"]
-CAP_PERCENT = (95, 80)
 _GOOD = frozenset({"finished", "stopped"})
 
 
@@ -26,7 +26,7 @@ class News:
 
 def news_of(view: RunView, told: Collection[str]) -> list[News]:
     """Return what `view` has that was not told before."""
-    found = [item for item in (_interruption(view, told), _cap(view), _end(view)) if item is not None]
+    found = [item for item in (_interruption(view, told), *_caps(view), _end(view)) if item is not None]
     return [item for item in found if item.key not in told]
 
 
@@ -41,15 +41,11 @@ def _interruption(view: RunView, told: Collection[str]) -> News | None:
     return News(f"interrupted-{fresh[0]}", "interrupted", f"{text}; {_cost(view)}")
 
 
-def _cap(view: RunView) -> News | None:
-    cap = view.spec.experiment.max_cost_micro
-    if cap is None or view.ended:
-        return None
-    for percent in CAP_PERCENT:
-        if view.bill.high * 100 >= cap * percent:
-            text = f"{view.spec.run_id} has cost {format_usd(view.bill.high)}, {percent}% of max_cost {format_usd(cap)}"
-            return News(f"cap-{cap}-{percent}", "cap-near", text)
-    return None
+def _caps(view: RunView) -> list[News]:
+    if view.ended:
+        return []
+    near = warnings(view.spec, view.ledger, view.bill.high, view.facts.server_time)
+    return [News(f"cap-{item.key}", "cap-near", f"{view.spec.run_id} {item.text}") for item in near]
 
 
 def _end(view: RunView) -> News | None:

@@ -1,4 +1,4 @@
-"""Sending commands down to the nodes of a run, by SSH: start, stop, kill. Decides nothing, remembers nothing.
+"""Sending commands down to the nodes of a run, by SSH: start, stop, kill, arm. Decides nothing, remembers nothing.
 
 Which scripts are sent is `node.start`'s business, what they mean to the run `core.decide`'s.
 """
@@ -6,9 +6,10 @@ Which scripts are sent is `node.start`'s business, what they mean to the run `co
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from orchestrator.aws.s3 import Bucket
+from orchestrator.core.catalog import TYPES
 from orchestrator.core.facts import Facts, Instance
 from orchestrator.core.ids import Keys
 from orchestrator.core.manifest import NAME, newest
@@ -20,6 +21,7 @@ from orchestrator.node.start import (
     REFUSED,
     DataSource,
     StartConfig,
+    arm_script,
     kill_script,
     leave_script,
     probe_script,
@@ -55,11 +57,13 @@ class NodeCommands:
         generation: int,
         epoch: int,
         restore_step: int | None,
+        preflight: bool,
     ) -> None:
         """Start setup and run on a node; one that has started already says so. Raises Unreachable, StaleEpoch."""
         by_id = {item.instance_id: item for item in facts.instances}
         ordered = sorted(ranks, key=lambda i: ranks[i])
         experiment = self._spec.experiment
+        known = TYPES.get(by_id[instance_id].instance_type)
         config = StartConfig(
             run=self._spec.run_id,
             generation=generation,
@@ -77,6 +81,9 @@ class NodeCommands:
             secrets=self._home.secrets(self._spec.run_id),
             data=tuple(DataSource(name, d.source, d.mount or name) for name, d in experiment.data.items()),
             restore_step=restore_step,
+            grace=experiment.checkpoint_grace,
+            preflight=experiment.preflight if preflight else "off",
+            network_gbit=known.network_gbit if known is not None else 0.0,
         )
         self._send(facts, instance_id, start_script(config))
 
@@ -87,6 +94,11 @@ class NodeCommands:
     def kill(self, facts: Facts, instance_id: str, generation: int, epoch: int) -> None:
         """End what is left of the training on a node. Raises Unreachable, StaleEpoch."""
         self._send(facts, instance_id, kill_script(self._spec.run_id, generation, epoch, KILL_GRACE))
+
+    def arm(self, facts: Facts, instance_id: str, generation: int, epoch: int, deadline: datetime) -> None:
+        """Arm a node's timer anew. Raises Unreachable, StaleEpoch."""
+        left = deadline - facts.server_time
+        self._send(facts, instance_id, arm_script(self._spec.run_id, generation, epoch, deadline, left))
 
     def probe(self, facts: Facts, instance_id: str) -> None:
         """Ask a node whether agent or training live there. Raises Unreachable, Deserted."""

@@ -9,18 +9,20 @@ import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from orchestrator.aws.ec2 import Compute
 from orchestrator.aws.s3 import Bucket
 from orchestrator.core.beacon import Beacon
-from orchestrator.core.facts import Facts, Instance, Node
+from orchestrator.core.facts import SHUT_ITSELF_DOWN, Facts, Instance, Node
 from orchestrator.core.ids import Keys
 from orchestrator.errors import NotFound
 
 WORKERS = 8
 # Between two looks that are further apart than this there is a gap, in which something may have gone unseen.
 GAP = timedelta(seconds=45)
+# A machine that its own timer turns off is gone within this.
+SHUTDOWN = timedelta(minutes=2)
 
 
 class NodeObjects:
@@ -138,12 +140,24 @@ class Observer:
         )
 
     def _with_end(self, item: Instance, recorded: dict[str, Instance], now: datetime) -> Instance:
-        """Give an ended instance for which EC2 states no time the moment it was first seen so."""
+        """Give an ended instance for which EC2 states no time the moment it was first seen so, or had to be gone by."""
         if item.usable or item.end_time is not None:
             return item
         known = recorded.get(item.instance_id)
         end = known.end_time if known else None
-        return replace(item, end_time=end or self._ends.setdefault(item.instance_id, now))
+        latest = gone_by(item, self._objects.nodes.get(item.instance_id), now)
+        return replace(item, end_time=end or self._ends.setdefault(item.instance_id, latest))
+
+
+def gone_by(item: Instance, node: Node | None, now: datetime) -> datetime:
+    """Return when an instance that is seen to be gone `now` was gone at the latest.
+
+    One that shut itself down did so by its own timer, however late somebody looks.
+    """
+    timer = node.beacon.deadline if node is not None and node.beacon is not None else None
+    if timer is None or item.end_reason != SHUT_ITSELF_DOWN:
+        return now
+    return min(now, datetime.fromtimestamp(timer, UTC) + SHUTDOWN)
 
 
 def merge(seen: Iterable[Instance], recorded: Iterable[Instance]) -> tuple[Instance, ...]:

@@ -12,20 +12,21 @@ import string
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from orchestrator.aws import account
 from orchestrator.aws.ec2 import Compute
 from orchestrator.aws.images import Images
-from orchestrator.aws.prices import Prices
+from orchestrator.aws.prices import Prices, within
 from orchestrator.aws.quotas import Quotas
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core import catalog, ids
 from orchestrator.core.dataset import ROOT, is_unfinished
 from orchestrator.core.experiment import Experiment
+from orchestrator.core.forecast import HISTORY, Earlier
 from orchestrator.core.plan import Market, Plan, make_plan, quota_code
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec import Identity, RunSpec
@@ -36,6 +37,7 @@ from orchestrator.node.bundle import Bundle, build_bundle
 from orchestrator.node.ssh import generate_key
 from orchestrator.run import datasets, prices
 from orchestrator.run.caller import caller_cidr
+from orchestrator.run.earlier import find_earlier
 from orchestrator.run.home import CachedRun, Home
 
 DIFF_LIMIT = 200_000
@@ -93,16 +95,25 @@ class Prepared:
 
 
 def prepare(
-    experiment: Experiment, source: Source, session: Session, settings: Settings, *, environ: Mapping[str, str]
+    experiment: Experiment,
+    source: Source,
+    session: Session,
+    settings: Settings,
+    *,
+    environ: Mapping[str, str],
+    home: Home | None = None,
 ) -> Prepared:
     """Check everything and plan. Raises BadInput with all local faults before the first call to the cloud, then
-    NoPermission, NotFound (image, data, network) or NoCapacity (nothing offered, no quota)."""
+    NoPermission, NotFound (image, data, network) or NoCapacity (nothing offered, no quota).
+
+    With `home` the forecast learns from earlier runs, of its reports and of those in the bucket."""
     bundle, secret_values = _check_here(experiment, source, environ)
     bucket_name = settings.bucket or ids.bucket_name(session.account(), settings.region)
     experiment = datasets.resolve(experiment, session, Bucket(session, bucket_name))
     compute = Compute(session)
     image = _image(experiment, settings, session)
-    market = _market(experiment, session, compute)
+    earlier = find_earlier(home, Bucket(session, bucket_name)) if home is not None else ()
+    market = _market(experiment, session, compute, earlier)
     plan = make_plan(experiment, experiment.num_nodes, market)
     if not plan.offers:
         reasons = "; ".join(f"{what}: {why}" for what, why in plan.rejected)
@@ -155,20 +166,23 @@ def _image(experiment: Experiment, settings: Settings, session: Session) -> str:
     return Images(session).resolve(wanted)
 
 
-def _market(experiment: Experiment, session: Session, compute: Compute) -> Market:
+def _market(experiment: Experiment, session: Session, compute: Compute, earlier: tuple[Earlier, ...]) -> Market:
     types = list(dict.fromkeys(option.instance_type for option in experiment.resources.any_of))
     price_list = Prices(session)
     offerings = compute.zones_offering(types)
     offered = [name for name in types if offerings.get(name)]
     vcpus = {name: value for name, value in compute.vcpus(offered).items() if name not in catalog.TYPES}
+    now = datetime.now(UTC)
     codes = sorted({quota_code(name, life) for name in offered for life in ("spot", "on-demand")})
     return Market(
         offerings=offerings,
-        spot=price_list.current_spot(offered) if offered else (),
+        spot=price_list.spot_history(offered, now - HISTORY, now) if offered else (),
         on_demand=price_list.on_demand(offered) if offered else {},
         quotas=Quotas(session).vcpus(codes) if codes else {},
         subnets=compute.subnets(),
         vcpus=vcpus,
+        earlier=earlier,
+        now=now,
     )
 
 
@@ -219,7 +233,7 @@ def _will_create(session: Session, bucket: str, experiment: Experiment) -> tuple
 def plan_notes(experiment: Experiment, plan: Plan, data_bytes: Mapping[str, int]) -> tuple[str, ...]:
     """Return what a plan's figures do not say by themselves."""
     timer = format_duration(plan.timer)
-    notes = [f"without a scheduler the nodes' own timers end the run after {timer}; nothing replaces nodes meanwhile"]
+    notes = [f"without a scheduler the nodes save and end the run after {timer}; nothing replaces nodes meanwhile"]
     notes += [f"data {name}: {format_size(size)} to every node" for name, size in data_bytes.items()]
     least, price = experiment.min_nodes, plan.offers[0].price
     if least is not None and least < plan.num_nodes:
@@ -269,7 +283,8 @@ def begin(
     home.keep_private_key(run_id, private)
     home.keep_secrets(run_id, prepared.secrets)
     spec = _spec(prepared, experiment, session, run_id, now, profile, public)
-    prices.save(bucket, run_id, prepared.market.spot)
+    # Of the history only what is in force: the run keeps what is charged.
+    prices.save(bucket, run_id, within(prepared.market.spot, now, now))
     bucket.put(ids.Keys(run_id).spec, spec.to_json(), if_none_match=True)
     home.remember(CachedRun(run_id, settings.cloud, experiment.name, iso(now)))
     return spec

@@ -9,6 +9,7 @@ from orchestrator.aws.ec2 import Compute
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core.bill import make_bill
+from orchestrator.core.caps import in_force
 from orchestrator.core.ids import Keys, is_run_id
 from orchestrator.core.phase import ENDED, find_phase
 from orchestrator.errors import NotFound
@@ -59,12 +60,12 @@ class Reader:
         on_demand = prices.on_demand_of(self.spec)
         rows = prices.load(self._bucket, self.spec.run_id)
         phase = find_phase(state, facts)
-        # What only an ended run is worth asking for; the scheduler leaves the cents of S3 out as well.
+        # What only an ended run is worth asking for; the scheduler counts the cents of S3 for the cap, once a minute.
         s3 = measure_s3(self._bucket, self.spec.run_id, facts) if state.closed else None
         bill = make_bill(self.spec.run_id, facts.instances, rows, on_demand, facts.server_time, s3=s3)
         closing = [e.time for e in self._ledger.entries if e.action == "close"]
         return RunView(
-            spec=self.spec,
+            spec=in_force(self.spec, state),
             ledger=state,
             facts=facts,
             phase=phase,

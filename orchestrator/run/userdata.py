@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from orchestrator.core.plan import node_timer
+from orchestrator.core.plan import SHORTEST_TIMER, TEARDOWN_ALLOWANCE, node_timer
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import MicroUSD
 from orchestrator.node.bootstrap import BootConfig, user_data
-
-SHORTEST_TIMER = timedelta(minutes=1)
 
 
 def timer_left(spec: RunSpec, age: timedelta, spent: MicroUSD) -> timedelta:
     """Return how long nodes live without a scheduler that are launched when the run is `age` old and has cost `spent`.
 
-    It is what is left of the run's time, and of its money: who comes late does not live longer than the others.
+    `spec` holds the caps that are in force now. It is what is left of the run's time, and of its money: who comes late
+    does not live longer than the others.
     """
-    return max(SHORTEST_TIMER, min(spec.timer - age, node_timer(spec.experiment, spec.num_nodes, spec.offers, spent)))
+    left = spec.experiment.max_duration + TEARDOWN_ALLOWANCE - age
+    return max(SHORTEST_TIMER, min(left, node_timer(spec.experiment, spec.num_nodes, spec.offers, spent)))
 
 
 def user_data_of(spec: RunSpec, timer: timedelta, now: datetime) -> str:

@@ -8,14 +8,17 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.core.bill import Bill
+from orchestrator.core.caps import Spend, spend_of
 from orchestrator.core.facts import Facts
+from orchestrator.core.forecast import work_of
 from orchestrator.core.gang import Gang
 from orchestrator.core.ledger import LedgerState, Verdict
 from orchestrator.core.outlook import outlook
 from orchestrator.core.phase import ENDED, Phase
+from orchestrator.core.preflight import read_preflight
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.timing import NodeStart, node_starts
-from orchestrator.core.units import iso, usd
+from orchestrator.core.units import format_duration, iso, usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,11 @@ class RunView:
     def verdict(self) -> Verdict | None:
         """How the current generation ends, once that is known."""
         return self.ledger.verdict
+
+    @property
+    def spend(self) -> Spend:
+        """What it has cost, and what it costs a second now."""
+        return spend_of(self.bill, self.facts)
 
     @property
     def outlook(self) -> str:
@@ -116,8 +124,29 @@ class RunView:
         """From the launch to the first step, of every start on every node that told of it."""
         return node_starts(self.spec.created, self.ledger, self.facts)
 
+    @property
+    def preflights(self) -> list[dict[str, Any]]:
+        """What was found of each node before the training, replaced ones included, as rows of plain JSON values."""
+        said = [(i, node.beacon) for i, node in self.facts.nodes.items() if node.beacon is not None]
+        found = [(i, beacon, read_preflight(beacon.preflight)) for i, beacon in said]
+        unfit = {
+            (b.generation, rank): why for _, b, made in found if made is not None for rank, why in made.unfit.items()
+        }
+        return [
+            {
+                "instance_id": instance_id,
+                "rank": beacon.rank,
+                "generation": beacon.generation,
+            }
+            | made.to_json()
+            | {"unfit": unfit.get((beacon.generation, beacon.rank))}
+            for instance_id, beacon, made in sorted(found, key=lambda item: (item[1].generation, item[1].rank))
+            if made is not None
+        ]
+
     def summary(self) -> dict[str, Any]:
         """Return the run's row of `orch status --json`."""
+        cap = self.spec.experiment.max_cost_micro
         return {
             "run_id": self.spec.run_id,
             "name": self.spec.name,
@@ -128,6 +157,8 @@ class RunView:
             "ended": iso(self.ended_at) if self.ended_at else None,
             "spot_usd": usd(self.bill.high),
             "on_demand_usd": usd(self.bill.on_demand),
+            "max_cost_usd": None if cap is None else usd(cap),
+            "max_duration": format_duration(self.spec.experiment.max_duration),
             "metrics": dict(self.metrics),
             "cloud": self.spec.cloud,
             "generation": self.ledger.generation,
@@ -138,8 +169,10 @@ class RunView:
     def report(self) -> dict[str, Any]:
         """Return `report.json`: the summary, the verdict, the nodes, their starts and the whole bill."""
         return self.summary() | {
+            "work": work_of(self.spec.experiment),
             "verdict": self.verdict.to_json() if self.verdict else None,
             "instances": [item.to_json() for item in self.facts.instances],
+            "preflight": self.preflights,
             "timing": [item.to_json() for item in self.starts],
             "bill": self.bill.to_json(),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.aws.s3 import Bucket
+from orchestrator.core.caps import Caps
 from orchestrator.core.ledger import LedgerState
 from orchestrator.errors import OrchError
 from orchestrator.run.ledger import Ledger
@@ -17,8 +18,16 @@ def ask_stop(bucket: Bucket, run_id: str, actor: str, reason: str = "stopped by 
     return ledger.state
 
 
-def ask_resume(bucket: Bucket, run_id: str, actor: str) -> LedgerState:
-    """Ask for another generation of a run that has ended; one that has not simply goes on.
+def ask_extend(bucket: Bucket, run_id: str, actor: str, caps: Caps) -> LedgerState:
+    """Ask that a run goes by other caps; of one that has ended this changes nothing."""
+    ledger = Ledger(bucket, run_id, actor)
+    if not ledger.read().closed:
+        ledger.append("wish", "extend", caps.to_json(), epoch=0, now=bucket.server_time())
+    return ledger.state
+
+
+def ask_resume(bucket: Bucket, run_id: str, actor: str, caps: Caps | None = None) -> LedgerState:
+    """Ask for another generation of a run that has ended, under `caps`; one that has not simply goes on.
 
     Raises OrchError when the run finished: there is nothing to resume.
     """
@@ -27,5 +36,6 @@ def ask_resume(bucket: Bucket, run_id: str, actor: str) -> LedgerState:
     if state.verdict is not None and state.closed:
         if state.verdict.kind == "finished":
             raise OrchError(f"{run_id} has finished; there is nothing to resume", "`orch launch` begins a new run")
-        ledger.append("wish", "resume", {}, epoch=0, now=bucket.server_time())
+        detail = {} if caps is None else caps.to_json()
+        ledger.append("wish", "resume", detail, epoch=0, now=bucket.server_time())
     return ledger.state

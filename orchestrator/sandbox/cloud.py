@@ -27,6 +27,7 @@ from orchestrator.errors import NotFound, OrchError
 from orchestrator.sandbox import catalogue, control_api, s3_api
 from orchestrator.sandbox.boundary import Hosts
 from orchestrator.sandbox.credentials import ACCESS_KEY, ACCOUNT, Credentials
+from orchestrator.sandbox.disturbances import NEXT
 from orchestrator.sandbox.ec2_backend import Machine, SandboxEC2Backend
 from orchestrator.sandbox.faults import Faults
 from orchestrator.sandbox.http_server import Server
@@ -174,8 +175,12 @@ class SandboxCloud:
     def disturb(self, instance_id: str, kind: str, seconds: float | None = None) -> None:
         """Do something to a host of which EC2 knows nothing, and undo it after `seconds`. See `disturbances`.
 
-        Raises NotFound, BadInput, OrchError (not running, or its host is not up).
+        `next` in place of an instance is the next one that boots, which can only be slow, for good. Raises NotFound,
+        BadInput, OrchError (not running, or its host is not up).
         """
+        if instance_id == NEXT:
+            self._hosts.disturb(instance_id, kind)
+            return
         self._takeable(instance_id, frozenset({"running"}))
         self._hosts.disturb(instance_id, kind)
         if seconds is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -15,12 +16,16 @@ from typing import Literal, cast, get_args
 from orchestrator.errors import BadInput, OrchError
 from orchestrator.sandbox import supervisor
 
-Kind = Literal["partition", "hang", "freeze", "stop-sshd", "crash", "kill-tmux", "reboot"]
+Kind = Literal["partition", "hang", "freeze", "slow", "stop-sshd", "crash", "kill-tmux", "reboot"]
 KINDS: tuple[str, ...] = get_args(Kind)
 # What stays until it is healed; the others are done when they are done.
-LASTING: frozenset[str] = frozenset({"partition", "hang", "freeze", "stop-sshd"})
+LASTING: frozenset[str] = frozenset({"partition", "hang", "freeze", "slow", "stop-sshd"})
+# In place of an instance: the next host that boots, as soon as it does.
+NEXT = "next"
 # What a machine still has when it comes up again: the line to it is cut or not, whatever it does.
-REBOOT_KEEPS: frozenset[str] = frozenset({"partition"})
+REBOOT_KEEPS: frozenset[str] = frozenset({"partition", "slow"})
+# Of a host that is slow the training runs for so long, then stands still for so long (seconds), and again.
+RUNS, STANDS = 0.003, 0.2
 # The node contract's own variable: whatever has it is the training, or was started by it.
 _TRAINING = b"ORCH_STOP_FILE="
 _SSHD = frozenset({"sshd", "sshd-session", "sshd-auth"})
@@ -46,12 +51,21 @@ def begin(kind: Kind, mark: int, keeper: int, power: Path, lasting: frozenset[st
         _send(signal.SIGKILL, mark, keeper, _is_training)
     elif kind == "kill-tmux":
         _send(signal.SIGKILL, mark, keeper, _is_tmux)
-    else:
+    elif kind != "slow":
         _tell(power, _ssh_state(lasting))
         if kind == "stop-sshd":
             _send(signal.SIGKILL, mark, keeper, _is_sshd)
         else:
             _stop(kind, mark, keeper)
+
+
+def drag(mark: int, keeper: int, goes_on: Callable[[], bool]) -> None:
+    """Let the host's training run a small part of the time, while `goes_on`."""
+    while goes_on():
+        _send(signal.SIGSTOP, mark, keeper, _is_training)
+        time.sleep(STANDS)
+        _send(signal.SIGCONT, mark, keeper, _is_training)
+        time.sleep(RUNS)
 
 
 def heal(kind: Kind, mark: int, keeper: int, power: Path, lasting: frozenset[str]) -> None:

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.errors import NotFound
+from orchestrator.errors import BadInput, NotFound
 from orchestrator.sandbox import disturbances, supervisor
 from orchestrator.sandbox.boundary import Cloud, HostSpec
 from orchestrator.sandbox.image import Image
@@ -57,6 +57,7 @@ class Machines:
         self._by_instance: dict[str, Host] = {}
         self._by_number: dict[int, Host] = {}
         self._numbers = 0
+        self._next: list[disturbances.Kind] = []
         # One after the other each; removing what a gang has left must not hold up the next one's boot.
         self._boots = ThreadPoolExecutor(1, thread_name_prefix="boot")
         self._removals = ThreadPoolExecutor(1, thread_name_prefix="remove")
@@ -84,6 +85,9 @@ class Machines:
             self._numbers += 1
             host = Host(self._numbers, spec)
             self._by_instance[spec.instance_id] = self._by_number[host.number] = host
+            planned, self._next = self._next, []
+        for kind in planned:
+            self._begin(host, kind)
         self._boots.submit(self._make, host)
 
     def halt(self, instance_id: str) -> None:
@@ -134,17 +138,36 @@ class Machines:
         self._imds.advise(instance_id, iso_time)
 
     def disturb(self, instance_id: str, kind: str) -> None:
-        """Do to a host what `kind` says. Raises BadInput for no such kind, NotFound and OrchError for no such host."""
+        """Do to a host what `kind` says. Raises BadInput for no such kind, NotFound and OrchError for no such host.
+
+        `disturbances.NEXT` is the next host that boots; it can only be slow.
+        """
         what = disturbances.check(kind)
+        if instance_id == disturbances.NEXT:
+            if what != "slow":
+                raise BadInput(f"a host that is still to boot cannot be disturbed by {kind!r}", "it can by slow")
+            with self._lock:
+                self._next.append(what)
+            return
         with self._lock:
             host = self._by_instance.get(instance_id)
             if host is None or host.halted:
                 raise NotFound(f"{instance_id} has no host", "`orch sandbox status` lists the hosts")
-            after = host.lasting | ({what} & disturbances.LASTING)
-            if what == "reboot":
-                after &= disturbances.REBOOT_KEEPS
-            disturbances.begin(what, *self._reach(host), after)
-            host.lasting = after
+            self._begin(host, what)
+
+    def _begin(self, host: Host, what: disturbances.Kind) -> None:
+        after = host.lasting | ({what} & disturbances.LASTING)
+        if what == "reboot":
+            after &= disturbances.REBOOT_KEEPS
+        disturbances.begin(what, *self._reach(host), after)
+        if what == "slow" and what not in host.lasting:
+            threading.Thread(target=self._drag, args=(host,), daemon=True).start()
+        host.lasting = after
+
+    def _drag(self, host: Host) -> None:
+        # Not before its supervisor is there: of a host without one nothing runs yet.
+        host.settled.wait(SETTLE_SECONDS)
+        disturbances.drag(self._mark(host), host.pid, lambda: "slow" in host.lasting and not host.halted)
 
     def heal(self, instance_id: str, kind: str) -> None:
         """Undo a lasting disturbance; one that is not in force, and unknown ids, are ignored."""

@@ -104,7 +104,13 @@ def node_config(home: Path, **changes: Any) -> NodeConfig:
         "data": (),
         "restore_step": None,
         "beacon_seconds": 2.0,
+        "grace_seconds": 120.0,
         "linger_seconds": 600.0,
+        "node_ips": ("127.0.0.1",),
+        "procs_per_node": 1,
+        "device": "cpu",
+        "preflight": "off",
+        "network_gbit": 0.0,
     }
     config = NodeConfig(**{**values, **changes})
     config.log_folder.mkdir(parents=True, exist_ok=True)

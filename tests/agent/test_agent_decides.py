@@ -21,6 +21,7 @@ from orchestrator.agent.converge import (
     Seen,
     converge,
     find_stage,
+    is_due,
 )
 from orchestrator.agent.local import Local, observe
 from tests.agent.agent_world import PATHS, node_config
@@ -46,6 +47,33 @@ LOST = Local(word="running", alive=False)
 )
 def test_the_stage_is_what_the_training_says_unless_it_is_gone(local: Local, age: float, stage: str) -> None:
     assert find_stage(local, age) == stage
+
+
+@pytest.mark.parametrize(
+    ("lives", "grace", "at", "due"),
+    [
+        (3600, 120, 3600 - 141, False),
+        (3600, 120, 3600 - 140, True),  # the grace and twenty seconds to upload
+        (60, 120, 29, False),
+        (60, 120, 30, True),  # of a timer that is shorter than that, half
+        (3600, 120, 4000, True),
+    ],
+)
+def test_a_timer_is_due_when_there_is_just_time_to_save(lives: float, grace: float, at: float, due: bool) -> None:
+    local = replace(RUNNING, armed=1000.0, deadline=1000.0 + lives)
+    assert is_due(local, 1000.0 + at, grace) is due
+    assert is_due(replace(local, deadline=None), 1000.0 + at, grace) is False
+
+
+def test_when_its_timer_is_due_a_node_has_the_training_save_and_goes_once_all_is_in_s3() -> None:
+    due = Seen(RUNNING, age=100, synced=False, quiet=0, due=True)
+    assert converge(due, linger=600) == (AskToStop(), Report("running"))
+    assert converge(replace(due, local=replace(RUNNING, asked=True)), linger=600) == (Report("running"),)
+    assert converge(replace(due, local=EXITED), linger=600) == (Finish(), Report("exited"))
+    saved = replace(due, local=EXITED, synced=True, quiet=9.0)
+    assert converge(saved, linger=600) == (Report("exited"),), "a scheduler that lives is a little quicker"
+    assert converge(replace(saved, quiet=10.0), linger=600) == (PowerOff(), Report("exited"))
+    assert converge(replace(saved, quiet=10.0, due=False), linger=600) == (Report("exited"),)
 
 
 def test_while_it_trains_a_node_only_reports() -> None:

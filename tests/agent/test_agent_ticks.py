@@ -73,9 +73,28 @@ def test_node_json_is_read_as_the_start_command_writes_it(tmp_path: Path) -> Non
     assert (read.instance_id, read.bucket, read.region) == (sent.instance_id, sent.bucket, sent.region)
     assert (read.data[0].bucket, read.data[0].prefix, read.data[0].mount) == ("b", "p/q/", "m")
     assert (read.restore_step, read.linger_seconds, read.beacon_seconds) == (7, 600.0, 2.0)
+    assert read.grace_seconds == sent.grace.total_seconds()
     file.write_text("[]")
     with pytest.raises(ValueError, match=r"no node\.json"):
         NodeConfig.load(file, tmp_path)
+
+
+def test_the_beacon_says_when_the_machines_timer_ends_it_and_the_training_is_stopped_in_time(
+    tmp_path: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr(time, "time", lambda: 1790000000.0 + clock.now)
+    config = node_config(tmp_path, grace_seconds=30.0)
+    write(tmp_path, PATHS.stage_file, "running\n")
+    write(tmp_path, PATHS.deadline, f"{1790000100 + int(clock.now)}\n")
+    os.utime(tmp_path / PATHS.deadline, (1789990000, 1789990000))
+    agent, stop = Agent(config, Opener(lambda: store), lambda: None), tmp_path / PATHS.stop
+    agent.tick()
+    assert (beacon_of(store).deadline, beacon_of(store).due) == (1790000100 + int(clock.now), False)
+    assert not stop.exists()
+    clock.now += 51
+    agent.tick()
+    assert (beacon_of(store).due, stop.exists()) == (True, True)
 
 
 def test_the_beacon_follows_the_training_to_its_end(
@@ -204,6 +223,19 @@ def test_a_beacon_is_sent_at_once_for_news_soon_for_progress_and_now_and_then_an
     assert heart.beat(store, step, 3)
     assert not heart.beat(store, step, 3 + AT_LEAST_EVERY - 0.1)
     assert heart.beat(store, step, 3 + AT_LEAST_EVERY)
+
+
+def test_a_beacon_says_for_a_minute_how_late_the_latest_was(store: FolderStore, tmp_path: Path) -> None:
+    heart = Heart(node_config(tmp_path), "boot")
+    one = heart.compose("running", Local(word="running"), NOW)
+
+    def late(now: float) -> float:
+        assert heart.beat(store, one, now)
+        return beacon_of(store).late
+
+    assert [late(now) for now in (100, 103, 110.5, 113.5)] == [0, 0, 4.5, 4.5], "the first one is not late"
+    assert [late(now) for now in range(117, 170, 3)] == [4.5] * 18
+    assert late(171) == 0.5
 
 
 def test_a_beacon_that_did_not_arrive_is_sent_again(tmp_path: Path, store: FolderStore) -> None:

@@ -68,16 +68,8 @@ def test_of_two_prices_at_one_moment_the_higher_is_kept() -> None:
     assert within([row("a", 0.5, 4), row("a", 0.5, 5), row("a", 0.5, 3)], START, START + HOUR) == (row("a", 0.5, 5),)
 
 
-def test_the_current_price_is_one_row_a_zone(session: Session, wire: Wire) -> None:
-    history(
-        [[(LINUX, "us-east-1a", -2.0, "3"), (LINUX, "us-east-1a", -1.0, "4"), (LINUX, "us-east-1b", -5.0, "5")]], wire
-    )
-    found = Prices(session).current_spot(["p3dn.24xlarge"])
-    assert {(item.zone, item.price) for item in found} == {("us-east-1a", 4_000_000), ("us-east-1b", 5_000_000)}
-
-
 def test_no_types_have_no_prices_and_need_no_call(session: Session, wire: Wire) -> None:
-    assert Prices(session).current_spot([]) == ()
+    assert Prices(session).spot_history([], START, START) == ()
     assert wire.calls == []
 
 

@@ -79,8 +79,15 @@ def test_a_data_set_is_built_listed_shown_staged_and_removed(orch: Orch, tmp_pat
     assert json.loads(orch("dataset", "list", "--json").stdout) == []
 
 
-def test_a_damaged_object_is_named_with_what_mends_it(orch: Orch, tmp_path: Path, shared_world: World) -> None:
+def test_what_cannot_be_staged_is_said_with_what_to_do(orch: Orch, tmp_path: Path, shared_world: World) -> None:
     built = values(orch("dataset", "build", str(write(tmp_path / "set", FILES)), "hurt", "--as-is", "--json"))[-1]
+    done = orch("dataset", "stage", "hurt", str(tmp_path / "set/a.txt/here"))
+    assert done.exit_code == Exit.RUN_FAILED
+    assert f"cannot read or write {tmp_path / 'set/a.txt'}" in done.stderr
+    assert "goes on where it was" in done.stderr
+    done = orch("dataset", "stage", "hurt", "/proc/here")
+    assert done.exit_code == Exit.BAD_INPUT
+    assert "the data needs 4.9 KiB more, and /proc has room for 0 B" in done.stderr
     bucket, _, prefix = built["url"].removeprefix("s3://").partition("/")
     shared_world.s3.put_object(Bucket=bucket, Key=f"{prefix}/a.txt", Body=b"eno")
     done = orch("dataset", "stage", "hurt", str(tmp_path / "here"))
@@ -99,21 +106,8 @@ def test_a_damaged_object_is_named_with_what_mends_it(orch: Orch, tmp_path: Path
         (("build", ".", "texts", "--sizes", "160x352"), Exit.BAD_INPUT, "neither pixels, such as 160,352, nor none"),
         (("build", ".", "texts", "--sizes", "none", "--as-is"), Exit.BAD_INPUT, "--as-is packs nothing"),
         (("show", "nothing"), Exit.NOT_FOUND, "there is no data set nothing"),
-        (("rm", "nothing", "-y"), Exit.NOT_FOUND, "there is no data set nothing"),
-        (("stage", "a@b@c", "x"), Exit.BAD_INPUT, "names no data set"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(orch: Orch, words: tuple[str, ...], code: Exit, said: str) -> None:
     done = orch("dataset", *words)
     assert (done.exit_code, said in done.stderr) == (code, True), done.stderr
-
-
-def test_a_folder_that_cannot_be_written_is_no_bug_of_orch(orch: Orch, tmp_path: Path) -> None:
-    orch("dataset", "build", str(write(tmp_path / "set", FILES)), "full", "--as-is")
-    done = orch("dataset", "stage", "full", str(tmp_path / "set/a.txt/here"))
-    assert done.exit_code == Exit.RUN_FAILED
-    assert f"cannot read or write {tmp_path / 'set/a.txt'}" in done.stderr
-    assert "goes on where it was" in done.stderr
-    done = orch("dataset", "stage", "full", "/proc/here")
-    assert done.exit_code == Exit.BAD_INPUT
-    assert "the data needs 4.9 KiB more, and /proc has room for 0 B" in done.stderr

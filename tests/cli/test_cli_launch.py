@@ -49,7 +49,7 @@ def done(run_orch: Orch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> lis
     """What launching did, in order: prepared experiments, begun runs, schedulers."""
     did: list[Any] = []
 
-    def prepare(experiment: Any, source: Any, session: Any, settings: Any, *, environ: Any) -> FakePrepared:
+    def prepare(experiment: Any, source: Any, session: Any, settings: Any, *, environ: Any, home: Any) -> FakePrepared:
         did.append(("prepare", experiment, source, settings.cloud))
         return FakePrepared(experiment, settings)
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from orchestrator.cli import follow as following
 from orchestrator.cli.outcome import exit_code
+from orchestrator.core.caps import Caps
 from orchestrator.core.ledger import Verdict
 from orchestrator.errors import BadInput, Unreachable
 from orchestrator.run.view import RunView
 from tests.cli.fake_clouds import Orch
+from tests.core.worlds import spec
 from tests.report.views import ended, running
 
 RUN = "tiny-20261120-120000-abcd"
@@ -127,13 +130,17 @@ def acts(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...
     def stop(bucket: object, run_id: str, actor: str, reason: str) -> None:
         done.append(("stop", run_id, reason))
 
-    def resume(bucket: object, run_id: str, actor: str) -> None:
-        done.append(("resume", run_id))
+    def resume(bucket: object, run_id: str, actor: str, caps: Caps) -> None:
+        done.append(("resume", run_id, *caps.to_json().items()))
+
+    def extend(bucket: object, run_id: str, actor: str, caps: Caps) -> None:
+        done.append(("extend", run_id, *caps.to_json().items()))
 
     monkeypatch.setattr("orchestrator.run.detach.start_scheduler", start)
     monkeypatch.setattr("orchestrator.run.detach.scheduler_alive", alive)
     monkeypatch.setattr("orchestrator.run.wish.ask_stop", stop)
     monkeypatch.setattr("orchestrator.run.wish.ask_resume", resume)
+    monkeypatch.setattr("orchestrator.run.wish.ask_extend", extend)
     return done
 
 
@@ -177,6 +184,56 @@ def test_resume_launches_an_ended_run_again(run_orch: Orch, acts: list[tuple[Any
     assert "launching 2 nodes again, from the last checkpoint" in result.stdout
 
 
+def capped(cap: str) -> RunView:
+    view = ended(Verdict("capped", "max_cost of $0.80 is near: saved at step 4"))
+    return replace(view, spec=spec(2, max_cost=cap))
+
+
+def test_a_run_that_its_cap_ended_is_resumed_with_a_higher_one_only(
+    run_orch: Orch, acts: list[tuple[Any, ...]]
+) -> None:
+    run_orch.cloud.add(capped("0.80"))
+    refused = run_orch("resume", "--max-duration", "soon")
+    assert (refused.exit_code, acts) == (2, [])
+    assert "max_duration: 'soon' is not a duration" in refused.stderr
+    assert "max_cost: $0.80 is too little: it has cost $0.78, and $1.10 once 2 nodes have begun" in refused.stderr
+    run_orch.cloud.add(capped("0.80"), ended(FINISHED))
+    assert run_orch("resume", "--max-cost", "2", "--max-duration", "2h").exit_code == 0
+    assert acts[0] == ("resume", RUN, ("max_cost", 2_000_000), ("max_duration", 7200))
+
+
+def test_a_run_that_goes_on_gets_other_caps(run_orch: Orch, acts: list[tuple[Any, ...]]) -> None:
+    given = replace(running(), spec=spec(2, max_cost="60", max_duration="2h"))
+    run_orch.cloud.add(running(), given)
+    said = run_orch("extend", "tiny", "--max-cost", "60", "--max-duration", "2h")
+    assert (said.exit_code, acts) == (0, [("extend", RUN, ("max_cost", 60_000_000), ("max_duration", 7200))])
+    assert said.stdout == f"{RUN} goes on under max_cost $60.000000, max_duration 2h00m\n"
+    run_orch.cloud.add(running(), given)
+    row = json.loads(run_orch("extend", "--max-cost", "60", "--json").stdout)
+    assert (row["max_cost_usd"], row["max_duration"]) == ("60.000000", "2h00m")
+
+
+def test_caps_that_a_run_cannot_have_are_refused_with_every_reason(run_orch: Orch, acts: list[tuple[Any, ...]]) -> None:
+    run_orch.cloud.add(running())
+    said = run_orch("extend", "--max-cost", "0.42", "--max-duration", "90s")
+    assert (said.exit_code, acts) == (2, [])
+    assert "max_cost: $0.42 is too little: it has cost $0.41, and $1.2" in said.stderr
+    assert "max_duration: 1m30s is too little: it has lasted 1m40s, and 4m55s when it is saved" in said.stderr
+    assert "give --max-cost, --max-duration, or both" in run_orch("extend").stderr
+    assert "max_cost: must be an amount of dollars" in run_orch("extend", "--max-cost", "much").stderr
+    run_orch.cloud.add(ended(FINISHED))
+    said = run_orch("extend", "--max-cost", "99")
+    assert "it has ended: finished" in said.stderr
+    assert f"`orch resume {RUN}` takes caps, too" in said.stderr
+    assert acts == []
+
+
+def test_extend_starts_a_scheduler_where_there_is_none(run_orch: Orch, acts: list[tuple[Any, ...]]) -> None:
+    run_orch.cloud.add(running(scheduler=None))
+    assert run_orch("extend", "--max-cost", "99").exit_code == 0
+    assert acts[1:] == [("start", RUN, "sandbox")]
+
+
 def test_resume_gives_a_run_that_goes_on_a_new_scheduler(run_orch: Orch, acts: list[tuple[Any, ...]]) -> None:
     run_orch.cloud.add(running(scheduler=None), ended(FINISHED))
     assert run_orch("resume").exit_code == 0
@@ -199,10 +256,6 @@ def test_resume_without_the_key_of_the_run_changes_nothing(run_orch: Orch, acts:
 def test_resume_refuses_while_a_secret_is_missing(
     run_orch: Orch, acts: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
-    from tests.core.worlds import spec
-
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     view = ended(Verdict("stopped", "saved"))
     run_orch.cloud.add(replace(view, spec=spec(2, secrets=["WANDB_API_KEY"])), ended(FINISHED))

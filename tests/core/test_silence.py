@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.core.actions import Probe, Terminate
+import pytest
+
+from orchestrator.core.actions import Probe, Recover, Terminate
 from orchestrator.core.beacon import Beacon
 from orchestrator.core.decide import decide
 from orchestrator.core.facts import Facts
@@ -86,3 +88,13 @@ def test_a_node_that_speaks_is_not_lost_because_a_listing_misses_it() -> None:
     assert decide(gang_of_four(), four().state, missed()) == ()
     mute = missed(beacon(1, seconds=180))
     assert "EC2 no longer knows i-1" in recovery_of(decide(gang_of_four(), four().state, mute)).cause
+
+
+@pytest.mark.parametrize(("late", "silent", "lost"), [(0, 9, True), (3, 9, False), (3, 12, True), (60, 13, True)])
+def test_a_node_whose_agent_was_late_before_is_given_longer_but_not_for_ever(
+    late: float, silent: int, *, lost: bool
+) -> None:
+    busy = replace(beacon(1, seconds=61), late=late)
+    quiet = world(61 + silent, said=[beacon(i, seconds=60 + silent) for i in (0, 2, 3)] + [busy])
+    done = decide(gang_of_four(), four().state, replace(quiet, unanswered=frozenset({"i-1"})))
+    assert isinstance(done[0], Recover) is lost

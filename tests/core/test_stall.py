@@ -64,6 +64,12 @@ def test_a_training_that_has_not_found_its_pace_or_says_how_long_it_may_pause_is
     assert decide(gang_of_four(stall_timeout="90s"), four().state, replace(said, nodes=nodes)) == ()
 
 
+def test_steps_that_nobody_heard_of_are_not_steps_that_did_not_come() -> None:
+    heard = beacon(0, seconds=65, progress={"step": 40, "time": at(60).timestamp()})
+    actions = decide(gang_of_four(stall_timeout="90s"), four().state, world(180, said=[heard]))
+    assert [type(action).__name__ for action in actions] == ["Probe"]
+
+
 def test_while_a_node_is_silent_its_word_of_then_does_not_count() -> None:
     seen = quiet(10**4, time=beacon(2, seconds=990).time)
     assert [type(action).__name__ for action in decide(gang_of_four(), four().state, seen)] == ["Probe"]

@@ -87,6 +87,7 @@ class World:
             "run": run,
             "expected_duration": "1m",
             "max_duration": "20m",
+            "preflight": "off",
         } | keys
         file = folder / f"{name}.yaml"
         file.write_text(json.dumps(value))

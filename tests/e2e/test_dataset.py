@@ -55,6 +55,13 @@ def killed_when(world: World, stage: str, *arguments: str) -> list[dict[str, Any
     return said
 
 
+def last(world: World, *arguments: str) -> dict[str, Any]:
+    """Run `orch dataset` to its end, and return its last word."""
+    lines = world.orch("dataset", *arguments, "--json", timeout=900).stdout.splitlines()
+    value: dict[str, Any] = json.loads(lines[-1])
+    return value
+
+
 def packed_before(said: list[dict[str, Any]]) -> int:
     """Return how many images a build found packed already."""
     lines = [item["say"] for item in said if "are packed already, going on" in item.get("say", "")]
@@ -81,18 +88,14 @@ def test_a_gibibyte_is_built_and_staged_in_spite_of_kills_and_a_damaged_object_i
     half = packed_before(said)
     assert TRAIN / 3 < half < TRAIN + VALIDATION
     assert [item["state"] for item in world.json("dataset", "list")] == ["unfinished"]
-    said = [json.loads(line) for line in world.orch("dataset", *order, "--json", timeout=900).stdout.splitlines()]
-    built = said[-1]
+    built = last(world, *order)
     times.append(time.monotonic())
     assert built["bytes"] == built["moved_bytes"] + built["kept_bytes"] > GIB
     assert built["bytes"] / 3 < built["kept_bytes"] < built["bytes"], "only the rest was moved"
     assert world.json("gc")["orphans"] == []
 
     killed_when(world, "staging", "stage", "photos", str(world.home / "here"))
-    lines = world.orch(
-        "dataset", "stage", "photos", str(world.home / "here"), "--json", timeout=900
-    ).stdout.splitlines()
-    staged = json.loads(lines[-1])
+    staged = last(world, "stage", "photos", str(world.home / "here"))
     times.append(time.monotonic())
     assert staged["moved_bytes"] + staged["kept_bytes"] == built["bytes"]
     assert built["bytes"] / 3 < staged["kept_bytes"] < built["bytes"], "only the rest was moved"

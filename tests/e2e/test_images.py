@@ -117,7 +117,7 @@ def test_an_image_is_built_checked_on_a_real_boot_and_used_again_without_a_build
 def test_a_recipe_that_changed_is_built_anew_and_the_image_before_goes_unless_machines_run_on_it(world: World) -> None:
     file = recipe(world, "tiny")
     first = json.loads(build(world, file, "--force", "--json").stdout)["image"]
-    run = world.experiment("user", "sleep 600", num_nodes=1)
+    run = world.experiment("user", "sleep 600", num_nodes=1, checkpoint_grace="1s")
     arguments = ("--set", "resources.image=tiny", "--set", "resources.instance_type=m5.large", "--detach", "-y")
     world.orch("launch", "--cloud", "sandbox", *arguments, run)
     user = world.run_id("user")

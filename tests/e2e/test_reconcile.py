@@ -1,17 +1,19 @@
-"""A run on real hosts: its bill beside the sandbox's own meter, and held against a data feed of what EC2 says."""
+"""Runs on real hosts and their money: bills beside the sandbox's own meter and a data feed, a cap that is moved."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import math
+import re
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
 
 from tests.e2e.recompute import ended, price_at
-from tests.e2e.sandbox_world import World, wait_for
+from tests.e2e.sandbox_world import World, phase, wait_for
+from tests.e2e.stepping import launch, ledger, saved_steps, trains
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(300)]
 HEAD = (
@@ -20,11 +22,31 @@ HEAD = (
 
 
 @pytest.fixture(scope="module")
-def run_id(world: World) -> str:
+def capped(world: World) -> str:
+    dear = {"any_of": [{"instance_type": "p5en.48xlarge"}], "disk_size": 8}
+    return launch(world, "capped", last=9, num_nodes=1, max_cost="50", resources=dear)
+
+
+@pytest.fixture(scope="module")
+def run_id(world: World, capped: str) -> str:
     news = f'echo "$ORCH_EVENT $ORCH_RUN" >> {world.home}/news'
     (world.home / "config.yaml").write_text(json.dumps({"notify_command": news}))
     world.launch("short", "true")
     return world.run_id("short")
+
+
+@pytest.fixture(scope="module")
+def cap(world: World, capped: str, run_id: str) -> Decimal:
+    """The cap that is given to the run while it trains: little more than its boot, saving and ending cost."""
+    trains(world, capped, 1)
+    price = Decimal(world.json("cost", capped)["instances"][0]["hours"][0]["price_usd"])
+    refused = world.orch("extend", capped, "--max-cost", "0.01", "--max-duration", "1s", check=2).stderr
+    least = re.search(r"max_cost: \$0.01.* and \$(\S+) when it is saved", refused)
+    assert least is not None, refused
+    assert "max_duration: 1s is too little" in refused
+    # The machine may be slow to ask for it.
+    caps = (round(Decimal(least[1]) + price * seconds / 3600, 2) for seconds in (8, 30, 90))
+    return next(c for c in caps if not world.orch("extend", capped, "--max-cost", str(c), check=None).returncode)
 
 
 def feed(world: World, run_id: str) -> str:
@@ -42,7 +64,9 @@ def feed(world: World, run_id: str) -> str:
     return HEAD + "".join(lines)
 
 
-def test_the_bill_is_not_below_the_meter_and_above_it_by_the_pending_time_at_most(world: World, run_id: str) -> None:
+def test_the_bill_is_not_below_the_meter_and_above_it_by_the_pending_time_at_most(
+    world: World, run_id: str, cap: Decimal
+) -> None:
     bill, meter = world.json("cost", run_id), world.json("sandbox", "meter", run_id)
     ours = {line["instance_id"]: Decimal(line["usd"]) for line in bill["instances"]}
     assert ours.keys() == {row["instance_id"] for row in meter["instances"]}
@@ -94,3 +118,12 @@ def test_a_page_that_a_dead_scheduler_did_not_come_to_write_is_written_by_resume
     assert "its page was missing" in world.orch("resume", run_id).stdout
     assert run_id in world.body(page).decode()
     assert "nothing to resume" in world.orch("resume", run_id, check=1).stderr
+
+
+def test_a_run_whose_cap_came_near_was_saved_and_ended_below_it(world: World, capped: str, cap: Decimal) -> None:
+    wait_for("the cap ends it", lambda: phase(world, capped) == "capped", 200)
+    assert 0 < Decimal(world.json("sandbox", "meter", capped)["usd"]) < cap
+    assert Decimal(world.json("cost", capped)["spot_usd_high"]) < cap
+    (end,) = (entry["detail"]["verdict"] for entry in ledger(world, capped) if entry["action"] == "end")
+    assert end["message"] == f"max_cost of ${cap} is near: saved at step {max(saved_steps(world, capped))}"
+    assert "give --max-cost" in world.orch("resume", capped, check=2).stderr

@@ -273,6 +273,28 @@ def press(terminal: int, keys: bytes) -> None:
             time.sleep(0.3)
 
 
+@pytest.mark.long
+def test_a_node_with_a_slow_all_reduce_is_replaced_before_the_training_begins(world: World) -> None:
+    world.orch("sandbox", "disturb", "next", "slow")
+    world.launch("sluggish", "echo generation $ORCH_GENERATION trains", num_nodes=4, preflight="auto")
+    run_id = world.run_id("sluggish")
+    rows = world.json("doctor", run_id)
+    (slow,) = [row for row in rows if row["unfit"]]
+    assert slow["generation"] == 1
+    assert "its best link gives" in slow["unfit"]
+    fit = [row for row in rows if row["generation"] == 2]
+    assert sorted(row["rank"] for row in fit) == [0, 1, 2, 3]
+    assert slow["instance_id"] not in {row["instance_id"] for row in fit}
+    assert all(len(row["links"]) == 3 and row["all_reduce"] for row in fit)
+    assert len(world.instances(run_id)) == 5
+    said = world.orch("logs", run_id).stdout
+    assert "generation 2 trains" in said
+    assert "generation 1 trains" not in said
+    assert "unfit: its best link gives" in world.orch("doctor", run_id).stdout
+    stages = {name for row in world.json("status", run_id, "--timing") for name in row["stages"]}
+    assert stages >= {"request", "boot", "bundle", "ssh", "preflight"}
+
+
 def test_the_scheduler_can_be_killed_and_resumed_without_another_instance(world: World) -> None:
     file = world.experiment("survivor", "sleep 12; echo done")
     world.orch("launch", "--cloud", "sandbox", "-y", "--detach", file)

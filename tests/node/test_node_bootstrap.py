@@ -117,7 +117,7 @@ def test_user_data_is_small_and_holds_nothing_but_what_it_needs() -> None:
         assert len(user_data(boot_config("0" * 64, **more, **longest))) * 4 / 3 < LIMIT
     text = user_data(boot_config("0" * 64, stages_data=True))
     found = re.findall(r"main\((.*)\)", text)[-1]
-    assert found == repr({"run": RUN, "bucket": BUCKET, "region": "us-east-1", "bundle": "0" * 64})
+    assert found == repr({"run": RUN, "bucket": BUCKET, "region": "us-east-1", "bundle": "0" * 64, "minutes": "90"})
     assert not re.search(r"AKIA|BEGIN|PRIVATE", text)
 
 
@@ -197,6 +197,8 @@ def test_a_node_unpacks_the_bundle_and_then_publishes_its_public_host_keys(host:
     assert done.returncode == 0, done.stdout + done.stderr
     assert host.called()[0] == "shutdown -P +90"
     assert read(s3, KEYS.host_key("i-0abc")).decode() == HOST_KEY + "\n"
+    left = int(host.file(NodePaths(RUN, 1).deadline).read_text()) - time.time()
+    assert 0 < left <= 90 * 60, "what the agent goes by is when the timer ends"
     bundle = host.file(NodePaths(RUN, 1).bundle)
     assert (bundle / "agent/orchestrator/agent/main.py").exists()
     assert (bundle / "workdir").is_dir()
@@ -267,7 +269,7 @@ def in_process(host: Host, monkeypatch: pytest.MonkeyPatch, digest: str, patienc
     monkeypatch.setattr(boot_script, "PATIENCE", patience)
     for name, value in host.env.items():
         monkeypatch.setenv(name, value)
-    boot_script.main({"run": RUN, "bucket": BUCKET, "region": "us-east-1", "bundle": digest})
+    boot_script.main({"run": RUN, "bucket": BUCKET, "region": "us-east-1", "bundle": digest, "minutes": "90"})
 
 
 def test_a_bundle_with_another_digest_is_not_unpacked_and_the_failure_is_told(

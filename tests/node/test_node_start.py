@@ -8,7 +8,7 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,9 @@ from orchestrator.core.contract import NodePaths
 from orchestrator.node.start import (
     DESERTED,
     NOT_BOOTED,
+    NOT_ENDING,
     REFUSED,
+    arm_script,
     kill_script,
     leave_script,
     probe_script,
@@ -120,7 +122,40 @@ def test_starts_that_arrive_together_start_one_training(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", [start_script(config("true", epoch=4)), stop_script(RUN, 1, 4), kill_script(RUN, 1, 4)]
+    ("until", "left", "minutes"),
+    [(630, 630, 10), (659, 700, 10), (3600, 659, 10), (659, 3600, 10), (20, 20, 1), (-500, 900, 1)],
+)
+def test_a_timer_is_armed_anew_for_whole_minutes_by_whichever_clock_ends_it_sooner(
+    host: Host, until: float, left: float, minutes: int
+) -> None:
+    before = datetime.now(UTC)
+    host.file(PATHS.deadline).write_text("1\n")
+    done = host.run(arm_script(RUN, 1, 1, before + timedelta(seconds=until), timedelta(seconds=left)))
+    assert (done.returncode, done.stdout) == (0, "armed\n")
+    # Minutes that end soon may have ended while bash started.
+    armed = [call for call in host.called() if call.startswith(("shutdown", "sudo"))]
+    assert armed == [f"{'' if os.geteuid() == 0 else 'sudo -n '}shutdown -P +{minutes}"]
+    ends = int(host.file(PATHS.deadline).read_text()) - int(before.timestamp())
+    assert 60 * minutes <= ends <= 60 * minutes + (datetime.now(UTC) - before).total_seconds() + 1
+
+
+def test_a_timer_that_cannot_be_armed_stays_what_it_was(host: Host) -> None:
+    host.shim("shutdown", "exit 1")
+    host.shim("sudo", "exit 1")
+    host.file(PATHS.deadline).write_text("7\n")
+    done = host.run(arm_script(RUN, 1, 1, datetime.now(UTC) + timedelta(hours=1), timedelta(hours=1)))
+    assert done.returncode == NOT_ENDING
+    assert host.file(PATHS.deadline).read_text() == "7\n"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        start_script(config("true", epoch=4)),
+        stop_script(RUN, 1, 4),
+        kill_script(RUN, 1, 4),
+        arm_script(RUN, 1, 4, datetime.now(UTC), timedelta(hours=1)),
+    ],
 )
 def test_a_lower_epoch_is_refused_and_changes_nothing(host: Host, script: bytes) -> None:
     host.run(start_script(config("sleep 60", epoch=5)))

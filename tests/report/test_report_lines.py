@@ -54,6 +54,13 @@ def test_a_recovery_is_told_once_with_its_cause_and_refusals_after_it_too() -> N
     assert refused in late.tell(view(book, facts(3))), "also when both came between two looks"
 
 
+def test_a_cap_that_is_near_is_told_once() -> None:
+    narrator, line = Narrator(), "has lasted 48m20s, 80% of max_duration 1h00m"
+    assert any(line in said for said in narrator.tell(running(seconds=2900)))
+    assert not any(line in said for said in narrator.tell(running(seconds=2901)))
+    assert "95% of max_duration" in " ".join(narrator.tell(running(seconds=3500)))
+
+
 def test_an_attempt_whose_outcome_is_open_is_not_told() -> None:
     assert attempts(view(Book().tried(1, 0, None), facts(1))) == []
 

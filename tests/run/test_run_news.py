@@ -86,14 +86,26 @@ def test_nodes_that_ec2_took_together_are_one_message_and_each_is_told_once() ->
     assert news_of(seen, {"interrupted-i-0", "interrupted-i-1"}) == []
 
 
-@pytest.mark.parametrize(("cap", "percent"), [("0.50", 80), ("0.42", 95), ("0.60", None), (None, None)])
-def test_a_cap_is_near_at_80_and_at_95_percent(cap: str | None, percent: int | None) -> None:
+@pytest.mark.parametrize(("cap", "percent"), [("0.80", 50), ("0.50", 80), ("0.42", 95), ("0.90", None), (None, None)])
+def test_a_cap_is_near_at_50_80_and_95_percent(cap: str | None, percent: int | None) -> None:
     # Two nodes for 100 s at $7.344 an hour, and their volumes: $0.408618.
     seen = running(seconds=100)
     object.__setattr__(seen.spec, "experiment", seen.spec.experiment.model_copy(update={"max_cost": cap}))
     news = told(seen)
     assert [event for event, _ in news] == (["cap-near"] if percent else [])
     assert all(f"has cost $0.41, {percent}% of max_cost ${cap}" in text for _, text in news)
+    assert news_of(seen, {item.key for item in news_of(seen, ())}) == []
+
+
+def test_money_and_time_are_told_each_for_itself_and_again_once_a_cap_was_moved() -> None:
+    seen = running(seconds=2900)
+    first = told(seen)
+    assert first == [("cap-near", f"{seen.spec.run_id} has lasted 48m20s, 80% of max_duration 1h00m")]
+    object.__setattr__(seen.spec, "experiment", seen.spec.experiment.model_copy(update={"max_cost": "12"}))
+    assert [text.partition("% of ")[2] for _, text in told(seen)] == ["max_cost $12.00", "max_duration 1h00m"]
+    keys = {item.key for item in news_of(seen, ())}
+    object.__setattr__(seen.spec, "experiment", seen.spec.experiment.model_copy(update={"max_cost": "14"}))
+    assert [item.text.partition("% of ")[2] for item in news_of(seen, keys)] == ["max_cost $14.00"]
 
 
 def test_a_webhook_gets_what_slack_wants_and_is_tried_again(hook: Hook) -> None:

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.facts import Instance, PriceRow
+from orchestrator.core.facts import Instance, Node, PriceRow
 from orchestrator.core.plan import Plan
 from orchestrator.core.spec import RunSpec
-from orchestrator.run.observe import Watch, merge
+from orchestrator.run.observe import Watch, gone_by, merge
 from orchestrator.run.prepare import plan_notes
 from orchestrator.run.prices import from_lines, to_lines
 from orchestrator.run.progress import newest_figures, parse_progress
 from orchestrator.run.request import run_instances_request
 from orchestrator.run.userdata import timer_left, user_data_of
 from orchestrator.sandbox.user_data import scripts_of
-from tests.core.worlds import RESOURCES, at, instance, offer, spec
+from tests.core.worlds import RESOURCES, at, beacon, instance, offer, spec
 
 
 def request(**changes: object) -> dict[str, object]:
@@ -97,7 +97,7 @@ def test_user_data_arms_the_timer_before_anything_else_and_holds_the_moment_at_w
 
 def test_who_comes_late_does_not_stay_longer_and_money_that_is_spent_is_not_spent_again() -> None:
     minutes = [timer_left(spec(), timedelta(minutes=age), 0) / timedelta(minutes=1) for age in (0, 25, 90)]
-    assert minutes == [60, 35, 1]
+    assert minutes == [70, 45, 1]
     capped = spec(max_cost="6")
     assert timer_left(capped, timedelta(), 4_000_000) < timer_left(capped, timedelta(), 0) < timedelta(hours=1)
 
@@ -123,6 +123,15 @@ def test_what_ec2_forgot_is_taken_from_the_record_as_gone() -> None:
     recorded = [instance(0, "shutting-down", end_time=at(5)), instance(1, "shutting-down", end_time=at(5))]
     merged = merge([shown], recorded)
     assert [(item.instance_id, item.state) for item in merged] == [("i-0", "running"), ("i-1", "terminated")]
+
+
+def test_a_machine_that_shut_itself_down_was_gone_by_its_timer_however_late_somebody_looks() -> None:
+    said = Node(beacon=beacon(0, deadline=at(600).timestamp()))
+    by_itself = instance(0, "terminated", end_reason="Client.InstanceInitiatedShutdown")
+    assert gone_by(by_itself, said, at(9000)) == at(720)
+    assert gone_by(by_itself, said, at(650)) == at(650)
+    assert gone_by(by_itself, Node(), at(9000)) == at(9000)
+    assert gone_by(replace(by_itself, end_reason=None), said, at(9000)) == at(9000)
 
 
 @given(

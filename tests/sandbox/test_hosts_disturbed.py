@@ -221,6 +221,8 @@ def test_what_cannot_be_done_is_refused_in_one_line(world: World, node: Node) ->
         control.disturb(world.home, node.instance_id, "flood")
     with pytest.raises(NotFound, match="i-none"):
         control.disturb(world.home, "i-none", "hang")
+    with pytest.raises(BadInput, match="still to boot cannot be disturbed by 'hang'"):
+        control.disturb(world.home, "next", "hang")
     gone = world.launch()[0]
     world.terminate(gone)
     with pytest.raises(OrchError, match="is terminated"):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.sim.faults import CALLS, EVENTS
@@ -31,6 +35,17 @@ def test_a_seed_runs_the_same_way_each_time() -> None:
     assert first.entries == second.entries
     assert first.truth.trouble == second.truth.trouble
     assert first.clock.now == second.clock.now
+
+
+def test_values_that_are_not_guarded_change_nothing_but_the_time() -> None:
+    thawed = (
+        "from tests.sim.run import simulate; from tests.sim.thaw import thaw; thaw()\n"
+        "from orchestrator.core.facts import Volume; Volume('vol-1', 8, 'gp3').size_gib = 9\n"
+        "print([simulate(seed) for seed in range(4)])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", thawed], cwd=root, capture_output=True, text=True, check=False)
+    assert done.stdout == f"{[simulate(seed) for seed in range(4)]}\n", done.stderr
 
 
 def test_the_swarm_holds_every_kind_of_fault_and_no_seed_holds_all() -> None:
