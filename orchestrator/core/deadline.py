@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.core import caps
 from orchestrator.core.facts import Facts, Lifecycle
 from orchestrator.core.ledger import LedgerState
 from orchestrator.core.spec import RunSpec
@@ -14,8 +15,7 @@ from orchestrator.core.uniform import by_deadline
 
 def wanted(spec: RunSpec, ledger: LedgerState, facts: Facts) -> tuple[Lifecycle, ...] | None:
     """Return what is to be asked for now, in this order; None where no deadline decides, but the plan's order."""
-    began = ledger.generation_began or spec.created
-    return by_deadline(spec.experiment, done_share(facts), facts.server_time - began)
+    return by_deadline(spec.experiment, done_share(facts), caps.age(spec, ledger, facts.server_time))
 
 
 def done_share(facts: Facts) -> float:
