@@ -47,8 +47,8 @@ class Meter:
             self._came += count
             self._tell()
 
-    def close(self) -> None:
-        """Write down how it ended."""
+    def write(self) -> None:
+        """Write down how far it is, now: at the end, and before nothing may come for a while."""
         with self._lock:
             self._write()
 

@@ -78,11 +78,12 @@ class Staging:
         known = Known(folder / KNOWN)
         meter = Meter(self._config.staging_file, self._totals, self._say)
         lacking = missing(self._items, meter, known)
+        meter.write()
         check_room(lacking, folder)
         try:
             fetch_all(filter(wanted, lacking), meter, self._say, known)
         finally:
-            meter.close()
+            meter.write()
         return [item for item in lacking if not wanted(item)]
 
 

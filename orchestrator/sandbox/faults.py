@@ -49,6 +49,11 @@ class Fault:
     place: str = ""
 
     @property
+    def name(self) -> str:
+        """The action as it was asked for."""
+        return f"{self.action}/{self.place}" if self.place else self.action
+
+    @property
     def message(self) -> str:
         """What AWS says with this code, or that it was asked for."""
         text = MESSAGES.get(self.code, f"{self.code} (a fault asked of the sandbox)")
@@ -100,8 +105,4 @@ class Faults:
     def pending(self) -> list[dict[str, str | int | None]]:
         """Return the faults that still wait, as plain values."""
         with self._lock:
-            return [
-                {"action": f"{f.action}/{f.place}" if f.place else f.action, "code": f.code, "count": f.left}
-                | {"zone": f.zone}
-                for f in self._waiting
-            ]
+            return [{"action": f.name, "code": f.code, "count": f.left, "zone": f.zone} for f in self._waiting]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -68,6 +69,22 @@ def test_all_is_waited_for_when_the_experiment_says_so(tmp_path: Path, store: Fo
     bodies = fill(store, SIZES, PHASES)
     assert begin(store, tmp_path, wait_all=True) is None
     assert here(tmp_path) == bodies
+
+
+def test_it_is_told_how_far_each_phase_is_before_anything_of_the_next_comes(tmp_path: Path, store: FolderStore) -> None:
+    fill(store, SIZES | {"tiny.bin": 3}, PHASES)
+    rest = begin(store, tmp_path)
+    told: list[object] = []
+    read = store.read
+
+    def note(key: str, start: int, stop: int, etag: str) -> Iterator[bytes]:
+        told.append(json.loads(node_config(tmp_path).staging_file.read_text())["phases"])
+        return read(key, start, stop, etag)
+
+    store.read = note  # type: ignore[method-assign]
+    assert rest is not None
+    rest.bring()
+    assert told[0] == [[53, 53], [0, 500]]
 
 
 def test_a_rest_that_cannot_come_is_told_in_one_line(tmp_path: Path, store: FolderStore) -> None:

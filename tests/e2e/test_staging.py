@@ -28,7 +28,7 @@ from tests.trainer.two_sizes import FIRST
 from trainer.data import pack
 
 ROOT = Path(__file__).parents[2]
-SETS = "orch-test-sets"
+SETS = "sets-of-tests"
 NODES = 4
 PARTS, PART = 16, 64 * MIB
 pytestmark = [pytest.mark.sandbox, pytest.mark.long, pytest.mark.timeout(1200)]
@@ -43,11 +43,17 @@ def put_manifest(s3: Any, prefix: str, files: Mapping[str, tuple[int, str]], pha
 
 
 @pytest.fixture(scope="module")
-def large(world: World) -> dict[str, tuple[int, str]]:
-    """A data set of a GiB in S3, with its manifest: size and sha256 of each file."""
+def s3(world: World) -> Any:
+    """A client of the sandbox's S3, in which there is a bucket for data sets."""
     world.orch("sandbox", "up")
-    s3 = world.client("s3")
-    s3.create_bucket(Bucket=SETS)
+    client = world.client("s3")
+    client.create_bucket(Bucket=SETS)
+    return client
+
+
+@pytest.fixture(scope="module")
+def large(s3: Any) -> dict[str, tuple[int, str]]:
+    """A data set of a GiB in S3, with its manifest: size and sha256 of each file."""
     files = {}
     for number in range(PARTS):
         body = os.urandom(PART)
@@ -131,8 +137,7 @@ def test_a_staging_that_is_killed_and_begun_again_moves_only_the_rest(
     shutil.rmtree(home)
 
 
-def test_a_damaged_object_is_named_and_refused(world: World, large: dict[str, tuple[int, str]]) -> None:
-    s3 = world.client("s3")
+def test_a_damaged_object_is_named_and_refused(world: World, s3: Any) -> None:
     body = b"what should be there"
     put_manifest(s3, "damaged", {"good": (len(body), hashlib.sha256(body).hexdigest())}, {})
     s3.put_object(Bucket=SETS, Key="damaged/good", Body=body[::-1])
@@ -145,7 +150,7 @@ def test_a_damaged_object_is_named_and_refused(world: World, large: dict[str, tu
 
 
 @pytest.fixture(scope="module")
-def two_sizes(world: World, large: object, tmp_path_factory: pytest.TempPathFactory) -> str:
+def two_sizes(s3: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A packed data set in S3 whose larger images are of the second phase; return its address."""
     root = tmp_path_factory.mktemp("two")
     rng = np.random.default_rng(0)
@@ -160,11 +165,11 @@ def two_sizes(world: World, large: object, tmp_path_factory: pytest.TempPathFact
                     Image.fromarray(pixels).save(body, "PNG")
                     writer.add(body.getvalue(), index % 10, side, side)
     (root / pack.DATASET).write_text(json.dumps({"name": "two", "classes": 10}))
-    s3, files, phases = world.client("s3"), {}, {}
+    files, phases = {}, {}
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        name, body = path.relative_to(root).as_posix(), path.read_bytes()
-        s3.put_object(Bucket=SETS, Key=f"two/{name}", Body=body)
-        files[name] = (len(body), hashlib.sha256(body).hexdigest())
+        name, content = path.relative_to(root).as_posix(), path.read_bytes()
+        s3.put_object(Bucket=SETS, Key=f"two/{name}", Body=content)
+        files[name] = (len(content), hashlib.sha256(content).hexdigest())
         phases[name] = int(not name.startswith("sz/") and name != pack.DATASET)
     put_manifest(s3, "two", files, phases)
     return f"s3://{SETS}/two"
