@@ -184,7 +184,7 @@ def test_stop_and_resume_keep_to_one_run(world: World) -> None:
 
 
 def test_an_interruption_that_nothing_can_replace_is_said_terminated_and_billed(world: World) -> None:
-    file = world.experiment("taken", "sleep 300", checkpoint_grace="5s")
+    file = world.experiment("taken", "sleep 300", checkpoint_grace="5s", capacity_wait="1s")
     offers = world.json("plan", "--cloud", "sandbox", file)["offers"]
     process = world.start("launch", "--cloud", "sandbox", "-y", file)
     run_id = wait_for("the run is running", lambda: running(world, "taken"))
