@@ -203,7 +203,7 @@ def test_an_interruption_that_nothing_can_replace_is_said_terminated_and_billed(
 
 
 def test_attaching_shows_the_trainings_own_output_and_detaching_leaves_it_running(world: World) -> None:
-    script = "for i in $(seq 200); do echo node $ORCH_NODE_RANK says $i; sleep 0.3; done"
+    script = "for i in $(seq 900); do echo node $ORCH_NODE_RANK says $i; sleep 0.3; done"
     file = world.experiment("chatty", script)
     process = world.start("launch", "--cloud", "sandbox", "-y", "--set", "checkpoint_grace=3s", file)
     run_id = wait_for("the run is running", lambda: running(world, "chatty"))
