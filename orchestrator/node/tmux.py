@@ -20,7 +20,7 @@ from orchestrator.errors import NotFound, OrchError, Unreachable
 
 _NO_SERVER = ("no server running", "No such file or directory", "Connection refused")
 _NO_TARGET = ("can't find",)
-_FIELDS = ("#{window_name}", "#{pane_id}", "#{pane_pid}", "#{pane_dead}", "#{pane_dead_status}")
+_FIELDS = ("#{window_name}", "#{pane_id}", "#{pane_pid}")
 _SEPARATOR = "|"  # tmux prints tabs as underscores
 # Reads the variables, removes their file, becomes the command: values are never on a command line, which all can read.
 _WITH_VARIABLES = '. "$0" && rm -f -- "$0" && exec "$@"'
@@ -28,15 +28,10 @@ _WITH_VARIABLES = '. "$0" && rm -f -- "$0" && exec "$@"'
 
 @dataclass(frozen=True, slots=True)
 class Pane:
-    """The first pane of a window. `dead` and `status` speak of a command that ended in a window that stays open.
-
-    tmux sees the end of its output first: `status`, its exit code, may be None for a moment after that.
-    """
+    """The first pane of a window: its id, and the process that runs in it."""
 
     id: str
     pid: int
-    dead: bool
-    status: int | None
 
 
 class Tmux:
@@ -88,9 +83,9 @@ class Tmux:
         _check_name(name)
         rows = self._ask("list-panes", "-s", "-t", f"={name}:", "-F", _SEPARATOR.join(_FIELDS))
         for row in rows or []:
-            title, pane, pid, dead, status = row.rsplit(_SEPARATOR, 4)
+            title, pane, pid = row.rsplit(_SEPARATOR, 2)
             if title == window:
-                return Pane(pane, int(pid), dead == "1", int(status) if status else None)
+                return Pane(pane, int(pid))
         return None
 
     def capture(self, name: str, window: str, lines: int = 200) -> str:
