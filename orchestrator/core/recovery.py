@@ -19,7 +19,7 @@ from orchestrator.core.deadline import beside
 from orchestrator.core.elastic import find_growth, living_spares, ready_spares, with_spares
 from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
-from orchestrator.core.health import ENDED, Lost, find_lost, suspects
+from orchestrator.core.health import ENDED, SUSPECT_AFTER, Lost, find_lost, silence, suspects
 from orchestrator.core.launching import launch_failed
 from orchestrator.core.ledger import LedgerState, Recovery, Verdict
 from orchestrator.core.spec import RunSpec
@@ -221,12 +221,18 @@ def settle(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Settling:
     }
     pending = {i: beacon for i, beacon in old.items() if i in usable and not (beacon.stage in ENDED and beacon.synced)}
     age, grace = facts.server_time - recovery.time, spec.experiment.checkpoint_grace
-    if not pending or age > grace + SYNC_ALLOWANCE:
+    if not pending:
         return Settling()
     broken = any(i not in usable and beacon.stage not in ENDED for i, beacon in old.items())
     if recovery.graceful and not broken and age <= grace:
         return Settling(_ask_to_save(recovery, old, facts), done=False)
     busy = {i: b for i, b in pending.items() if b.stage not in ENDED and (i, b.generation) not in facts.killed}
+    if age > grace + SYNC_ALLOWANCE:
+        # Nobody may have been there to end it in time. Where it begins again is settled only once it makes no more
+        # steps, which would be lost; who is silent or goes is not waited for.
+        busy = {i: b for i, b in busy.items() if i in recovery.kept and silence(b, facts) <= SUSPECT_AFTER}
+        if not busy:
+            return Settling()
     kills = tuple(
         Kill(tuple(i for i, b in busy.items() if b.generation == generation), generation)
         for generation in sorted({b.generation for b in busy.values()})

@@ -121,6 +121,18 @@ def test_a_training_that_does_not_save_in_time_is_ended() -> None:
     assert not [action for action in decide(gang_of_four(), book.state, killed) if isinstance(action, Kill)]
 
 
+def test_a_training_that_nobody_ended_in_time_is_ended_before_it_begins_again() -> None:
+    book = four()
+    recovered(book, world(60, said=[beacon(2, seconds=60, notice="soon")]))
+    book.tried(1, 0, "launched", ids=["i-9"], generation=2, count=1, seconds=61)
+    late = world(400, [taken(2, 200)])
+    late = replace(late, instances=(*late.instances, instance(9)), nodes={**late.nodes, "i-9": Node(("key",))})
+    assert decide(gang_of_four(), book.state, late)[0] == Kill(("i-0", "i-1", "i-3"), 1)
+    assert not [action for action in decide(gang_of_four(), book.state, late) if isinstance(action, Start)]
+    killed = replace(late, killed=frozenset((i, 1) for i in FOUR))
+    assert [action for action in decide(gang_of_four(), book.state, killed) if isinstance(action, Start)]
+
+
 def test_a_notice_that_came_too_late_to_save_leaves_nobody_waiting() -> None:
     book = four()
     notice = beacon(2, seconds=60, notice="soon")
