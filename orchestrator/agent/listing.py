@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from orchestrator.agent.config import DataSource
 from orchestrator.agent.fetch import Corrupt, Item
 from orchestrator.agent.store import Store, Stored
+from orchestrator.core.manifest import NAME as MANIFEST
+from orchestrator.core.manifest import File
 from orchestrator.errors import BadInput, NotFound
 
-MANIFEST = "MANIFEST.json"
 NAMED = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A file of a data set by its manifest: bytes, sha256 (hex), and when it is needed, 0 first."""
-
-    size: int
-    sha256: str
-    phase: int
 
 
 def find_items(store: Store, source: DataSource, folder: Path) -> list[Item]:
@@ -49,7 +40,7 @@ def find_items(store: Store, source: DataSource, folder: Path) -> list[Item]:
     ]
 
 
-def read_manifest(body: bytes, name: str) -> dict[str, Entry] | None:
+def read_manifest(body: bytes, name: str) -> dict[str, File] | None:
     """Return the files of the manifest of data set `name`; None when `body` is some other JSON file of that name.
 
     Raises BadInput.
@@ -59,8 +50,9 @@ def read_manifest(body: bytes, name: str) -> dict[str, Entry] | None:
         if not isinstance(value, dict) or "files" not in value:
             return None
         entries = {
-            str(item["path"]): Entry(int(item["size"]), str(item["sha256"]), int(item.get("phase", 0)))
+            file.path: file
             for item in value["files"]
+            if (file := File(str(item["path"]), int(item["size"]), str(item["sha256"]), int(item.get("phase", 0))))
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(
@@ -72,7 +64,7 @@ def read_manifest(body: bytes, name: str) -> dict[str, Entry] | None:
     return entries
 
 
-def _hold_against(found: Mapping[str, Stored], entries: Mapping[str, Entry], source: DataSource) -> None:
+def _hold_against(found: Mapping[str, Stored], entries: Mapping[str, File], source: DataSource) -> None:
     """Raise Corrupt when objects are missing or not as long as the manifest says; all that are, are counted."""
     wrong = [f"{name} is missing" for name in entries if name not in found]
     wrong += [

@@ -13,6 +13,7 @@ from orchestrator.core.settings import Settings
 from orchestrator.run.home import Home
 from orchestrator.run.view import RunView
 from tests.cli.fake_clouds import SETTINGS, FakeCloud, Handle, Orch
+from tests.sandbox.cloud_fixture import REGION, World
 
 
 @pytest.fixture
@@ -22,6 +23,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     for name in ("ORCH_CLOUD", "ORCH_DEBUG", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
     return Home(tmp_path / "orch")
+
+
+@pytest.fixture
+def sandboxed(shared_world: World, home: Home, monkeypatch: pytest.MonkeyPatch) -> Orch:
+    """`orch` with the sandbox of the module's `shared_world` and no AWS."""
+    cloud = shared_world.cloud
+    settings = Settings("sandbox", REGION, shared_world.endpoint, cloud.access_key, cloud.secret_key)
+
+    def no_aws(_: Home) -> None:
+        raise NoCredentials(NO_CREDENTIALS, context.GET_CLOUD)
+
+    monkeypatch.setattr(context, "_sandbox", lambda _: settings)
+    monkeypatch.setattr(context, "_open_aws", no_aws)
+    return Orch(home, FakeCloud())
 
 
 @pytest.fixture

@@ -9,33 +9,22 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from orchestrator.cli import context
 from orchestrator.core.ids import Keys
-from orchestrator.core.settings import Settings
 from orchestrator.errors import Exit
-from orchestrator.run.home import Home
-from tests.cli.fake_clouds import FakeCloud, Orch
+from tests.cli.fake_clouds import Orch
 from tests.core.worlds import spec
 from tests.datasets.noted import contents, write
-from tests.sandbox.cloud_fixture import REGION, World, shared_world
+from tests.sandbox.cloud_fixture import World, shared_world
 
 __all__ = ["shared_world"]
 FILES = {"a.txt": b"one", "b/c.bin": bytes(5000)}
 
 
 @pytest.fixture
-def orch(shared_world: World, home: Home, monkeypatch: pytest.MonkeyPatch) -> Orch:
-    """`orch` with that sandbox and no AWS."""
-    cloud = shared_world.cloud
-    settings = Settings("sandbox", REGION, shared_world.endpoint, cloud.access_key, cloud.secret_key)
-
-    def no_aws(_: Home) -> None:
-        raise context.NoCredentials(context.NO_CREDENTIALS, context.GET_CLOUD)
-
-    monkeypatch.setattr(context, "_sandbox", lambda _: settings)
-    monkeypatch.setattr(context, "_open_aws", no_aws)
+def orch(sandboxed: Orch, monkeypatch: pytest.MonkeyPatch) -> Orch:
+    """`orch` for which the sandbox is the cloud that is meant."""
     monkeypatch.setenv("ORCH_CLOUD", "sandbox")
-    return Orch(home, FakeCloud())
+    return sandboxed
 
 
 def values(done: Result) -> list[Any]:

@@ -5,38 +5,19 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 
-import pytest
-
-from orchestrator.cli import context
 from orchestrator.core.facts import PriceRow
 from orchestrator.core.market import find_pools
-from orchestrator.core.settings import Settings
 from orchestrator.core.units import parse_time, to_micro
-from orchestrator.run.home import Home
-from tests.cli.fake_clouds import FakeCloud, Orch
+from tests.cli.fake_clouds import Orch
 from tests.core.worlds import at
-from tests.sandbox.cloud_fixture import REGION, World, shared_world
+from tests.sandbox.cloud_fixture import REGION, shared_world
 
 __all__ = ["shared_world"]
 TYPE = "p3dn.24xlarge"
 
 
-@pytest.fixture
-def asked(shared_world: World, home: Home, monkeypatch: pytest.MonkeyPatch) -> Orch:
-    """`orch` with that sandbox and no AWS."""
-    cloud = shared_world.cloud
-    settings = Settings("sandbox", REGION, shared_world.endpoint, cloud.access_key, cloud.secret_key)
-
-    def no_aws(_: Home) -> None:
-        raise context.NoCredentials(context.NO_CREDENTIALS, context.GET_CLOUD)
-
-    monkeypatch.setattr(context, "_sandbox", lambda _: settings)
-    monkeypatch.setattr(context, "_open_aws", no_aws)
-    return Orch(home, FakeCloud())
-
-
-def test_json_holds_every_zone_now_its_range_and_its_changes(asked: Orch) -> None:
-    value = json.loads(asked("prices", TYPE, "--json").stdout)
+def test_json_holds_every_zone_now_its_range_and_its_changes(sandboxed: Orch) -> None:
+    value = json.loads(sandboxed("prices", TYPE, "--json").stdout)
     assert (value["instance_type"], value["region"], value["on_demand_usd"]) == (TYPE, REGION, "31.212000")
     assert len(value["zones"]) >= 2
     for zone in value["zones"]:
@@ -51,15 +32,15 @@ def test_json_holds_every_zone_now_its_range_and_its_changes(asked: Orch) -> Non
     assert nows == sorted(nows)
 
 
-def test_days_say_how_far_back(asked: Orch) -> None:
-    value = json.loads(asked("prices", TYPE, "--days", "2", "--json").stdout)
+def test_days_say_how_far_back(sandboxed: Orch) -> None:
+    value = json.loads(sandboxed("prices", TYPE, "--days", "2", "--json").stdout)
     times = [parse_time(change["time"]) for change in value["zones"][0]["changes"]]
     assert times[-1] - times[0] < timedelta(days=3)
 
 
-def test_a_person_sees_a_row_and_a_chart_for_each_zone(asked: Orch) -> None:
-    zones = json.loads(asked("prices", TYPE, "--json").stdout)["zones"]
-    lines = asked("prices", TYPE).stdout.splitlines()
+def test_a_person_sees_a_row_and_a_chart_for_each_zone(sandboxed: Orch) -> None:
+    zones = json.loads(sandboxed("prices", TYPE, "--json").stdout)["zones"]
+    lines = sandboxed("prices", TYPE).stdout.splitlines()
     for zone in zones:
         [row] = [line.split() for line in lines if line.startswith(zone["zone"])]
         assert row[1] == f"{to_micro(zone['now_usd']) / 1e6:.4f}"
@@ -69,8 +50,8 @@ def test_a_person_sees_a_row_and_a_chart_for_each_zone(asked: Orch) -> None:
     assert "on-demand $31.21" in lines[-1]
 
 
-def test_a_type_that_is_none_is_refused_with_the_nearest(asked: Orch) -> None:
-    result = asked("prices", "p3dn.24xlarg")
+def test_a_type_that_is_none_is_refused_with_the_nearest(sandboxed: Orch) -> None:
+    result = sandboxed("prices", "p3dn.24xlarg")
     assert result.exit_code == 7
     assert "p3dn.24xlarg is not offered in us-east-1" in result.stderr
     assert "did you mean p3dn.24xlarge?" in result.stderr
