@@ -24,12 +24,34 @@ _QUERY = ("nvidia-smi", "--query-gpu=index,ecc.errors.uncorrected.volatile.total
 # GPU errors after which only a reset or another machine helps: double-bit ECC, row remapping failed, NVLink, fallen off
 # the bus, uncontained ECC (docs.nvidia.com/deploy/xid-errors).
 _FATAL_XID = frozenset({48, 64, 74, 79, 95})
+_DOMAIN = re.compile(r"^\s*domain: (\S+)", re.M)
+# Where AWS's installer puts it, which is on the PATH of login shells only.
+_EFA_PROGRAMS = "/opt/amazon/efa/bin"
 _XID = re.compile(r"NVRM: Xid \([^)]*\): (\d+)")
 
 
-def local_checks(home: Path, region: str, gpus: int) -> tuple[Check, ...]:
-    """Return what there is to say of this machine; `gpus` is how many the training wants, 0 for a training on CPUs."""
-    return (*(_gpus(gpus) if gpus else ()), _disk(home), _names(region))
+def local_checks(home: Path, region: str, gpus: int, efa: int = 0) -> tuple[Check, ...]:
+    """Return what there is to say of this machine.
+
+    `gpus` is how many the training wants, 0 for a training on CPUs; `efa` how many EFA interfaces the machine has.
+    """
+    fabric = (_fabric(efa),) if gpus and efa else ()
+    return (*(_gpus(gpus) if gpus else ()), *fabric, _disk(home), _names(region))
+
+
+def _fabric(wanted: int) -> Check:
+    """Return what libfabric sees of the EFA interfaces; without them NCCL goes by TCP, which is slow but right."""
+    path = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{_EFA_PROGRAMS}"
+    program = shutil.which("fi_info", path=path)
+    if program is None:
+        return Check("fabric", "warn", "no fi_info: the image lacks EFA's software, so NCCL goes by TCP")
+    said = _ask(program, "-p", "efa") or ""
+    # One device shows several endpoints: `rdmap16s27-rdm` and `rdmap16s27-dgrm` are one.
+    found = len({name.rpartition("-")[0] for name in _DOMAIN.findall(said)})
+    if found < wanted:
+        what = f"fi_info sees {found} of {wanted} EFA interfaces"
+        return Check("fabric", "warn", what if found else f"{what}, so NCCL goes by TCP")
+    return Check("fabric", "ok", f"EFA, {wanted} interface{'s' if wanted != 1 else ''}")
 
 
 def _gpus(wanted: int) -> tuple[Check, ...]:

@@ -208,7 +208,8 @@ class Actor:
             if action.kind == "key-pair":
                 self._compute.import_key_pair(name, spec.public_key, tags(spec))
             elif action.kind == "security-group":
-                self._compute.create_security_group(name, spec.vpc, spec.ssh_cidr, spec.ssh_port, tags(spec))
+                efa = any(offer.efa for offer in spec.offers)
+                self._compute.create_security_group(name, spec.vpc, spec.ssh_cidr, spec.ssh_port, tags(spec), efa=efa)
             else:
                 self._compute.create_placement_group(name, tags(spec))
         except NoPermission as error:

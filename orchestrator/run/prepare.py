@@ -135,7 +135,11 @@ def prepare(
         secrets=secret_values,
         data_bytes=data_bytes,
         will_create=_will_create(session, bucket_name, experiment),
-        notes=(*plan_notes(experiment, plan, data_bytes), *_namesakes(experiment.name, compute)),
+        notes=(
+            *plan_notes(experiment, plan, data_bytes),
+            *efa_notes(plan, market),
+            *_namesakes(experiment.name, compute),
+        ),
     )
 
 
@@ -171,7 +175,7 @@ def _market(experiment: Experiment, session: Session, compute: Compute, earlier:
     price_list = Prices(session)
     offerings = compute.zones_offering(types)
     offered = [name for name in types if offerings.get(name)]
-    vcpus = {name: value for name, value in compute.vcpus(offered).items() if name not in catalog.TYPES}
+    hardware, subnets = compute.hardware(offered), compute.subnets()
     now = datetime.now(UTC)
     codes = sorted({quota_code(name, life) for name in offered for life in ("spot", "on-demand")})
     return Market(
@@ -179,10 +183,12 @@ def _market(experiment: Experiment, session: Session, compute: Compute, earlier:
         spot=price_list.spot_history(offered, now - HISTORY, now) if offered else (),
         on_demand=price_list.on_demand(offered) if offered else {},
         quotas=Quotas(session).vcpus(codes) if codes else {},
-        subnets=compute.subnets(),
-        vcpus=vcpus,
+        subnets={zone: subnet.id for zone, subnet in subnets.items()},
+        vcpus={name: item.vcpus for name, item in hardware.items() if name not in catalog.TYPES},
         earlier=earlier,
         now=now,
+        efa={name: item.efa for name, item in hardware.items()},
+        private=frozenset(zone for zone, subnet in subnets.items() if not subnet.public),
     )
 
 
@@ -250,6 +256,18 @@ def plan_notes(experiment: Experiment, plan: Plan, data_bytes: Mapping[str, int]
     if any(offer.hours is None for offer in plan.offers):
         notes.append("expected_duration is not set: costs shown are for the whole of max_duration, an upper bound")
     return tuple(notes)
+
+
+def efa_notes(plan: Plan, market: Market) -> tuple[str, ...]:
+    """Return a note for each type whose nodes get fewer EFA interfaces than it takes."""
+    fewer = {
+        o.instance_type: market.efa[o.instance_type] for o in plan.offers if 0 < o.efa < market.efa[o.instance_type]
+    }
+    return tuple(
+        f"{name} gets 1 of its {most} EFA interfaces: with more EC2 gives no public address, which its subnet leads"
+        " to S3 by (docs/aws.md)"
+        for name, most in fewer.items()
+    )
 
 
 def _namesakes(name: str, compute: Compute) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -63,6 +64,19 @@ def test_a_plan_says_what_the_least_costs_and_when_it_buys_on_demand() -> None:
     assert "costs are those of 4 nodes ($12.00 an hour); 2 are enough ($6.00 an hour)" in notes
     assert any("it buys on-demand, at up to $97.92 an hour" in note for note in notes)
     assert len(plan_notes(spec(4).experiment, plan, {})) == 1
+
+
+def test_with_efa_each_network_card_has_an_interface_and_the_first_the_address() -> None:
+    plain = request()
+    assert (plain["SubnetId"], plain["SecurityGroupIds"]) == ("subnet-us-east-1a", ["sg-1"])
+    made = request(efa=3)
+    assert not {"SubnetId", "SecurityGroupIds"} & made.keys()
+    cards: Any = made["NetworkInterfaces"]
+    places = [(card["NetworkCardIndex"], card["DeviceIndex"], card["InterfaceType"]) for card in cards]
+    assert places == [(0, 0, "efa"), (1, 1, "efa-only"), (2, 1, "efa-only")]
+    assert {(card["SubnetId"], *card["Groups"], card["DeleteOnTermination"]) for card in cards} == {
+        ("subnet-us-east-1a", "sg-1", True)
+    }
 
 
 def test_spot_requests_are_one_time_and_without_a_price_ceiling() -> None:
