@@ -244,7 +244,13 @@ def plan_notes(experiment: Experiment, plan: Plan, data_bytes: Mapping[str, int]
     least, price = experiment.min_nodes, plan.offers[0].price
     if least is not None and least < plan.num_nodes:
         hour, part = format_usd(price * plan.num_nodes), format_usd(price * least)
-        notes.append(f"costs are those of {plan.num_nodes} nodes ({hour} an hour); {least} are enough ({part} an hour)")
+        known, times = plan.forecast(0), plan.num_nodes / least
+        longest = f"{times:.3g} times as long" if known is None else format_duration(known.hours[1] * times * 3600)
+        # Each node has so many times the work to do, and no more to say to the others.
+        notes.append(
+            f"time and cost are those of {plan.num_nodes} nodes ({hour} an hour); {least} are enough ({part} an hour),"
+            f" and take up to {longest} for the same work, which costs no more"
+        )
     dearest = max((o.price for o in plan.offers if o.lifecycle == "on-demand"), default=None)
     if dearest is not None and by_deadline(experiment, 0.0, timedelta()) is not None:
         hour = format_usd(dearest * plan.num_nodes)

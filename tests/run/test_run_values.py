@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.facts import Instance, Node, PriceRow
+from orchestrator.core.forecast import Forecast
 from orchestrator.core.plan import Plan
 from orchestrator.core.spec import RunSpec
 from orchestrator.run.observe import Watch, gone_by, merge
@@ -61,7 +62,13 @@ def test_a_plan_says_what_the_least_costs_and_when_it_buys_on_demand() -> None:
     plan = Plan(4, (offer(), steady), (), (), timedelta(hours=1))
     varies = spec(4, min_nodes=2, spot_policy="auto", expected_duration="20m").experiment
     notes = plan_notes(varies, plan, {})
-    assert "costs are those of 4 nodes ($12.00 an hour); 2 are enough ($6.00 an hour)" in notes
+    both = (
+        "time and cost are those of 4 nodes ($12.00 an hour); 2 are enough ($6.00 an hour), and take up to {} for the"
+    )
+    assert any(note.startswith(both.format("2 times as long")) for note in notes)
+    hour = Forecast((0.5, 0.75), (1, 2), (3, 4), (0.5, 0.5), ("", ""))
+    foreseen = replace(plan, forecasts=(hour, hour))
+    assert any(note.startswith(both.format("1h30m")) for note in plan_notes(varies, foreseen, {}))
     assert any("it buys on-demand, at up to $97.92 an hour" in note for note in notes)
     assert len(plan_notes(spec(4).experiment, plan, {})) == 1
 
