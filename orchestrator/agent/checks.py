@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator.core.preflight import Check
+from orchestrator.core.units import counted
 
 GIB = 2**30
 LITTLE_DISK, NO_DISK = 5 * GIB, GIB // 4
@@ -49,9 +50,9 @@ def _fabric(wanted: int) -> Check:
     # One device shows several endpoints: `rdmap16s27-rdm` and `rdmap16s27-dgrm` are one.
     found = len({name.rpartition("-")[0] for name in _DOMAIN.findall(said)})
     if found < wanted:
-        what = f"fi_info sees {found} of {wanted} EFA interfaces"
+        what = f"fi_info sees {found} of {counted(wanted, 'EFA interface')}"
         return Check("fabric", "warn", what if found else f"{what}, so NCCL goes by TCP")
-    return Check("fabric", "ok", f"EFA, {wanted} interface{'s' if wanted != 1 else ''}")
+    return Check("fabric", "ok", f"EFA, {counted(wanted, 'interface')}")
 
 
 def _gpus(wanted: int) -> tuple[Check, ...]:
@@ -61,11 +62,11 @@ def _gpus(wanted: int) -> tuple[Check, ...]:
     rows = [[cell.strip() for cell in line.split(",")] for line in said.splitlines() if line.strip()]
     broken = [f"GPU {row[0]}: {row[1]} uncorrectable ECC errors" for row in rows if row[-1].isdigit() and int(row[-1])]
     if len(rows) < wanted:
-        found = Check("gpus", "fail", f"{len(rows)} of {wanted} GPUs")
+        found = Check("gpus", "fail", f"{len(rows)} of {counted(wanted, 'GPU')}")
     elif broken:
         found = Check("gpus", "fail", "; ".join(broken))
     else:
-        found = Check("gpus", "ok", f"{len(rows)} GPUs")
+        found = Check("gpus", "ok", counted(len(rows), "GPU"))
     return (found, *_xid())
 
 

@@ -31,7 +31,7 @@ from orchestrator.core.plan import Market, Plan, make_plan, quota_code
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec import Identity, RunSpec
 from orchestrator.core.uniform import by_deadline
-from orchestrator.core.units import format_duration, format_size, format_usd, iso
+from orchestrator.core.units import counted, format_duration, format_size, format_usd, iso
 from orchestrator.errors import BadInput, NoCapacity, NotFound
 from orchestrator.node.bundle import Bundle, build_bundle
 from orchestrator.node.ssh import generate_key
@@ -118,7 +118,7 @@ def prepare(
     if not plan.offers:
         reasons = "; ".join(f"{what}: {why}" for what, why in plan.rejected)
         raise NoCapacity(
-            f"nothing to launch {experiment.nodes} nodes on: {reasons}",
+            f"nothing to launch {experiment.how_many('node')} on: {reasons}",
             "name other types under resources.any_of, another region, or ask AWS for the quota",
         )
     data_bytes = _check_data(experiment, session)
@@ -155,8 +155,7 @@ def _check_here(experiment: Experiment, source: Source, environ: Mapping[str, st
         except BadInput as error:
             faults += [f"workdir: {error.message}", *(f"workdir: {line}" for line in error.details)]
     if faults or bundle is None:
-        count = f"{len(faults)} fault{'s' if len(faults) != 1 else ''}"
-        raise BadInput(f"{source.name}: {count}", "nothing was launched", details=tuple(faults))
+        raise BadInput(f"{source.name}: {counted(len(faults), 'fault')}", "nothing was launched", details=tuple(faults))
     return bundle, {name: environ[name] for name in experiment.secrets}
 
 
@@ -227,7 +226,7 @@ def _will_create(session: Session, bucket: str, experiment: Experiment) -> tuple
     if not account.node_role_exists(session):
         lines.append(f"IAM role and instance profile {account.NODE_ROLE} (kept between runs)")
     disk = f"{experiment.resources.disk_size} GiB gp3"
-    machines = f"{experiment.nodes} instances, each" if experiment.num_nodes > 1 else "1 instance"
+    machines = experiment.how_many("instance") + (", each" if experiment.num_nodes > 1 else "")
     lines.append(
         f"{machines} with {disk}; a key pair, a security group"
         + (", a placement group" if experiment.num_nodes > 1 else "")
