@@ -65,7 +65,6 @@ class NodeCommands:
         experiment = self._spec.experiment
         instance = by_id[instance_id]
         known = TYPES.get(instance.instance_type)
-        where = (instance.instance_type, instance.zone)
         config = StartConfig(
             run=self._spec.run_id,
             generation=generation,
@@ -86,7 +85,7 @@ class NodeCommands:
             grace=experiment.checkpoint_grace,
             preflight=experiment.preflight if preflight else "off",
             network_gbit=known.network_gbit if known is not None else 0.0,
-            efa=next((o.efa for o in self._spec.offers if (o.instance_type, o.zone) == where), 0),
+            efa=self._spec.efa_of(instance.instance_type, instance.zone),
         )
         self._send(facts, instance_id, start_script(config))
 

@@ -75,6 +75,7 @@ class Prepared:
     will_create: tuple[str, ...]
     notes: tuple[str, ...]
     prelude: str = ""
+    recipe: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as `orch plan --json` prints it."""
@@ -352,6 +353,7 @@ def _spec(  # noqa: PLR0917 - all that a spec is made of
         profile=prepared.source.profile,
         data_bytes=prepared.data_bytes,
         prelude=prepared.prelude,
+        recipe=prepared.recipe,
     )
 
 

@@ -19,6 +19,7 @@ def tags(spec: RunSpec, generation: int | None = None) -> dict[str, str]:
         ids.TAG_NAME: spec.name,
         ids.TAG_USER: spec.identity.user,
     }
+    found |= {ids.TAG_RECIPE: spec.recipe} if spec.recipe else {}
     return found if generation is None else found | {ids.TAG_GENERATION: str(generation)}
 
 

@@ -86,6 +86,12 @@ def test_with_efa_each_network_card_has_an_interface_and_the_first_the_address()
     }
 
 
+def test_a_machine_has_the_efa_interfaces_of_the_offer_it_was_launched_by() -> None:
+    run = spec(offers=[offer(), offer(instance_type="p4d.24xlarge", efa=4), offer("us-east-1b", efa=1)])
+    asked = [("p4d.24xlarge", "us-east-1a"), ("p3.16xlarge", "us-east-1b"), ("p3.16xlarge", "us-east-1a"), ("x", "y")]
+    assert [RunSpec.from_json(run.to_json()).efa_of(*where) for where in asked] == [4, 1, 0, 0]
+
+
 def test_spot_requests_are_one_time_and_without_a_price_ceiling() -> None:
     market = request()["InstanceMarketOptions"]
     assert market == {
