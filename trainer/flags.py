@@ -22,8 +22,9 @@ class Flags(argparse.ArgumentParser):
     is told with all that was found before it.
     """
 
-    def __init__(self, *args: Any, **keys: Any) -> None:
-        super().__init__(*args, exit_on_error=False, **keys)
+    def __init__(self, **keys: Any) -> None:
+        super().__init__(**keys)
+        self.exit_on_error = False
         self._faults: list[str] = []
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]

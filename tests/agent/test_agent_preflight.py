@@ -174,7 +174,7 @@ def test_broken_gpus_are_found(
             "printf '    domain: rdmap16s27-rdm\\n    domain: rdmap16s27-dgrm\\n    domain: rdmap32s27-rdm\\n'",
             "ok: EFA, 2",
         ),
-        ("echo '    domain: efa_0-rdm'", "warn: fi_info sees 1 of 2 EFA interfaces"),
+        ("printf '    domain: efa_0-rdm\\n    domain: efa_0-dgrm\\n'", "warn: fi_info sees 1 of 2 EFA interfaces"),
         ("exit 61", "warn: fi_info sees 0 of 2 EFA interfaces, so NCCL goes by TCP"),
         ("", "warn: no fi_info"),
     ],
