@@ -22,7 +22,7 @@ from orchestrator.core.bill import price_in_force
 from orchestrator.core.estimates import MINIMUM_SECONDS
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.facts import PriceRow
-from orchestrator.core.units import MicroUSD, usd
+from orchestrator.core.units import MicroUSD, counted, usd
 
 HISTORY = timedelta(days=7)
 # Earlier runs that count: the newest.
@@ -152,7 +152,7 @@ def hours(
     same = [item for item in mine if item[0].instance_type == instance_type]
     if mine:
         newest = sorted(same or mine, key=lambda item: item[0].run_id[-20:])[-MOST_RUNS:]
-        source = f"time from {len(newest)} earlier run{'s' * (len(newest) > 1)} of the same"
+        source = f"time from {counted(len(newest), 'earlier run')} of the same"
         trained = [run.trains(ratio) for run, ratio in newest]
         lived = [run.start + seconds for (run, _), seconds in zip(newest, trained, strict=True)]
         learned = _learned([seconds / 3600 for seconds in lived], source)
@@ -197,7 +197,8 @@ def prices(rows: Sequence[PriceRow], length: timedelta, now: datetime) -> Span:
     force when each of its hours begins.
     """
     oldest = min((row.time for row in rows), default=now)
-    days = f"price from the last {max(1, round((now - max(oldest, now - HISTORY)) / timedelta(days=1)))} days"
+    seen = max(1, round((now - max(oldest, now - HISTORY)) / timedelta(days=1)))
+    days = f"price from the last {counted(seen, 'day')}"
     found = sorted(_ratios(sorted(rows, key=attrgetter("time")), length, max(oldest, now - HISTORY), now))
     if not found:
         return Span(1.0, 1.0, 1.0, "price as it is now")
