@@ -84,9 +84,14 @@ def read_shards(file: Path) -> list[Shard]:
 
 def _shards(lines: Iterable[bytes]) -> list[Shard]:
     return [
-        Shard(split, count, np.array(rows, dtype=np.int64), [(name, fault) for name, fault in corrupt])
+        Shard(split, count, _table(rows), [(name, fault) for name, fault in corrupt])
         for split, count, rows, corrupt in map(json.loads, lines)
     ]
+
+
+def _table(rows: list[list[int]]) -> NDArray[np.int64]:
+    """Return the rows of a shard, of which there are none where all its images are corrupt."""
+    return np.array(rows, dtype=np.int64).reshape(len(rows), len(rows[0]) if rows else 1)
 
 
 def refuse_another(folder: Path, theirs: Plan, ours: Plan) -> None:

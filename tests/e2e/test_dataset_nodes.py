@@ -1,0 +1,79 @@
+"""A data set that two sandbox nodes pack, of which one is taken on the way and the command is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.datasets.noted import contents
+from tests.e2e.sandbox_world import World, wait_for
+from tests.trainer.pictures import folders
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.long, pytest.mark.timeout(900)]
+PHOTOS = "s3://photos/set"
+BUILD = ("dataset", "build", PHOTOS, "photos", "--sizes", "24,30", "--cloud", "sandbox", "--json")
+
+
+def hold(gate: Path) -> str:
+    """Return a setup that lets the node of rank 1 begin only once there is `gate`."""
+    return f'if [ "$ORCH_NODE_RANK" = 1 ]; then until [ -e {gate} ]; do sleep 0.2; done; fi'
+
+
+def upload(world: World, folder: Path) -> None:
+    s3 = world.client("s3")
+    s3.create_bucket(Bucket="photos")
+    for name, body in contents(folder).items():
+        s3.put_object(Bucket="photos", Key=f"set/{name}", Body=body)
+
+
+def instance_of(world: World, run_id: str, rank: int) -> str:
+    beacons = [key for key in world.keys(f"runs/{run_id}/nodes/") if key.endswith("beacon.json")]
+    return next(key.split("/")[3] for key in beacons if json.loads(world.body(key))["rank"] == rank)
+
+
+def test_nodes_pack_what_one_machine_does_in_spite_of_a_lost_one_and_a_killed_command(world: World) -> None:
+    world.orch("sandbox", "up")
+    source = folders(world.home / "photos", 36, 12)
+    (source / "train/n01/train_0010.JPEG").write_bytes(b"corrupt")
+    upload(world, source)
+    refused = world.orch("dataset", "build", str(source), "photos", "--nodes", "2", check=2)
+    assert "is not in S3" in refused.stderr
+    assert world.json(*BUILD[:-1], "--nodes", "2", "--dry-run")["name"] == "build-photos"
+
+    gate = world.home / "gate"
+    order = (*BUILD, "--nodes", "2", "--max-cost", "3", "-y")
+    process = world.start(*order, "--set", f"setup={hold(gate)}")
+    run_id = wait_for("a run", lambda: next((r["run_id"] for r in world.json("status")), None))
+    parts = wait_for("all that rank 0 packs", lambda: len(d := world.keys(f"runs/{run_id}/parts/done/")) == 8 and d)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    lost = instance_of(world, run_id, 0)
+    world.orch("sandbox", "kill", lost)
+    wait_for("another machine", lambda: len(world.instances(run_id)) == 3)
+    gate.touch()
+    lines = [json.loads(line) for line in world.orch(*order).stdout.splitlines()]
+    built = lines[-1]
+    assert (built["run_id"], built["state"]) == (run_id, "ready")
+    assert {line["stage"] for line in lines if "stage" in line} == {"joining"}
+    assert len(parts) == 8
+    logs = [world.orch("logs", run_id, "--node", rank).stdout for rank in "01"]
+    packed = [line.split("part ")[1].split(":")[0] for log in logs for line in log.splitlines() if " to upload" in line]
+    assert sorted(map(int, packed)) == list(range(16)), "what the lost machine had packed was not packed again"
+    assert world.keys(f"runs/{run_id}/parts/") == []
+    bill = world.json("cost", run_id)
+    assert len(bill["instances"]) == 3
+    assert world.json("gc")["orphans"] == []
+
+    def shown() -> list[dict[str, object]]:
+        objects: list[dict[str, object]] = world.json("dataset", "show", "photos")["objects"]
+        return objects
+
+    by_nodes = shown()
+    world.orch("dataset", "rm", "photos", "-y")
+    whole = json.loads(world.orch(*BUILD).stdout.splitlines()[-1])
+    assert (whole["version"], shown()) == (built["version"], by_nodes)
+    assert "run_id" not in whole
