@@ -24,13 +24,16 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.agent.config import DataSource, NodeConfig
-from orchestrator.agent.gathering import digest_of, fetch_tars, gather
+from orchestrator.agent.gathering import digest_of, gather
 from orchestrator.agent.staging import patiently
 from orchestrator.agent.store import Store, open_store
+from orchestrator.agent.tars import TAR, outline
 from orchestrator.core.contract import NodePaths
 from orchestrator.core.parts import PartKeys, is_wanted, share
+from orchestrator.core.units import format_size
 from orchestrator.errors import NotFound, OrchError
 
+PLAN = "plan.json"
 PAUSE = 2.0
 LANES = 2
 FAILED = 1
@@ -87,7 +90,7 @@ class Packer:
                 self._make_plan()
             else:
                 time.sleep(PAUSE)
-        (self._work / "plan.json").write_bytes(body)
+        (self._work / PLAN).write_bytes(body)
         self._parts = json.loads(body)["parts"]
 
     def pack(self) -> None:
@@ -124,20 +127,30 @@ class Packer:
             self._join(sizes)
 
     def _make_plan(self) -> None:
-        listing, root = self._work / "listing.jsonl", self._work / self._order.name
-        root.mkdir(exist_ok=True)
-        tars = fetch_tars(self._source, self._order.source, self._config, root, listing, say)
-        labels = self._work / "labels"
+        root, labels = self._work / self._order.name, self._work / "labels"
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir()
         if self._order.labels:
             labels.write_bytes(self._store.get(self._order.labels))
         words = ["--val-labels", str(labels)] if self._order.labels else []
-        self._trainer("plan", str(root), str(self._work), "--listing", str(listing), *words, *self._order.options)
-        for tar in tars:
-            tar.unlink()
-        count = len(json.loads((self._work / "plan.json").read_text())["parts"])
-        for number in range(count):
+        listing = str(self._list(root))
+        self._trainer("plan", str(root), str(self._work), "--listing", listing, *words, *self._order.options)
+        shutil.rmtree(root)
+        for number in range(len(json.loads((self._work / PLAN).read_text())["parts"])):
             self._store.put(self._keys.images(number), self._images(number).read_bytes())
-        self._store.put(self._keys.plan, (self._work / "plan.json").read_bytes())
+        self._store.put(self._keys.plan, (self._work / PLAN).read_bytes())
+
+    def _list(self, root: Path) -> Path:
+        """Return a list of the source's files, `[path, bytes]` a line; of its tars make what says what they hold."""
+        source, listing = self._order.source, self._work / "listing.jsonl"
+        found = {item.key.removeprefix(source.prefix): item for item in self._source.list(source.prefix)}
+        say(f"{len(found)} files at s3://{source.bucket}/{source.prefix}")
+        listing.write_text("".join(json.dumps([name, item.size]) + "\n" for name, item in found.items()))
+        for name, item in found.items():
+            if name.endswith(TAR) and "/" not in name:
+                say(f"listing {name}, {format_size(item.size)}")
+                outline(self._source, item.key, item.size, root / name, say)
+        return listing
 
     def _pack_part(self, number: int) -> None:
         self._done()

@@ -127,7 +127,7 @@ def test_an_order_is_a_run_like_any_other(tmp_path: Path) -> None:
 
     made = loaded(4, None)
     assert (made.name, made.num_nodes, made.resources.image) == ("build-photos", 4, sharded.UBUNTU)
-    assert made.resources.disk_size > 165
+    assert made.resources.disk_size == sharded.DISK_GIB + 15
     key = sharded.labels_key(order)
     assert key is not None
     assert f"packing 's3://b/c d' photos --labels {key[0]} --copies-only -- --name photos --json --sizes 24" in made.run
