@@ -141,6 +141,8 @@ def experiment(order: Order, found: Found, nodes: int, image: str | None) -> dic
         "run": command(order),
         "expected_duration": f"{BASE_SECONDS + round(work)}s",
         "preflight": "off",
+        # What ends a packing ends it again: corrupt images, a source that changed, no memory.
+        "retries": 0,
         # What is done lies in S3, so there is nothing to save.
         "checkpoint_grace": "5s",
         "profiles": {"sandbox": {"resources": {"instance_type": "m5.xlarge", "disk_size": 8}}},

@@ -12,6 +12,7 @@ import pytest
 from tests.datasets.noted import contents
 from tests.e2e.sandbox_world import World, wait_for
 from tests.trainer.pictures import folders
+from tests.trainer.test_trainer_sources import tars_of_tars
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.long, pytest.mark.timeout(900)]
 PHOTOS = "s3://photos/set"
@@ -23,23 +24,30 @@ def hold(gate: Path) -> str:
     return f'if [ "$ORCH_NODE_RANK" = 1 ]; then until [ -e {gate} ]; do sleep 0.2; done; fi'
 
 
-def upload(world: World, folder: Path) -> None:
+def upload(world: World, folder: Path, prefix: str) -> str:
+    """Put a folder into a bucket of its own, and return where it lies."""
     s3 = world.client("s3")
-    s3.create_bucket(Bucket="photos")
+    s3.create_bucket(Bucket=prefix)
     for name, body in contents(folder).items():
-        s3.put_object(Bucket="photos", Key=f"set/{name}", Body=body)
+        s3.put_object(Bucket=prefix, Key=f"set/{name}", Body=body)
+    return f"s3://{prefix}/set"
 
 
-def instance_of(world: World, run_id: str, rank: int) -> str:
+def instance_of(world: World, run_id: str, rank: int) -> str | None:
     beacons = [key for key in world.keys(f"runs/{run_id}/nodes/") if key.endswith("beacon.json")]
-    return next(key.split("/")[3] for key in beacons if json.loads(world.body(key))["rank"] == rank)
+    return next((key.split("/")[3] for key in beacons if json.loads(world.body(key))["rank"] == rank), None)
+
+
+def objects(world: World, name: str) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = world.json("dataset", "show", name)["objects"]
+    return found
 
 
 def test_nodes_pack_what_one_machine_does_in_spite_of_a_lost_one_and_a_killed_command(world: World) -> None:
     world.orch("sandbox", "up")
     source = folders(world.home / "photos", 36, 12)
     (source / "train/n01/train_0010.JPEG").write_bytes(b"corrupt")
-    upload(world, source)
+    assert upload(world, source, "photos") == PHOTOS
     refused = world.orch("dataset", "build", str(source), "photos", "--nodes", "2", check=2)
     assert "is not in S3" in refused.stderr
     assert world.json(*BUILD[:-1], "--nodes", "2", "--dry-run")["name"] == "build-photos"
@@ -51,7 +59,7 @@ def test_nodes_pack_what_one_machine_does_in_spite_of_a_lost_one_and_a_killed_co
     parts = wait_for("all that rank 0 packs", lambda: len(d := world.keys(f"runs/{run_id}/parts/done/")) == 8 and d)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    lost = instance_of(world, run_id, 0)
+    lost = wait_for("its beacon", lambda: instance_of(world, run_id, 0))
     world.orch("sandbox", "kill", lost)
     wait_for("another machine", lambda: len(world.instances(run_id)) == 3)
     gate.touch()
@@ -71,12 +79,30 @@ def test_nodes_pack_what_one_machine_does_in_spite_of_a_lost_one_and_a_killed_co
     assert len(bill["instances"]) == 3
     assert world.json("gc")["orphans"] == []
 
-    def shown() -> list[dict[str, object]]:
-        objects: list[dict[str, object]] = world.json("dataset", "show", "photos")["objects"]
-        return objects
-
-    by_nodes = shown()
+    by_nodes = objects(world, "photos")
     world.orch("dataset", "rm", "photos", "-y")
     whole = json.loads(world.orch(*BUILD).stdout.splitlines()[-1])
-    assert (whole["version"], shown()) == (built["version"], by_nodes)
+    assert (whole["version"], objects(world, "photos")) == (built["version"], by_nodes)
     assert "run_id" not in whole
+
+
+def test_tars_as_imagenet_has_them_with_labels_and_what_too_many_corrupt_images_end(world: World) -> None:
+    tree = folders(world.home / "tree", 12, 6)
+    (world.home / "tars").mkdir()
+    source = upload(world, tars_of_tars(tree, world.home / "tars"), "tars")
+    order = ("dataset", "build", source, "tars", "--sizes", "24", "--copies-only", "--cloud", "sandbox", "--json")
+    order = (*order, "--val-labels", str(world.home / "tars/labels"))
+    lines = world.orch(*order, "--nodes", "1", "-y").stdout.splitlines()
+    built, by_nodes = json.loads(lines[-1]), objects(world, "tars")
+    world.orch("dataset", "rm", "tars", "-y")
+    whole = json.loads(world.orch(*order).stdout.splitlines()[-1])
+    assert (whole["version"], objects(world, "tars")) == (built["version"], by_nodes)
+    assert "train/images.bin" not in {item["path"] for item in by_nodes}
+
+    (tree / "train/n01/train_0001.JPEG").write_bytes(b"corrupt")
+    source = upload(world, tree, "corrupt")
+    order = ("dataset", "build", source, "corrupt", "--max-corrupt", "0", "--cloud", "sandbox", "--nodes", "1", "-y")
+    done = world.orch(*order, check=1)
+    assert "1 of 18 images cannot be decoded, more than 0.00%: train/n01/train_0001.JPEG" in done.stderr
+    assert "go on without them by a higher --max-corrupt" in done.stderr
+    assert world.json("gc")["orphans"] == []
