@@ -18,8 +18,8 @@ from orchestrator.aws.session import Session
 from orchestrator.core import dataset
 from orchestrator.core.dataset import Manifest
 from orchestrator.core.manifest import File
-from orchestrator.core.units import counted, format_size
 from orchestrator.core.parts import is_wanted
+from orchestrator.core.units import counted, format_size
 from orchestrator.datasets import packer
 from orchestrator.datasets.files import Digests, list_files, total
 from orchestrator.datasets.progress import Progress, Tally
