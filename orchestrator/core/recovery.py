@@ -24,6 +24,7 @@ from orchestrator.core.launching import launch_failed
 from orchestrator.core.ledger import LedgerState, Recovery, Verdict
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.trouble import DISK_FULL
+from orchestrator.core.units import counted
 from orchestrator.core.verdict import find_ending, find_failure
 from orchestrator.core.worth import boot_time, hopeless
 
@@ -41,7 +42,7 @@ def judge(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Recov
     if ledger.verdict is not None:
         return ledger.verdict
     if ledger.recovery is not None and _came_to_its_end(ledger.recovery, facts):
-        return Verdict("finished", f"all {ledger.recovery.size} nodes finished")
+        return Verdict("finished", f"all {counted(ledger.recovery.size, 'node')} finished")
     lost = find_lost(ledger, gang, facts)
     if ledger.stop is not None and not ledger.manned:
         return _stopped_while_unmanned(ledger, facts)
@@ -159,7 +160,7 @@ def _try_again(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts, ver
         return _with_reason(verdict, "the same machines would have no more room")
     tried = sum(item.kind == "failed" for item in ledger.recoveries)
     if tried >= spec.experiment.retries:
-        return _with_reason(verdict, f"tried again {tried} times already" if tried else "")
+        return _with_reason(verdict, f"tried again {counted(tried, 'time')} already" if tried else "")
     if not _made_steps(ledger, gang):
         return _with_reason(verdict, "no step was made since the last start" if tried else "")
     useless = hopeless(spec, ledger, gang, facts, timedelta())
