@@ -110,6 +110,7 @@ def operator_policy(account: str, region: str, bucket: str, datasets: Iterable[s
                 "ec2:TerminateInstances",
                 "ec2:CancelSpotInstanceRequests",
                 "ec2:AuthorizeSecurityGroupIngress",
+                "ec2:AuthorizeSecurityGroupEgress",
                 "ec2:RevokeSecurityGroupIngress",
                 "ec2:DeleteSecurityGroup",
                 "ec2:DeletePlacementGroup",

@@ -23,6 +23,7 @@ from orchestrator.cli.dataset_progress import shown, tell_built
 from orchestrator.cli.dataset_run import build_on_nodes, run_options, take_run_options
 from orchestrator.cli.options import can_ask, cloud_option, json_option, yes_option
 from orchestrator.core.ids import NAME_RULE, is_name
+from orchestrator.core.units import counted
 from orchestrator.errors import BadInput, Exit, OrchError
 
 if TYPE_CHECKING:
@@ -202,9 +203,7 @@ def rm(*, name: str, dry_run: bool, yes: bool, cloud: str | None, as_json: bool)
         )
     going = yes and not dry_run
     if not (yes or dry_run or as_json) and can_ask():
-        going = click.confirm(
-            f"Remove {len(items)} version{'s' * (len(items) != 1)} of {items[0].name}?", default=False
-        )
+        going = click.confirm(f"Remove {counted(len(items), 'version')} of {items[0].name}?", default=False)
     for item in items if going else ():
         remove(place.session, place.bucket, item.name, item.version)
     if as_json:

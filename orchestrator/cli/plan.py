@@ -71,6 +71,6 @@ def show(prepared: Prepared, loaded: Loaded, *, as_json: bool) -> None:
 
     experiment = prepared.experiment
     where = f"{prepared.settings.cloud}, {prepared.settings.region}"
-    title = f"{experiment.name}: {experiment.nodes} nodes on {where}"
+    title = f"{experiment.name}: {experiment.how_many('node')} on {where}"
     sheet = PlanSheet(title, prepared.plan, experiment.max_duration, prepared.will_create, prepared.notes)
     show_plan(make_console(), sheet)

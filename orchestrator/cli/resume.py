@@ -98,7 +98,7 @@ def what_happens(view: RunView) -> str:
     """Return what `go_on` does, for people."""
     run_id = view.spec.run_id
     if view.ended:
-        return f"resuming {run_id}: launching {view.spec.experiment.nodes} nodes again, from the last checkpoint"
+        return f"resuming {run_id}: launching {view.spec.experiment.how_many('node')} again, from the last checkpoint"
     if view.scheduler is None:
         return f"{run_id} goes on; it has a new scheduler"
     return f"{run_id} goes on; {view.scheduler} schedules it"

@@ -30,7 +30,8 @@ class Identity:
 class RunSpec:
     """The desired state of a run. `timer` is how long a node lives without a scheduler; `bundle` is a sha256.
 
-    `prelude` is shell text that a node runs first of all, as root: only builds of machine images have one.
+    `prelude` is shell text that a node runs first of all, as root: only builds of machine images have one. `recipe` is
+    the digest of the recipe whose image a run builds or checks.
     """
 
     run_id: str
@@ -57,6 +58,7 @@ class RunSpec:
     profile: str | None = None
     data_bytes: Mapping[str, int] = field(default_factory=dict)
     prelude: str = ""
+    recipe: str = ""
 
     @property
     def name(self) -> str:
@@ -67,6 +69,10 @@ class RunSpec:
     def min_nodes(self) -> int:
         """The least that the run trains on; as `num_nodes` unless that may vary."""
         return min(self.experiment.min_nodes or self.num_nodes, self.num_nodes)
+
+    def efa_of(self, instance_type: str, zone: str) -> int:
+        """Return how many EFA interfaces a machine of this run was launched with."""
+        return next((o.efa for o in self.offers if (o.instance_type, o.zone) == (instance_type, zone)), 0)
 
     def to_json(self) -> bytes:
         """Return the object stored at `run.json`."""

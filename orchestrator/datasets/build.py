@@ -19,7 +19,7 @@ from orchestrator.core import dataset
 from orchestrator.core.dataset import Manifest
 from orchestrator.core.manifest import File
 from orchestrator.core.parts import is_wanted
-from orchestrator.core.units import format_size
+from orchestrator.core.units import counted, format_size
 from orchestrator.datasets import packer
 from orchestrator.datasets.files import Digests, list_files, total
 from orchestrator.datasets.progress import Progress, Tally
@@ -103,7 +103,7 @@ def build(order: Order, session: Session, bucket: Bucket, now: datetime, progres
     phases = dataset.find_phases(paths)
     files = tuple(File(file.path, file.size, file.sha256, phases[file.path]) for file in digested)
     manifest = Manifest(files, now, order.source_text)
-    progress.say(f"{order.name}@{manifest.version}: {len(files):,} files, {format_size(manifest.size)}")
+    progress.say(f"{order.name}@{manifest.version}: {counted(len(files), 'file')}, {format_size(manifest.size)}")
     ensure_bucket(session, bucket.name)
     pairs = [(file, paths[file.path]) for file in files]
     tally = upload(session, bucket, dataset.prefix(order.name, manifest.version), pairs, progress)

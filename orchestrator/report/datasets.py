@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.core.estimates import storage_month
-from orchestrator.core.units import format_size, format_usd, iso
+from orchestrator.core.units import counted, format_size, format_usd, iso
 from orchestrator.report.text import clean
 from orchestrator.run.datasets import Dataset
 
@@ -44,7 +44,7 @@ def show(console: Console, item: Dataset, users: Sequence[str]) -> None:
         "digest": item.manifest.digest if item.manifest else item.state,
         "built": iso(item.last),
         "from": clean(item.manifest.source) if item.manifest else clean(item.fault),
-        "size": f"{format_size(item.size)} in {item.objects:,} files",
+        "size": f"{format_size(item.size)} in {counted(item.objects, 'file')}",
         "storage": f"{format_usd(storage_month(item.size))} a month (S3 Standard, list price of us-east-1)",
         "used by": ", ".join(users) or "no run that goes on",
         "name it": f"data: {{{item.name}: {{source: dataset:{item.name}}}}}",

@@ -20,12 +20,15 @@ from orchestrator.core.images import Image, newest
 from orchestrator.core.ledger import Verdict
 from orchestrator.core.recipe import Recipe
 from orchestrator.core.settings import Settings
+from orchestrator.core.units import counted
 from orchestrator.errors import OrchError
+from orchestrator.run.gc import find_orphans, remove
 from orchestrator.run.home import Home
 from orchestrator.run.image_builder import ForegroundScheduler, ImageBuilder
 from orchestrator.run.lease import kept
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.prepare import Prepared, Source, begin, prepare
+from orchestrator.run.spec import load_spec
 from orchestrator.run.wish import ask_stop
 
 Log = Callable[[str], None]
@@ -76,17 +79,19 @@ def plan_build(wanted: Wanted, source: Source, session: Session, settings: Setti
     build = prepare(recipe.build(wanted.base), source, session, settings, environ={})
     # The image to be does not exist yet; what its check costs and needs does not depend on it.
     check = prepare(recipe.check(wanted.base), source, session, settings, environ={})
-    return Plans(replace(build, prelude=recipe.bootstrap), check)
+    return Plans(replace(build, prelude=recipe.bootstrap, recipe=wanted.digest), replace(check, recipe=wanted.digest))
 
 
 def build_image(wanted: Wanted, plans: Plans, session: Session, home: Home, log: Log) -> Outcome:
     """Build, check and publish. Whatever ends it before that, no image of it is left, unless this process is killed.
 
+    What builds of the same recipe left that were killed is removed before: nothing of it could be gone on with.
     Raises OrchError, and KeyboardInterrupt once nothing is left.
     """
     bucket, own = Bucket(session, plans.build.bucket), OwnImages(session)
+    _remove_dead(wanted, session, bucket, log)
     run = _begin(plans.build, session, home, log)
-    builder = ImageBuilder(session, bucket, home, run, log, wanted.digest)
+    builder = ImageBuilder(session, bucket, home, run, log)
     _schedule(builder, bucket, run, log)
     with kept(builder.lease, bucket.server_time):
         verdict = _verdict(bucket, run)
@@ -109,6 +114,25 @@ def build_image(wanted: Wanted, plans: Plans, session: Session, home: Home, log:
     log(f"published {image.image_id} as {wanted.recipe.name}")
     removed, in_use = _remove_older(own, image, wanted.recipe.name, log)
     return Outcome(verdict, (run, checked), replace(image, name=wanted.recipe.name), removed, in_use)
+
+
+def _remove_dead(wanted: Wanted, session: Session, bucket: Bucket, log: Log) -> None:
+    """Remove what killed builds of this recipe left, as `orch gc` would; what somebody looks after is let be."""
+    orphans = find_orphans(session, bucket)
+    runs = sorted(run for run in {item.run for item in orphans} if _recipe_of(bucket, run) == wanted.digest)
+    if not runs:
+        return
+    log(f"{', '.join(runs)} built this recipe and was killed: removing what it left, and beginning anew")
+    if left := remove(session, bucket, [item for item in orphans if item.run in runs], log):
+        log(f"{counted(len(left), 'thing')} could not be removed yet; `orch gc` removes the rest")
+
+
+def _recipe_of(bucket: Bucket, run: str) -> str:
+    """Return the digest of the recipe that a run built or checked, "" where it did neither or cannot be read."""
+    try:
+        return load_spec(bucket, run).recipe
+    except OrchError:
+        return ""
 
 
 def _check(  # noqa: PLR0917 - all that a run is made of

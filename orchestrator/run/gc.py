@@ -15,6 +15,7 @@ from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core.facts import Resource, ResourceKind
 from orchestrator.core.ids import Keys
+from orchestrator.core.units import counted
 from orchestrator.errors import NoPermission, NotFound, OrchError, Unreachable
 from orchestrator.run import datasets
 from orchestrator.run.lease import Lease, Owner
@@ -122,7 +123,7 @@ def remove(
         if new := [name for name in instances if name not in ending]:
             compute.terminate(new)
             ending |= set(new)
-            on_progress(f"terminating {len(new)} instance{'s' * (len(new) != 1)}")
+            on_progress(f"terminating {counted(len(new), 'instance')}")
         if not instances:
             for item in (item for item in left if item.kind not in {"spot-request", "dataset", "parts"}):
                 _delete(compute, item, on_progress)

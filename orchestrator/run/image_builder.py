@@ -14,7 +14,7 @@ from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core.actions import Action, End
 from orchestrator.core.facts import Facts
-from orchestrator.core.ids import TAG_RECIPE, resource_name
+from orchestrator.core.ids import resource_name
 from orchestrator.core.images import is_finished, next_step
 from orchestrator.core.ledger import LedgerState, Verdict
 from orchestrator.errors import BadInput, NoPermission
@@ -55,15 +55,12 @@ class ForegroundScheduler(Scheduler):
 
 
 class ImageBuilder(ForegroundScheduler):
-    """The scheduler of one build; `digest` is that of the recipe."""
+    """The scheduler of one build."""
 
-    def __init__(  # noqa: PLR0917 - a scheduler's, and the digest
-        self, session: Session, bucket: Bucket, home: Home, run_id: str, log: Callable[[str], None], digest: str
-    ) -> None:
+    def __init__(self, session: Session, bucket: Bucket, home: Home, run_id: str, log: Callable[[str], None]) -> None:
         super().__init__(session, bucket, home, run_id, log)
         self._own = OwnImages(session)
         self._nodes = NodeCommands(self._spec, bucket, home)
-        self._digest = digest
         self._left = False
         self._refused: Verdict | None = None
 
@@ -93,7 +90,7 @@ class ImageBuilder(ForegroundScheduler):
             self._left = True
         self._log(f"making an image of {instance_id}, which restarts for it")
         try:
-            self._own.take(instance_id, name, tags(self._spec) | {TAG_RECIPE: self._digest})
+            self._own.take(instance_id, name, tags(self._spec))
         except (NoPermission, BadInput) as error:
             # Asking again would be answered alike, and the machine costs money meanwhile.
             self._refused = Verdict("failed", f"EC2 makes no image: {error.message}", error.hint)
