@@ -115,7 +115,10 @@ def _recover_from(
     by_purpose = next((item for item in lost.values() if item.kind == "ended"), None)
     if by_purpose is not None or ledger.stop is not None:
         return (by_purpose or first).verdict
-    there = with_spares(_usable(gang, without=lost), ready_spares(ledger, facts), spec.num_nodes)
+    survivors = _usable(gang, without=lost)
+    # What was launched as a whole since spares were may leave no room for all of them.
+    joining = ready_spares(ledger, facts)[: spec.num_nodes - len(survivors)]
+    there = with_spares(survivors, joining, spec.num_nodes)
     boot = timedelta() if len(there) >= spec.min_nodes else boot_time(ledger, gang)
     useless = hopeless(spec, ledger, gang, facts, boot)
     if useless:

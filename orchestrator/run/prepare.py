@@ -59,7 +59,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A run that could be launched as it is. `will_create` and `notes` are lines for the plan."""
+    """A run that could be launched as it is. `will_create` and `notes` are lines for the plan.
+
+    `reads` are s3:// URLs that its nodes read by themselves, beside its `data`.
+    """
 
     experiment: Experiment
     source: Source
@@ -76,6 +79,7 @@ class Prepared:
     notes: tuple[str, ...]
     prelude: str = ""
     recipe: str = ""
+    reads: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as `orch plan --json` prints it."""
@@ -300,7 +304,8 @@ def begin(
     account.ensure_bucket(session, prepared.bucket)
     # The nodes may read the data sets of their own bucket in any case.
     own = f"s3://{prepared.bucket}/{ROOT}"
-    sources = [d.source.split("/")[2] for d in experiment.data.values() if not d.source.startswith(own)]
+    urls = [*(d.source for d in experiment.data.values()), *prepared.reads]
+    sources = [url.split("/")[2] for url in urls if not url.startswith(own)]
     profile = account.ensure_node_role(session, prepared.bucket, sources)
     bucket = Bucket(session, prepared.bucket)
     key = ids.bundle_key(prepared.bundle.digest)
