@@ -90,10 +90,13 @@ def test_tars_as_imagenet_has_them_with_labels_and_what_too_many_corrupt_images_
     tree = folders(world.home / "tree", 12, 6)
     (world.home / "tars").mkdir()
     source = upload(world, tars_of_tars(tree, world.home / "tars"), "tars")
-    base = ("dataset", "build", source, "tars", "--sizes", "24", "--copies-only", "--cloud", "sandbox", "--json")
-    order: tuple[str, ...] = (*base, "--val-labels", str(world.home / "tars/labels"))
-    lines = world.orch(*order, "--nodes", "1", "-y").stdout.splitlines()
-    built, by_nodes = json.loads(lines[-1]), objects(world, "tars")
+    how = ("--sizes", "24", "--copies-only", "--val-labels", str(world.home / "tars/labels"))
+    order = ("dataset", "build", source, "tars", *how, "--cloud", "sandbox", "--json")
+    run_id = json.loads(world.orch(*order, "--nodes", "1", "-y", "--detach").stdout)["run_id"]
+    world.orch("watch", run_id)
+    done = world.orch(*order, "--nodes", "1")
+    assert f"{run_id} has packed it" in done.stderr, "there is nothing to ask any more"
+    built, by_nodes = json.loads(done.stdout.splitlines()[-1]), objects(world, "tars")
     world.orch("dataset", "rm", "tars", "-y")
     whole = json.loads(world.orch(*order).stdout.splitlines()[-1])
     assert (whole["version"], objects(world, "tars")) == (built["version"], by_nodes)
