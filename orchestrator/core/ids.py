@@ -17,6 +17,10 @@ TAG_GENERATION = "orch:generation"
 # Of machine images and their snapshots: the digest of their recipe, and, once they are published, its name.
 TAG_RECIPE = "orch:recipe"
 TAG_IMAGE = "orch:image"
+# Of snapshots of data sets: version and bytes of the set, and, once they are published, its name.
+TAG_VERSION = "orch:version"
+TAG_BYTES = "orch:bytes"
+TAG_DATASET = "orch:dataset"
 TAG_TOKEN = "orch:token"  # noqa: S105 - the name of a tag that carries an idempotency token, no secret
 
 

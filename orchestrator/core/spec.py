@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.plan import Offer
 from orchestrator.core.units import iso, parse_time
+from orchestrator.core.volumes import DataVolume
 
 VERSION = 1
 
@@ -30,7 +31,8 @@ class Identity:
 class RunSpec:
     """The desired state of a run. `timer` is how long a node lives without a scheduler; `bundle` is a sha256.
 
-    `prelude` is shell text that a node runs first of all, as root: only builds of machine images have one.
+    `prelude` is shell text that a node runs first of all, as root: only builds have one. `volumes` are those that every
+    node gets beside its root; `data_bytes` are of the data sets that nodes fetch.
     """
 
     run_id: str
@@ -57,6 +59,7 @@ class RunSpec:
     profile: str | None = None
     data_bytes: Mapping[str, int] = field(default_factory=dict)
     prelude: str = ""
+    volumes: tuple[DataVolume, ...] = ()
 
     @property
     def name(self) -> str:
@@ -68,6 +71,11 @@ class RunSpec:
         """The least that the run trains on; as `num_nodes` unless that may vary."""
         return min(self.experiment.min_nodes or self.num_nodes, self.num_nodes)
 
+    @property
+    def is_snapshot_build(self) -> bool:
+        """Whether it fills a volume of which a snapshot is taken; such a run is never gone on with."""
+        return any(not volume.snapshot for volume in self.volumes)
+
     def to_json(self) -> bytes:
         """Return the object stored at `run.json`."""
         value = {name: getattr(self, name) for name in self.__slots__}
@@ -77,6 +85,7 @@ class RunSpec:
             "experiment": self.experiment.to_json(),
             "offers": [offer.to_json() for offer in self.offers],
             "timer": self.timer.total_seconds(),
+            "volumes": [volume.to_json() for volume in self.volumes],
             "identity": {name: getattr(self.identity, name) for name in Identity.__slots__},
         }
         return json.dumps(value, indent=1, sort_keys=True).encode()
@@ -92,6 +101,7 @@ class RunSpec:
             value["created"] = parse_time(value["created"])
             value["experiment"] = Experiment.from_json(value["experiment"])
             value["offers"] = tuple(Offer.from_json(offer) for offer in value["offers"])
+            value["volumes"] = tuple(DataVolume.from_json(volume) for volume in value.get("volumes", ()))
             value["timer"] = timedelta(seconds=value["timer"])
             value["identity"] = Identity(**value["identity"])
             return cls(**value)
