@@ -3,6 +3,8 @@
 All take turns, so that a machine that others use is slow for each of them; of each kind the median counts, and the
 processor's seconds of the clients stand beside it. A node is what `run.sh` starts on one: the agent's own program in a
 home of its own. The objects are random bytes in a data set with a manifest: staging digests them, the others do not.
+All is written to memory where there is room (what nodes without disks of their own stage to), else to the disk, which
+all nodes of the sandbox then share.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ ROOT = Path(__file__).parents[1]
 BUCKET, PREFIX = "orch-bench-stage", "set"
 OBJECT = 64 * 2**20
 RUN = "bench-20260101-000000-abcd"
+MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
 NAMES = ("bare GET", "aws s3 cp", "staging", "staging, nodes")
 
 
@@ -152,7 +155,9 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=4, help="that stage at once in the last measurement (4)")
     asked = parser.parse_args()
     size = asked.mib * 2**20
-    with tempfile.TemporaryDirectory(prefix="orch-") as temporary:
+    # The data set, what its parts are joined from, and what the most nodes write.
+    room = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > (asked.nodes + 3) * size
+    with tempfile.TemporaryDirectory(prefix="orch-", dir=MEMORY if room else None) as temporary:
         home, work = Path(temporary) / "o", Path(temporary) / "work"
         control.up(home)
         try:

@@ -22,6 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from orchestrator.core.units import counted
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from orchestrator.sandbox import control
@@ -108,7 +110,7 @@ def faults_of_bill(billed: Sequence[Any], metered: Sequence[Any], nodes: int) ->
 
     A bill counts from the launch, the meter from when a machine ran, so the bill may be higher by the time between.
     """
-    found = [] if len(metered) == nodes else [f"{len(metered)} instances for {nodes} nodes"]
+    found = [] if len(metered) == nodes else [f"{counted(len(metered), 'instance')} for {counted(nodes, 'node')}"]
     found += [f"{row['instance_id']} has not ended" for row in metered if row["ended"] is None]
     lines = {line["instance_id"]: line for line in billed}
     found += [f"{name} is not in the bill" for name in sorted({row["instance_id"] for row in metered} - lines.keys())]

@@ -13,6 +13,7 @@ from trainer.data import arrival, pack
 from trainer.errors import TrainerError
 from trainer.recipe import Recipe
 from trainer.table import Asked
+from trainer.words import counted
 
 
 def data(root: Path, asked: Asked, ranks: int) -> None:
@@ -29,7 +30,9 @@ def data(root: Path, asked: Asked, ranks: int) -> None:
     arrival.wait_for(root, pack.files(usable.data[0].folder, pack.TRAIN))
     images = len(pack.open_split(root / usable.data[0].folder / pack.TRAIN))
     if ranks > images:
-        raise TrainerError(f"{ranks} ranks cannot share {images} images", "launch fewer nodes or processes")
+        raise TrainerError(
+            f"{counted(ranks, 'rank')} cannot share {counted(images, 'image')}", "launch fewer nodes or processes"
+        )
 
 
 def missing(root: Path, recipe: Recipe) -> list[Path]:

@@ -17,6 +17,7 @@ from trainer import describe, infer, recipes, train
 from trainer.arguments import positive
 from trainer.data import commands as datasets
 from trainer.errors import DONE, TrainerError
+from trainer.flags import Flags
 from trainer.table import KEEP
 
 EXITS = "exit codes: 0 done, 1 failed, 2 bad input, 75 stopped as asked with a checkpoint saved, 130 Ctrl-C"
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainer", description="Train image classifiers.", epilog=EXITS)
+    parser = Flags(prog="python -m trainer", description="Train image classifiers.", epilog=EXITS)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     train.add(commands, EXITS)
     infer.add(commands)

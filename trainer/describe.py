@@ -9,6 +9,7 @@ from typing import Any
 from trainer import schedule
 from trainer.recipe import DataPhase, Recipe
 from trainer.schedule import Point
+from trainer.words import counted
 
 PER_EPOCH = 4
 JUST_BEFORE = 1e-9  # epochs
@@ -75,15 +76,14 @@ def _images(recipe: Recipe, point: Point) -> dict[str, Any]:
 
 def title(recipe: Recipe) -> str:
     """Return what the recipe is, in a line."""
-    machines = f"{recipe.machines} machine{'s' * (recipe.machines > 1)}"
-    gpus = f"{recipe.gpus_per_machine} GPU{'s' * (recipe.gpus_per_machine > 1)}"
+    machines, gpus = counted(recipe.machines, "machine"), counted(recipe.gpus_per_machine, "GPU")
     return f"{recipe.name}, {recipe.scale} scale, written for {machines} of {gpus}"
 
 
 def as_table(recipe: Recipe) -> str:
     """Return a line for every stretch, below what the recipe is."""
     method = (
-        f"{recipe.model}, {recipe.epochs} epochs, {'Nesterov' if recipe.nesterov else 'plain'} momentum, "
+        f"{recipe.model}, {counted(recipe.epochs, 'epoch')}, {'Nesterov' if recipe.nesterov else 'plain'} momentum, "
         f"weight decay {recipe.weight_decay:g}{'' if recipe.decay_norms else ' (batch normalisation spared)'}"
     )
     lines = [title(recipe), method, *(text for text in (recipe.note, recipe.rule) if text)]

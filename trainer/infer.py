@@ -21,6 +21,7 @@ from trainer.arguments import dollars, positive
 from trainer.contract import read
 from trainer.errors import DONE
 from trainer.recipe import Recipe
+from trainer.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -114,7 +115,7 @@ def line(found: Found, cost: float | None) -> str:
     """Return what a person reads."""
     price = "" if cost is None else f", ${cost:.3g} an image"
     return (
-        f"{found.images:,} images one at a time: {1000 * found.seconds:.3f} ms each{price} "
+        f"{counted(found.images, 'image')} one at a time: {1000 * found.seconds:.3f} ms each{price} "
         f"({1000 * found.network_seconds:.3f} ms of it in the network), "
         f"top-1 {found.top1:.2f}%, top-5 {found.top5:.2f}%"
     )

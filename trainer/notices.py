@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from trainer import memory, schedule
 from trainer.recipe import DataPhase, Recipe
+from trainer.words import counted
 
 
 def share(recipe: Recipe, epoch: int, before: int | None) -> str:
@@ -14,9 +15,9 @@ def share(recipe: Recipe, epoch: int, before: int | None) -> str:
     phase = schedule.data_phase(recipe, epoch)
     batch, factor, ranks = schedule.global_batch(recipe, phase), schedule.lr_factor(recipe, phase), _ranks(recipe)
     kept = "the global batch is kept" if recipe.keep == "global-batch" else "the batch per GPU is kept"
-    changed = f"{before} ranks before, {ranks} now: " if before not in {None, ranks} else ""
+    changed = f"{counted(before or 0, 'rank')} before, {ranks} now: " if before not in {None, ranks} else ""
     return (
-        f"{changed}{kept}: {batch:,} images a step, at most {-(-batch // ranks):,} a rank; "
+        f"{changed}{kept}: {counted(batch, 'image')} a step, at most {-(-batch // ranks):,} a rank; "
         f"learning rates {'as written' if factor == 1 else f'times {factor:.4g}'}"
     )
 
@@ -39,7 +40,7 @@ def small(recipe: Recipe, epochs: int, samples: int) -> Iterator[str]:
         batch = schedule.global_batch(recipe, phase)
         if batch > samples:
             yield (
-                f"epochs {start}-{end}: a batch of {batch:,} images is cut to the {samples:,} there are; "
+                f"epochs {start}-{end}: a batch of {counted(batch, 'image')} is cut to the {samples:,} there are; "
                 "learning rates stay"
             )
 

@@ -18,6 +18,7 @@ from trainer.events import Console, Progress
 from trainer.recipe import Recipe
 from trainer.schedule import Point
 from trainer.stopwatch import Stopwatch
+from trainer.words import counted
 from trainer.world import World
 
 SAY_EVERY = 10  # steps between the lines of ranks other than 0
@@ -72,14 +73,15 @@ class Reporter:
             },
         )
         if not world.leads:
-            self._console.say(f"training {recipe.name} with {world.size} ranks")
+            self._console.say(f"training {recipe.name} with {counted(world.size, 'rank')}")
             return
         self._sinks = sinks.start(recipe, self._node, begins, self._console.say)
         if recipe.note:
             self._console.say(f"this is {recipe.note}")
+        length, ranks = f"{counted(epochs, 'epoch')}, {counted(steps, 'step')}", counted(world.size, "rank")
         self._console.say(
             f"{recipe.name}, {recipe.scale} scale: {recipe.model} of {weights:,} parameters, "
-            f"{identity['samples']:,} images, {epochs} epochs, {steps} steps, {world.size} ranks on "
+            f"{identity['samples']:,} images, {length}, {ranks} on "
             f"{world.device.type} in {numbers}"
         )
         if recipe.rule:

@@ -12,6 +12,7 @@ import torch
 
 from trainer import contract
 from trainer.errors import DONE, TrainerError
+from trainer.words import counted
 from trainer.world import World, join, part, total
 
 ELEMENTS = 1 << 20
@@ -27,7 +28,7 @@ def main() -> int:
         sys.stderr.write(error.text() + "\n")
         return error.exit_code
     if world.leads:
-        sys.stdout.write(f"selftest: {said}; {world.size} ranks added up {ELEMENTS} numbers\n")
+        sys.stdout.write(f"selftest: {said}; {counted(world.size, 'rank')} added up {ELEMENTS} numbers\n")
     part()
     return DONE
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from trainer import recipes
 from trainer.recipe import Keep, Recipe
+from trainer.words import counted
 
 KEEP: Keep = "global-batch"  # where nobody says what stays
 
@@ -38,9 +39,10 @@ def choose(asked: Asked, ranks: int, checkpoint: Mapping[str, Any] | None) -> Re
     table = asked.table or begun.get("gpus")
     keep = asked.keep or cast(Keep, begun.get("keep", KEEP))
     recipe = recipes.find(asked.recipe, asked.scale, ranks, table=table, keep=keep)
-    rule = recipe.rule or f"the table for {recipe.gpus} GPUs, written for as many"
+    table_of = f"the table for {counted(recipe.gpus, 'GPU')}"
+    rule = recipe.rule or f"{table_of}, written for as many"
     if begun and not asked.table:
-        rule = f"the table for {recipe.gpus} GPUs on {ranks}: the one that checkpoint {begun['step']} began with"
+        rule = f"{table_of} on {ranks}: the one that checkpoint {begun['step']} began with"
     return replace(recipe, rule=rule)
 
 

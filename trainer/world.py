@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainer.contract import Node
 from trainer.errors import TrainerError
+from trainer.words import counted
 
 PATIENCE = datetime.timedelta(minutes=10)  # for ranks that start late or a step that takes long
 _ONE_BUCKET_MB = 1024  # on gloo a collective costs more than its bytes: one a step
@@ -46,7 +47,7 @@ def join(node: Node) -> World:
     if node.device != "cpu" and torch.cuda.is_available():
         if node.local_rank >= torch.cuda.device_count():
             raise TrainerError(
-                f"{node.local_world} processes on a node of {torch.cuda.device_count()} GPUs",
+                f"{node.local_world} processes on a node of {counted(torch.cuda.device_count(), 'GPU')}",
                 "set `procs_per_node` (--nproc-per-node) to the number of GPUs",
             )
         device = torch.device("cuda", node.local_rank)

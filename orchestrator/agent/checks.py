@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator.core.preflight import Check
+from orchestrator.core.units import counted
 
 GIB = 2**30
 LITTLE_DISK, NO_DISK = 5 * GIB, GIB // 4
@@ -24,12 +25,34 @@ _QUERY = ("nvidia-smi", "--query-gpu=index,ecc.errors.uncorrected.volatile.total
 # GPU errors after which only a reset or another machine helps: double-bit ECC, row remapping failed, NVLink, fallen off
 # the bus, uncontained ECC (docs.nvidia.com/deploy/xid-errors).
 _FATAL_XID = frozenset({48, 64, 74, 79, 95})
+_DOMAIN = re.compile(r"^\s*domain: (\S+)", re.M)
+# Where AWS's installer puts it, which is on the PATH of login shells only.
+_EFA_PROGRAMS = "/opt/amazon/efa/bin"
 _XID = re.compile(r"NVRM: Xid \([^)]*\): (\d+)")
 
 
-def local_checks(home: Path, region: str, gpus: int) -> tuple[Check, ...]:
-    """Return what there is to say of this machine; `gpus` is how many the training wants, 0 for a training on CPUs."""
-    return (*(_gpus(gpus) if gpus else ()), _disk(home), _names(region))
+def local_checks(home: Path, region: str, gpus: int, efa: int = 0) -> tuple[Check, ...]:
+    """Return what there is to say of this machine.
+
+    `gpus` is how many the training wants, 0 for a training on CPUs; `efa` how many EFA interfaces the machine has.
+    """
+    fabric = (_fabric(efa),) if gpus and efa else ()
+    return (*(_gpus(gpus) if gpus else ()), *fabric, _disk(home), _names(region))
+
+
+def _fabric(wanted: int) -> Check:
+    """Return what libfabric sees of the EFA interfaces; without them NCCL goes by TCP, which is slow but right."""
+    path = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{_EFA_PROGRAMS}"
+    program = shutil.which("fi_info", path=path)
+    if program is None:
+        return Check("fabric", "warn", "no fi_info: the image lacks EFA's software, so NCCL goes by TCP")
+    said = _ask(program, "-p", "efa") or ""
+    # One device shows several endpoints: `rdmap16s27-rdm` and `rdmap16s27-dgrm` are one.
+    found = len({name.rpartition("-")[0] for name in _DOMAIN.findall(said)})
+    if found < wanted:
+        what = f"fi_info sees {found} of {counted(wanted, 'EFA interface')}"
+        return Check("fabric", "warn", what if found else f"{what}, so NCCL goes by TCP")
+    return Check("fabric", "ok", f"EFA, {counted(wanted, 'interface')}")
 
 
 def _gpus(wanted: int) -> tuple[Check, ...]:
@@ -39,11 +62,11 @@ def _gpus(wanted: int) -> tuple[Check, ...]:
     rows = [[cell.strip() for cell in line.split(",")] for line in said.splitlines() if line.strip()]
     broken = [f"GPU {row[0]}: {row[1]} uncorrectable ECC errors" for row in rows if row[-1].isdigit() and int(row[-1])]
     if len(rows) < wanted:
-        found = Check("gpus", "fail", f"{len(rows)} of {wanted} GPUs")
+        found = Check("gpus", "fail", f"{len(rows)} of {counted(wanted, 'GPU')}")
     elif broken:
         found = Check("gpus", "fail", "; ".join(broken))
     else:
-        found = Check("gpus", "ok", f"{len(rows)} GPUs")
+        found = Check("gpus", "ok", counted(len(rows), "GPU"))
     return (found, *_xid())
 
 

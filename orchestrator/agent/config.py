@@ -49,7 +49,7 @@ class NodeConfig:
     """One node's part in one generation. `home` is the folder under which all paths of the node contract lie.
 
     `node_ips` are the gang's addresses in order of rank. `preflight` is `off`, `auto` or `torch`; `network_gbit` is
-    what the instance type should give, 0 where that is not known.
+    what the instance type should give, 0 where that is not known; `efa` how many EFA interfaces the machine has.
     """
 
     home: Path
@@ -71,6 +71,7 @@ class NodeConfig:
     device: str
     preflight: str
     network_gbit: float
+    efa: int
 
     @classmethod
     def load(cls, file: Path, home: Path) -> NodeConfig:

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,30 +83,44 @@ def missing(items: Iterable[Item], meter: Meter, known: Known) -> list[Item]:
         return [item for item, there in zip(found, pool.map(is_there, found), strict=True) if not there]
 
 
-def fetch_all(items: Iterable[Item], meter: Meter, say: Say, known: Known) -> None:
+def fetch_all(items: Iterable[Item], meter: Meter, say: Say, known: Known, *, name_all: bool = False) -> None:
     """Fetch items that are not on disk, in this order, and make `known` what came.
 
-    Raises the first OrchError, Corrupt among them, or OSError; what has come by then is kept.
+    Raises the first OrchError, Corrupt among them, or OSError; what has come by then is kept. With `name_all` what is
+    damaged ends nothing: all else is fetched, and then Corrupt names all of it.
     """
-    fetching = Fetching(items, meter, say, known)
+    fetching = Fetching(items, meter, say, known, name_all=name_all)
     with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="fetch") as pool:
         for thread in [pool.submit(fetching.work) for _ in range(CONNECTIONS)]:
             thread.result()
     fetching.close()
     if fetching.failure is not None:
         raise fetching.failure
+    if fetching.damaged:
+        raise _damaged(sorted(fetching.damaged))
+
+
+def _damaged(found: Sequence[tuple[str, str]]) -> Corrupt:
+    """Return what to raise for objects, each with what is wrong with it."""
+    hint = "upload it again, or build the data set again"
+    if len(found) == 1:
+        return Corrupt(f"{found[0][0]} is damaged: {found[0][1]}", hint)
+    details = tuple(f"{key}: {said}" for key, said in found)
+    return Corrupt(f"{len(found)} objects are damaged", hint.replace(" it", " them"), details=details)
 
 
 class Fetching:
     """What threads that fetch share: which files wait, which are open, and what went wrong first."""
 
-    def __init__(self, items: Iterable[Item], meter: Meter, say: Say, known: Known) -> None:
+    def __init__(self, items: Iterable[Item], meter: Meter, say: Say, known: Known, *, name_all: bool) -> None:
+        self._name_all = name_all
         self._meter, self._say, self._known = meter, say, known
         self._changed = threading.Condition()
         self._waiting: deque[tuple[Item, list[str]]] = deque((item, []) for item in items)
         self._open: list[_File] = []
         self._opening = 0
         self.failure: Exception | None = None
+        self.damaged: list[tuple[str, str]] = []
 
     def close(self) -> None:
         """Close the files that did not come whole; what is there of them stays."""
@@ -205,7 +219,10 @@ class Fetching:
             raise Corrupt(f"{item.key} gave {writer.at} bytes where it has {stop}", "see what lies at its source")
 
     def _finish(self, file: _File) -> bool:
-        """Give a file that is right its name; drop one that is not and return False. Raises Corrupt."""
+        """Give a file that is right its name; drop one that is not. False when it is to be fetched again.
+
+        Raises Corrupt for one that never will be right.
+        """
         item, digest = file.item, file.part.digest()
         if _matches(item, file.part.path, digest, file.before):
             file.part.keep()
@@ -215,7 +232,10 @@ class Fetching:
         self._meter.add(-item.size, item.phase)
         said = f"its sha256 is {digest}, by the manifest it is {item.sha256}"
         if item.sha256 and digest in file.before:
-            raise Corrupt(f"{item.key} is damaged: {said}", "upload it again, or build the data set again")
+            if not self._name_all:
+                raise _damaged([(item.key, said)])
+            self.damaged.append((item.key, said))
+            return True
         file.before.append(digest)
         if len(file.before) == ATTEMPTS:
             raise Corrupt(f"{item.key} did not arrive whole in {ATTEMPTS} attempts", "upload it again")

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from orchestrator.agent.config import DataSource
 from orchestrator.agent.fetch import Corrupt, Item
 from orchestrator.agent.store import Store, Stored
+from orchestrator.core.dataset import read_files
 from orchestrator.core.manifest import NAME as MANIFEST
 from orchestrator.core.manifest import File
 from orchestrator.errors import BadInput, NotFound
@@ -49,19 +50,9 @@ def read_manifest(body: bytes, name: str) -> dict[str, File] | None:
         value = json.loads(body)
         if not isinstance(value, dict) or "files" not in value:
             return None
-        entries = {
-            file.path: file
-            for item in value["files"]
-            if (file := File(str(item["path"]), int(item["size"]), str(item["sha256"]), int(item.get("phase", 0))))
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInput(
-            f"the {MANIFEST} of data {name} cannot be read: {error!r}", "build the data set again"
-        ) from error
-    outside = [path for path in entries if not _stays_inside(path)]
-    if outside:
-        raise BadInput(f"the {MANIFEST} of data {name} names a file outside its folder: {outside[0]!r}")
-    return entries
+        return {file.path: file for file in read_files(value["files"])}
+    except ValueError as error:
+        raise BadInput(f"the {MANIFEST} of data {name} cannot be read: {error}", "build the data set again") from error
 
 
 def _hold_against(found: Mapping[str, Stored], entries: Mapping[str, File], source: DataSource) -> None:

@@ -43,7 +43,7 @@ class Checkup:
         self._config = config
         self._deadline = time.monotonic() + PATIENCE
         gpus = config.procs_per_node if config.device == "cuda" else 0
-        checks = local_checks(config.home, config.region, gpus)
+        checks = local_checks(config.home, config.region, gpus, config.efa)
         self._hub: threading.Thread | None = None
         self.found = Preflight(checks=checks, expected=expected_rate(config.network_gbit))
         self._write()

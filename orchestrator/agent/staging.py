@@ -18,7 +18,7 @@ from orchestrator.agent.listing import find_items
 from orchestrator.agent.meter import Meter
 from orchestrator.agent.part import part_of
 from orchestrator.agent.store import Store
-from orchestrator.core.units import format_size
+from orchestrator.core.units import counted, format_size
 from orchestrator.errors import OrchError, Unreachable
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class Staging:
         stores = {name: opened(name, config.region) for name in {source.bucket for source in config.staged}}
         for source in config.staged:
             found = find_items(stores[source.bucket], source, config.data_folder)
-            say(f"data {source.name}: {len(found)} objects, {format_size(sum(item.size for item in found))}")
+            say(f"data {source.name}: {counted(len(found), 'object')}, {format_size(sum(item.size for item in found))}")
             self._items += [replace(item, phase=0) for item in found] if source.wait_all else found
         self._totals: Counter[int] = Counter()
         for item in self._items:
@@ -55,7 +55,8 @@ class Staging:
             self._say("all data is here and checked")
             return None
         size = format_size(sum(item.size for item in rest))
-        self._say(f"what is needed first is here and checked; {len(rest)} files, {size}, arrive beside the training")
+        more = counted(len(rest), "file")
+        self._say(f"what is needed first is here and checked; {more}, {size}, to arrive beside the training")
         paths = {folder: [item.path for item in rest if folder in item.path.parents] for folder in self._folders}
         return Arriving({folder: found for folder, found in paths.items() if found})
 

@@ -1,14 +1,28 @@
-"""What EC2 has to offer in a region: types by zone, their vCPUs, and the default network. Reads only."""
+"""What EC2 has to offer in a region: types by zone, what they have, and the default network. Reads only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from orchestrator.aws.errors import call, call_pages
 from orchestrator.aws.session import Session
 from orchestrator.aws.shapes import filters
 from orchestrator.errors import NotFound
+
+
+class Hardware(NamedTuple):
+    """What EC2 says of a type: vCPUs, and how many EFA interfaces it takes, one on each of its first network cards."""
+
+    vcpus: int
+    efa: int
+
+
+class Subnet(NamedTuple):
+    """A subnet; `public`: who is launched into it gets a public address."""
+
+    id: str
+    public: bool
 
 
 class Offerings:
@@ -39,8 +53,8 @@ class Offerings:
                 found.setdefault(item["InstanceType"], set()).add(item["Location"])
         return {name: tuple(sorted(found[name])) for name in instance_types}
 
-    def vcpus(self, instance_types: Sequence[str]) -> dict[str, int]:
-        """Return the vCPUs of each type; types EC2 does not describe are left out."""
+    def hardware(self, instance_types: Sequence[str]) -> dict[str, Hardware]:
+        """Return what each type has; types EC2 does not describe are left out."""
         if not instance_types:
             return {}
         client = self._session.client("ec2")
@@ -48,7 +62,7 @@ class Offerings:
         wanted = filters(instance_type=list(instance_types))
         replies = call_pages("ec2:DescribeInstanceTypes", client, "describe_instance_types", Filters=wanted)
         return {
-            item["InstanceType"]: int(item["VCpuInfo"]["DefaultVCpus"])
+            item["InstanceType"]: Hardware(int(item["VCpuInfo"]["DefaultVCpus"]), _efa(item.get("NetworkInfo", {})))
             for reply in replies
             for item in reply["InstanceTypes"]
             if item["InstanceType"] in instance_types
@@ -72,7 +86,7 @@ class Offerings:
         found: dict[str, Any] = reply["Vpcs"][0]
         return found
 
-    def subnets(self) -> dict[str, str]:
+    def subnets(self) -> dict[str, Subnet]:
         """Return the default VPC's subnet in each zone. Raises NotFound when there is no default VPC."""
         wanted = filters(vpc_id=self.default_vpc())
         client = self._session.client("ec2")
@@ -80,7 +94,19 @@ class Offerings:
         found = [item for reply in replies for item in reply["Subnets"]]
         # Where somebody added subnets to the default VPC, the zone's own default one wins.
         found.sort(key=lambda item: (not item.get("DefaultForAz", False), item["SubnetId"]))
-        chosen: dict[str, str] = {}
+        chosen: dict[str, Subnet] = {}
         for item in found:
-            chosen.setdefault(item["AvailabilityZone"], item["SubnetId"])
+            subnet = Subnet(item["SubnetId"], bool(item.get("MapPublicIpOnLaunch")))
+            chosen.setdefault(item["AvailabilityZone"], subnet)
         return chosen
+
+
+def _efa(network: Mapping[str, Any]) -> int:
+    """Return how many of a type's network cards, from the first on, take an EFA interface."""
+    if not network.get("EfaSupported"):
+        return 0
+    cards = network.get("NetworkCards", [{}])
+    # On a few types the first card, where the address is, has no EFA: those are launched as if they had none at all.
+    if "efa" not in cards[0].get("InterfaceTypes", ["efa"]):
+        return 0
+    return min(int(network.get("EfaInfo", {}).get("MaximumEfaInterfaces", 1)), len(cards))

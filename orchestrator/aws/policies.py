@@ -16,7 +16,7 @@ VERSION = "2012-10-17"
 Policy = dict[str, Any]
 
 # All a node ever writes under `runs/<run-id>/`; never the spec, the lease or the ledger.
-NODE_WRITES = ("nodes/*", "checkpoints/*", "logs/*", "metrics.jsonl")
+NODE_WRITES = ("nodes/*", "checkpoints/*", "logs/*", "parts/*", "metrics.jsonl")
 _TAGGED_REQUEST = {"Null": {f"aws:RequestTag/{TAG_RUN}": "false"}}
 _TAGGED_RESOURCE = {"Null": {f"aws:ResourceTag/{TAG_RUN}": "false"}}
 
@@ -112,6 +112,7 @@ def operator_policy(account: str, region: str, bucket: str, datasets: Iterable[s
                 "ec2:TerminateInstances",
                 "ec2:CancelSpotInstanceRequests",
                 "ec2:AuthorizeSecurityGroupIngress",
+                "ec2:AuthorizeSecurityGroupEgress",
                 "ec2:RevokeSecurityGroupIngress",
                 "ec2:DeleteSecurityGroup",
                 "ec2:DeletePlacementGroup",

@@ -5,7 +5,7 @@ Everything is tagged as it is created (law 6). Never decides when something is t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -30,15 +30,20 @@ class Resources:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def create_security_group(self, name: str, vpc: str, ssh_cidr: str, ssh_port: int, tags: Mapping[str, str]) -> str:
+    def create_security_group(
+        self, name: str, vpc: str, ssh_cidr: str, ssh_port: int, tags: Mapping[str, str], *, efa: bool = False
+    ) -> str:
         """Return the id of the group `name`, made if need be, open to `ssh_cidr` at `ssh_port` and to itself.
 
-        One found is mended: missing rules are added, and whatever opens more than `ssh_port` to one address is closed.
+        With `efa` it also lets everything out to itself by name, since EFA's packets, which have no IP addresses, go by
+        no rule for addresses. One found is mended: missing rules are added, and whatever opens more than `ssh_port`
+        to one address is closed.
         """
         group = self._find_group(name, vpc) or self._make_group(name, vpc, tags)
         identifier = str(group["GroupId"])
-        wanted: set[Rule] = {("tcp", ssh_port, ssh_port, ssh_cidr), ("-1", None, None, identifier)}
-        present = set(_rules(group))
+        inside: Rule = ("-1", None, None, identifier)
+        wanted: set[Rule] = {("tcp", ssh_port, ssh_port, ssh_cidr), inside}
+        present = set(_rules(group.get("IpPermissions", [])))
         missing = sorted(wanted - present, key=str)
         surplus = sorted((rule for rule in present - wanted if not _one_address(rule, ssh_port)), key=str)
         for rule in missing:
@@ -46,6 +51,13 @@ class Resources:
                 "ec2:AuthorizeSecurityGroupIngress",
                 partial(
                     self._client.authorize_security_group_ingress, GroupId=identifier, IpPermissions=[_permission(rule)]
+                ),
+            )
+        if efa and inside not in set(_rules(group.get("IpPermissionsEgress", []))):
+            _unless_duplicate(
+                "ec2:AuthorizeSecurityGroupEgress",
+                lambda: self._client.authorize_security_group_egress(
+                    GroupId=identifier, IpPermissions=[_permission(inside)]
                 ),
             )
         if surplus:
@@ -217,8 +229,8 @@ def _unless_duplicate(action: str, send: Callable[[], Any]) -> None:
             raise
 
 
-def _rules(group: Mapping[str, Any]) -> Iterator[Rule]:
-    for item in group.get("IpPermissions", []):
+def _rules(permissions: Iterable[Mapping[str, Any]]) -> Iterator[Rule]:
+    for item in permissions:
         head = (str(item["IpProtocol"]), item.get("FromPort"), item.get("ToPort"))
         sources = [source["CidrIp"] for source in item.get("IpRanges", [])]
         sources += [source["CidrIpv6"] for source in item.get("Ipv6Ranges", [])]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from typing import Any
 from orchestrator.aws.errors import call, call_pages
 from orchestrator.aws.s3 import MIB, MULTIPART_FROM, PART_BYTES
 from orchestrator.aws.session import Session
+from orchestrator.core.parts import Span
 from orchestrator.errors import NotFound, OrchError
 
 MOST_PARTS = 10_000  # of one object (S3 user guide, multipart upload limits)
@@ -115,16 +116,51 @@ class Uploads:
             parts = list(pool.map(send_part, range(1, max(1, -(-size // step)) + 1)))
         finally:
             pool.shutdown(cancel_futures=True)
+        self._complete(upload, parts)
+
+    def join(
+        self, key: str, pieces: Sequence[str], parts: Sequence[Sequence[Span]], joined: Callable[[int], None]
+    ) -> None:
+        """Make the object `key` of spans of the objects `pieces` of the same bucket, each of `parts` an upload's part.
+
+        What is one span is copied within S3, the rest passes through here. `joined` is told of bytes, from other
+        threads. It is there whole or not at all. Raises NotFound for a piece that is gone.
+        """
+        upload = self._begin(key)
+
+        def make(item: tuple[int, Sequence[Span]]) -> dict[str, Any]:
+            number, spans = item
+            if len(spans) == 1:
+                part = self._copy_part(upload, number, pieces[spans[0].piece], spans[0])
+            else:
+                body = b"".join(self._read(pieces[span.piece], span) for span in spans)
+                crc = base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
+                part = {"ETag": self._send_part(upload, number, body, crc), "ChecksumCRC32": crc}
+            joined(sum(span.stop - span.start for span in spans))
+            return {"PartNumber": number, **part}
+
+        pool = ThreadPoolExecutor(THREADS, thread_name_prefix="join")
+        try:
+            made = list(pool.map(make, enumerate(parts, 1)))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            self.abort(upload)
+            raise
+        pool.shutdown()
+        self._complete(upload, made)
+
+    def _complete(self, upload: Pending, parts: list[dict[str, Any]]) -> None:
         request = {
             "Bucket": self._bucket,
-            "Key": key,
+            "Key": upload.key,
             "UploadId": upload.upload_id,
             "MultipartUpload": {"Parts": parts},
         }
         try:
             call("s3:PutObject", lambda: self._client.complete_multipart_upload(**request))
         except NotFound as error:
-            raise OrchError(f"the upload of {key} was aborted by somebody", "start the same command again") from error
+            message = f"the upload of {upload.key} was aborted by somebody"
+            raise OrchError(message, "start the same command again") from error
 
     def _begin(self, key: str) -> Pending:
         request = {"Bucket": self._bucket, "Key": key, "ContentType": "application/octet-stream"}
@@ -135,6 +171,28 @@ class Uploads:
         request = {"Bucket": self._bucket, "Key": upload.key, "UploadId": upload.upload_id, "PartNumber": number}
         reply = call("s3:PutObject", lambda: self._client.upload_part(Body=body, ChecksumCRC32=crc, **request))
         return str(reply["ETag"])
+
+    def _copy_part(self, upload: Pending, number: int, source: str, span: Span) -> dict[str, str]:
+        request = {
+            "Bucket": self._bucket,
+            "Key": upload.key,
+            "UploadId": upload.upload_id,
+            "PartNumber": number,
+            "CopySource": {"Bucket": self._bucket, "Key": source},
+            "CopySourceRange": f"bytes={span.start}-{span.stop - 1}",
+        }
+        reply = call("s3:PutObject", lambda: self._client.upload_part_copy(**request))["CopyPartResult"]
+        # S3 makes the checksum itself where the upload was begun with one.
+        return {name: str(reply[name]) for name in ("ETag", "ChecksumCRC32") if name in reply}
+
+    def _read(self, key: str, span: Span) -> bytes:
+        request = {"Bucket": self._bucket, "Key": key, "Range": f"bytes={span.start}-{span.stop - 1}"}
+
+        def get() -> bytes:
+            body: bytes = self._client.get_object(**request)["Body"].read()
+            return body
+
+        return call("s3:GetObject", get)
 
 
 def _holds(part: Part, body: bytes) -> bool:

@@ -11,6 +11,7 @@ import click
 
 from orchestrator.cli.context import Place, in_reach, open_for_launch, open_home, open_place, wanted
 from orchestrator.cli.options import can_ask, cloud_option, json_option, yes_option
+from orchestrator.core.units import counted
 from orchestrator.errors import BadInput, Exit, NoPermission, NotFound, OrchError
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def rm(*, image: str, yes: bool, cloud: str | None) -> None:
                 "`orch status` shows what runs; remove it when that has ended",
             )
     _show([_row(place, item) for item in chosen])
-    question = f"Remove {len(chosen)} image{'s' * (len(chosen) != 1)} with their snapshots?"
+    question = f"Remove {counted(len(chosen), 'image')} with their snapshots?"
     if not yes and not (can_ask() and click.confirm(question, default=False)):
         raise OrchError("nothing was removed", "give -y where there is nobody to ask", exit_code=Exit.INTERRUPTED)
     for item in chosen:
@@ -166,8 +167,8 @@ def _show_plans(found: Wanted, plans: Plans, *, as_json: bool) -> None:
     click.echo(f"{found.recipe.name}: recipe {found.digest[:DIGITS]}, from {found.base}")
     for prepared in (plans.build, plans.check):
         show(prepared, Loaded(prepared.experiment, prepared.source), as_json=False)
-    steps, checks = len(found.recipe.steps), len(found.recipe.checks)
-    click.echo(f"then: {steps} steps, an image, {checks} checks on a machine that boots from it, publication")
+    steps, checks = counted(len(found.recipe.steps), "step"), counted(len(found.recipe.checks), "check")
+    click.echo(f"then: {steps}, an image, {checks} on a machine that boots from it, publication")
 
 
 def _build(found: Wanted, plans: Plans, place: Place, home: Home, *, as_json: bool) -> int:

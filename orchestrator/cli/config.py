@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.core.settings import Settings
+from orchestrator.core.units import counted
 from orchestrator.errors import BadInput
 
 if TYPE_CHECKING:
@@ -45,9 +46,7 @@ def aws_settings(home: Path, environ: Mapping[str, str]) -> Settings:
     if _is_text(webhook) and not str(webhook).startswith(WEB):
         faults.append("notify_webhook: must be an https:// URL")
     if faults:
-        raise BadInput(
-            f"{file}: {len(faults)} fault{'s' * (len(faults) > 1)}", "docs/commands.md", details=tuple(faults)
-        )
+        raise BadInput(f"{file}: {counted(len(faults), 'fault')}", "docs/commands.md", details=tuple(faults))
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or values.get("region") or ""
     return Settings(
         cloud="aws",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,18 +20,19 @@ from orchestrator.cli.context import (
     open_home,
     wanted,
 )
+from orchestrator.cli.dataset_progress import shown, tell_built
+from orchestrator.cli.dataset_run import build_on_nodes, run_options, take_run_options
 from orchestrator.cli.options import can_ask, cloud_option, json_option, yes_option
 from orchestrator.core.ids import NAME_RULE, is_name
+from orchestrator.core.units import counted
 from orchestrator.errors import BadInput, Exit, OrchError
 
 if TYPE_CHECKING:
     from orchestrator.cli.context import Place
     from orchestrator.core.volumes import Snapshot
-    from orchestrator.datasets.progress import Progress
     from orchestrator.run.datasets import Dataset
 
 NAME = "NAME[@VERSION]"
-AGAIN = "the same command goes on where it was"
 
 
 def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -69,6 +68,7 @@ command.add_command(snapshot.command)
 @click.option("--copies-only", is_flag=True, help="Upload the smaller copies and not the images as they were.")
 @click.option("--as-is", is_flag=True, help="Pack nothing: upload the files of the folder as they are.")
 @click.option("--work", type=click.Path(file_okay=False, path_type=Path), help="Where to pack ($ORCH_HOME/building).")
+@run_options
 @cloud_option
 @json_option
 def build(
@@ -81,11 +81,14 @@ def build(
     cloud: str | None,
     as_json: bool,
     **given: Any,
-) -> None:
+) -> int:
     """Pack SRC and put it into S3 as data set NAME.
 
     SRC is a folder or tar of images as `python -m trainer pack` takes them, a folder that is packed already, or an
     s3:// prefix that holds one of these. Ended anywhere and started again, it goes on where it was.
+
+    With --nodes it is packed by a run of so many machines, planned, priced, capped and billed as by `orch launch`; SRC
+    must be in S3. The same command again goes on with that run.
     """
     from orchestrator.datasets.build import Order, check
     from orchestrator.datasets.build import build as build_dataset
@@ -93,6 +96,7 @@ def build(
     if not is_name(name):
         raise BadInput(f"NAME is {name!r}", f"it must be {NAME_RULE}")
     home = open_home()
+    run = take_run_options(given)
     order = Order(
         name=name,
         source=source,
@@ -101,20 +105,14 @@ def build(
         arguments=_arguments(given),
         home=(work or home.path / "building").absolute(),
     )
+    if run.nodes is not None:
+        return build_on_nodes(order, run, home, cloud, as_json=as_json)
     check(order)
     place = open_for_launch(home, wanted(home, cloud), lambda line: click.echo(line, err=True))
-    with _shown(as_json=as_json) as progress:
+    with shown(as_json=as_json) as progress:
         built = build_dataset(order, place.session, place.bucket, datetime.now(UTC), progress)
-    if as_json:
-        from orchestrator.report.json import line
-
-        click.echo(line(built.dataset.to_json() | {"moved_bytes": built.moved, "kept_bytes": built.kept}))
-        return
-    from orchestrator.core.units import format_size
-
-    click.echo(f"{built.dataset.reference} is ready: {built.dataset.url}")
-    click.echo(f"uploaded {format_size(built.moved)}; {format_size(built.kept)} were there already")
-    click.echo(f"an experiment names it so: data: {{{name}: {{source: dataset:{name}}}}}")
+    tell_built(built, "uploaded", as_json=as_json)
+    return Exit.DONE
 
 
 def _arguments(given: dict[str, Any]) -> tuple[str, ...]:
@@ -178,7 +176,7 @@ def stage(*, name: str, folder: Path, cloud: str | None, as_json: bool) -> None:
 
     place = _place(cloud)
     item = find(place.session, place.bucket, name)
-    with _shown(as_json=as_json) as progress:
+    with shown(as_json=as_json) as progress:
         tally = stage_here(place.bucket, item, folder, progress)
     if as_json:
         from orchestrator.report.json import line
@@ -217,9 +215,7 @@ def rm(*, name: str, dry_run: bool, yes: bool, cloud: str | None, as_json: bool)
         )
     going = yes and not dry_run
     if not (yes or dry_run or as_json) and can_ask():
-        going = click.confirm(
-            f"Remove {len(items)} version{'s' * (len(items) != 1)} of {items[0].name}?", default=False
-        )
+        going = click.confirm(f"Remove {counted(len(items), 'version')} of {items[0].name}?", default=False)
     for item in items if going else ():
         # Its snapshots first: they are found by its name.
         for made in (made for made in snapshots if made.version == item.version):
@@ -252,26 +248,6 @@ def _place(cloud: str | None) -> Place:
     if not places:
         raise errors[0] if errors else NoCredentials(NO_CREDENTIALS, GET_CLOUD)
     return places[0]
-
-
-@contextmanager
-def _shown(*, as_json: bool) -> Iterator[Progress]:
-    """Have progress shown, bars on a terminal, else lines; and say what ends it early."""
-    from orchestrator.report.console import make_console
-    from orchestrator.report.progress import Bar, Lines
-
-    console = make_console()
-    plain = as_json or not sys.stdout.isatty() or console.is_dumb_terminal
-    try:
-        with nullcontext(Lines(click.echo, as_json=as_json)) if plain else Bar(console) as progress:
-            yield progress
-    except KeyboardInterrupt:
-        raise OrchError("interrupted", AGAIN, exit_code=Exit.INTERRUPTED) from None
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        what = f"{error.filename}: " if error.filename else ""
-        raise OrchError(f"cannot read or write {what}{error.strerror or error}", f"mend it; {AGAIN}") from error
 
 
 def _print(value: Any) -> None:

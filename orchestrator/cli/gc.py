@@ -9,6 +9,7 @@ import click
 
 from orchestrator.cli.context import Place, in_reach, in_regions, open_home
 from orchestrator.cli.options import can_ask, cloud_option, json_option, yes_option
+from orchestrator.core.units import counted
 from orchestrator.errors import BadInput, Exit, NoPermission, OrchError
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _confirmed(found: Lost, *, yes: bool, as_json: bool) -> bool:
 
 
 def _things(items: Lost) -> str:
-    return f"{len(items)} thing{'s' * (len(items) != 1)}"
+    return counted(len(items), "thing")
 
 
 def _show(found: Lost) -> None:

@@ -50,11 +50,18 @@ def conclude(view: RunView, *, as_json: bool, stop_is_done: bool = False) -> int
         show_bill(console, view.bill.to_json())
         console.print(summary(view), style="bold")
     verdict = view.verdict
-    code = Exit.DONE if verdict is None else exit_code(verdict)
-    if verdict is None or code is Exit.DONE or (stop_is_done and code is Exit.STOPPED):
-        if verdict is not None and not as_json:
-            console.print(verdict.message)
-        return Exit.DONE
+    if verdict is not None and not (stop_is_done and exit_code(verdict) is Exit.STOPPED):
+        raise_unless_done(verdict)
+    if verdict is not None and not as_json:
+        console.print(verdict.message)
+    return Exit.DONE
+
+
+def raise_unless_done(verdict: Verdict) -> None:
+    """Raise OrchError when a run did not finish: how it ended, with the last words of the node where it began."""
+    code = exit_code(verdict)
+    if code is Exit.DONE:
+        return
     said = tuple(verdict.details[-TAIL_SHOWN:])
     where = "" if verdict.rank is None else f"[{verdict.rank}] "
     raise OrchError(verdict.message, verdict.hint, exit_code=code, details=tuple(where + line for line in said))

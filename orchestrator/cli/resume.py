@@ -15,6 +15,7 @@ from orchestrator.cli.scheduling import ensure_scheduler, who
 from orchestrator.errors import BadInput
 
 if TYPE_CHECKING:
+    from orchestrator.cli.context import Place
     from orchestrator.core.caps import Caps
     from orchestrator.run.home import Home
     from orchestrator.run.view import RunView
@@ -38,7 +39,6 @@ def command(
     from orchestrator.cli.follow import Silent, follow
     from orchestrator.cli.outcome import conclude
     from orchestrator.report.json import dumps
-    from orchestrator.run.wish import ask_extend, ask_resume
 
     caps, faults = read_caps(max_cost, max_duration)
     home = open_home()
@@ -46,19 +46,14 @@ def command(
     place = found.open()
     view = found.read()
     home.private_key(found.run_id)
-    _check(view, caps, faults)
+    check(view, caps, faults)
     if view.phase == "finished" and not has_page(place, found.run_id):
         write_page(place, home, found.run_id)
         click.echo(f"{found.run_id} has finished; its page was missing and is written", err=as_json)
         return conclude(view, as_json=as_json)
-    if view.ended:
-        _keep_secrets(home, view)
-        ask_resume(place.bucket, found.run_id, who(), caps)
-    elif caps.to_json():
-        ask_extend(place.bucket, found.run_id, who(), caps)
-    ensure_scheduler(place, view)
+    go_on(home, place, view, caps)
     if not as_json:
-        click.echo(_what_happens(view))
+        click.echo(what_happens(view))
     if detach:
         click.echo(dumps(found.read().summary()) if as_json else f"`orch watch {found.run_id}` shows it")
         return 0
@@ -66,7 +61,19 @@ def command(
     return conclude(ended, as_json=as_json)
 
 
-def _check(view: RunView, caps: Caps, faults: list[str]) -> None:
+def go_on(home: Home, place: Place, view: RunView, caps: Caps) -> None:
+    """See that a run goes on that has not finished, under `caps`. Raises BadInput, NotFound without its key here."""
+    from orchestrator.run.wish import ask_extend, ask_resume
+
+    if view.ended:
+        _keep_secrets(home, view)
+        ask_resume(place.bucket, view.spec.run_id, who(), caps)
+    elif caps.to_json():
+        ask_extend(place.bucket, view.spec.run_id, who(), caps)
+    ensure_scheduler(place, view)
+
+
+def check(view: RunView, caps: Caps, faults: list[str]) -> None:
     """Raise BadInput with everything that speaks against going on under these caps."""
     from orchestrator.core.caps import extend_faults, resume_faults
 
@@ -87,10 +94,11 @@ def _keep_secrets(home: Home, view: RunView) -> None:
     home.keep_secrets(view.spec.run_id, {name: os.environ[name] for name in names})
 
 
-def _what_happens(view: RunView) -> str:
+def what_happens(view: RunView) -> str:
+    """Return what `go_on` does, for people."""
     run_id = view.spec.run_id
     if view.ended:
-        return f"resuming {run_id}: launching {view.spec.experiment.nodes} nodes again, from the last checkpoint"
+        return f"resuming {run_id}: launching {view.spec.experiment.how_many('node')} again, from the last checkpoint"
     if view.scheduler is None:
         return f"{run_id} goes on; it has a new scheduler"
     return f"{run_id} goes on; {view.scheduler} schedules it"

@@ -9,6 +9,7 @@ import click
 
 from orchestrator.cli.context import open_home
 from orchestrator.cli.options import json_option
+from orchestrator.core.units import counted
 from orchestrator.errors import BadInput
 from orchestrator.sandbox.disturbances import KINDS, LASTING, NEXT
 
@@ -80,7 +81,7 @@ def status(as_json: bool) -> None:
     if not value.get("up"):
         click.echo("the sandbox is not up; `orch sandbox up` starts it")
         return
-    click.echo(f"up at {value['endpoint']}, {len(value['hosts'])} hosts")
+    click.echo(f"up at {value['endpoint']}, {counted(len(value['hosts']), 'host')}")
     disturbed = {item["instance_id"]: item["disturbances"] for item in value.get("instances", ())}
     for host in value["hosts"]:
         click.echo(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.simulated_prices import given_prices, make_prices, planned_prices, refused, short_prices
+from orchestrator.core.units import counted
 
 if TYPE_CHECKING:
     from orchestrator.core.experiment import Experiment
@@ -120,7 +121,7 @@ def _misfits(
     elif deadline is not None and deadline < (least := _whole(experiment.expected_duration) + (times["boot"] or 0)):
         faults.append(f"--deadline is before on-demand could be done, {format_duration(least)} after the start")
     if given["min_nodes"] is not None and given["min_nodes"] > nodes:
-        faults.append(f"--min-nodes {given['min_nodes']} is more than the {nodes} nodes of the experiment")
+        faults.append(f"--min-nodes {given['min_nodes']} is more than the {counted(nodes, 'node')} of the experiment")
     if math.isnan(given["efficiency"]) or math.isnan(given["no_notice_share"]):
         faults.append("--efficiency and --no-notice-share must be numbers")
     if deadline is not None and horizon is not None and horizon < deadline:
@@ -131,7 +132,7 @@ def _misfits(
         most = max(max(zone) for zone in traces.capacity)
         if most < nodes:
             fewer = f"--nodes {most} or " if most else ""
-            faults.append(f"no trace ever has {nodes} nodes, {most} at most; give {fewer}other traces")
+            faults.append(f"no trace ever has {counted(nodes, 'node')}, {most} at most; give {fewer}other traces")
         if max(deadline or 0, horizon or 0) > traces.seconds:
             faults.append(f"the traces last {format_duration(traces.seconds)}, less than --horizon or --deadline")
     return faults

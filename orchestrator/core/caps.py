@@ -21,7 +21,7 @@ from orchestrator.core.health import ENDED
 from orchestrator.core.ledger import LedgerState, Verdict
 from orchestrator.core.plan import ARMING_ALLOWANCE, PRICE_HEADROOM, SHORTEST_TIMER, TEARDOWN_ALLOWANCE
 from orchestrator.core.spec import RunSpec
-from orchestrator.core.units import MICRO, MicroUSD, format_duration, format_usd, per_hour
+from orchestrator.core.units import MICRO, MicroUSD, counted, format_duration, format_usd, per_hour
 
 # What comes after the training has had its time to save: the last uploads, the end of the machines, a slow tick.
 TEARDOWN = timedelta(seconds=75)
@@ -149,7 +149,8 @@ def resume_faults(spec: RunSpec, spend: Spend, caps: Caps) -> list[str]:
     cap = caps.max_cost or spec.experiment.max_cost_micro
     least = spend.so_far + min(cost_of_least(spec, offer.price) for offer in spec.offers)
     if cap is not None and cap <= least:
-        cost = f"it has cost {format_usd(spend.so_far)}, and {format_usd(least)} once {spec.num_nodes} nodes have begun"
+        begun = f"once {counted(spec.num_nodes, 'node')} began"
+        cost = f"it has cost {format_usd(spend.so_far)}, and {format_usd(least)} {begun}"
         faults.append(f"max_cost: {format_usd(cap)} is too little: {cost}; give --max-cost")
     grace = spec.experiment.checkpoint_grace
     if caps.max_duration is not None and caps.max_duration <= grace:

@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Literal
 
-from orchestrator.core.units import MICRO, MicroUSD
+from orchestrator.core.units import MICRO, MicroUSD, counted
 from orchestrator.errors import BadInput
 
 SHOWN = 20
@@ -63,4 +63,4 @@ def refuse(file: str, faults: Sequence[str], what: str) -> BadInput:
     more = len(faults) - SHOWN
     shown = (*faults[:SHOWN], *([f"and {more} more"] if more > 0 else []))
     hint = "give the file as AWS wrote it (docs/billing.md)"
-    return BadInput(f"{file} is not {what}: {len(faults)} fault{'s' * (len(faults) > 1)}", hint, details=shown)
+    return BadInput(f"{file} is not {what}: {counted(len(faults), 'fault')}", hint, details=shown)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from orchestrator.core import manifest
 from orchestrator.core.ids import NAME_RULE, is_name
@@ -23,7 +24,8 @@ SCHEME = "dataset:"
 VERSION_DIGITS = 16
 # What the packed format (docs/data.md) calls its parts: what says how images lie is small, and needed at once.
 ABOUT, INDEX = "dataset.json", "index.npz"
-_COPY = re.compile(r"sz/(\d+)/.+")
+COPIES = "sz/"
+_COPY = re.compile(rf"{COPIES}(\d+)/.+")
 _PREFIX = re.compile(rf"{ROOT}[a-z][a-z0-9-]{{0,39}}/[0-9a-f]{{{VERSION_DIGITS}}}/")
 _REFERENCE = re.compile(r"([^@]+)(?:@([0-9a-f]{4,64}))?")
 
@@ -78,19 +80,25 @@ class Manifest:
         """Return the manifest in `body`. Raises ValueError, also when the digest is not that of the files."""
         try:
             data = json.loads(body)
-            found = (
-                File(str(f["path"]), int(f["size"]), str(f["sha256"]), int(f.get("phase", 0))) for f in data["files"]
-            )
-            files = tuple(sorted(found, key=lambda file: file.path))
+            files = read_files(data["files"])
             made = cls(files, parse_time(str(data["created"])), str(data["source"]))
             said = str(data["digest"])
         except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
             raise ValueError(f"not the manifest of a data set: {error!r}") from error
-        for file in files:
-            file.check()
         if made.digest != said:
             raise ValueError("its digest is not that of the files it names")
         return made
+
+
+def read_files(rows: Any) -> tuple[File, ...]:
+    """Return the files named by a manifest's rows, in order of path; none leaves its folder. Raises ValueError."""
+    try:
+        found = [File(str(f["path"]), int(f["size"]), str(f["sha256"]), int(f.get("phase", 0))) for f in rows]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not the files of a data set: {error!r}") from error
+    for file in found:
+        file.check()
+    return tuple(sorted(found, key=lambda file: file.path))
 
 
 def digest_of(files: Iterable[File]) -> str:

@@ -18,6 +18,7 @@ from orchestrator.core.launching import pause
 from orchestrator.core.ledger import Launch as Launched
 from orchestrator.core.ledger import LedgerState, Recovery
 from orchestrator.core.spec import RunSpec
+from orchestrator.core.units import counted
 from orchestrator.core.worth import FRUITLESS, boot_time, hopeless
 
 # Growing costs a save and a start: not more often than this, nor when less is left of the run's time.
@@ -63,7 +64,7 @@ def find_growth(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) ->
     return Recovery(
         generation=ledger.generation,
         kind="grown",
-        cause=f"{len(ready)} more node{'s' if len(ready) > 1 else ''} booted",
+        cause=f"{counted(len(ready), 'more node')} booted",
         kept=with_spares(gang.ranks, ready, spec.num_nodes),
         going=(),
         missing=0,

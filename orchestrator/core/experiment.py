@@ -250,6 +250,10 @@ class Experiment(_Model):
         most = str(self.num_nodes)
         return most if self.min_nodes in {None, self.num_nodes} else f"{self.min_nodes} to {most}"
 
+    def how_many(self, noun: str) -> str:
+        """Return the same with a noun that takes an s: `1 node`, `8 to 16 instances`."""
+        return f"{self.nodes} {noun}{'' if self.num_nodes == 1 else 's'}"
+
     def procs(self, instance_type: str) -> int:
         """Return the processes a node of `instance_type` runs: as given, else its GPUs, 1 for device cpu."""
         known = catalog.TYPES.get(instance_type)

@@ -22,7 +22,7 @@ from orchestrator.core.bill import price_in_force
 from orchestrator.core.estimates import MINIMUM_SECONDS
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.facts import PriceRow
-from orchestrator.core.units import MicroUSD, usd
+from orchestrator.core.units import MicroUSD, counted, usd
 
 HISTORY = timedelta(days=7)
 # Earlier runs that count: the newest.
@@ -44,12 +44,20 @@ WORK = ("num_nodes", "device", "procs_per_node", "data", "envs", "setup", "run")
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """A run that finished: what it did (`work_of`), on which type, and the seconds that a node of it was billed for."""
+    """A run that finished: what it did (`work_of`), on which type, and the seconds that a node of it was billed for.
+
+    `start` is how many of them went by before the first step, which a faster type does not shorten.
+    """
 
     run_id: str
     work: str
     instance_type: str
     seconds: float
+    start: float = 0.0
+
+    def trains(self, ratio: float) -> float:
+        """Return the seconds it would have trained on a type that takes `ratio` of the time."""
+        return ratio * (self.seconds - self.start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +126,18 @@ def read_earlier(report: Mapping[str, Any]) -> Earlier | None:
             return None
         seconds = sum(int(line["seconds"]) for line in lines) / int(report["num_nodes"])
         last = max(lines, key=lambda line: str(line["start"]))
-        return Earlier(str(report["run_id"]), str(report["work"]), str(last["instance_type"]), seconds)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        start = min(_start(report.get("timing", ())), seconds)
+        return Earlier(str(report["run_id"]), str(report["work"]), str(last["instance_type"]), seconds, start)
+    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
+
+
+def _start(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Return the seconds from a node's launch to the first step of the first gang, 0 where nobody saw it."""
+    first = min((int(row["generation"]) for row in rows), default=0)
+    stages = [row["stages"] for row in rows if row["generation"] == first and "first step" in row["stages"]]
+    lived = [sum(float(took) for stage, took in each.items() if stage != "request") for each in stages]
+    return sum(lived) / len(lived) if lived else 0.0
 
 
 def hours(
@@ -135,18 +152,26 @@ def hours(
     same = [item for item in mine if item[0].instance_type == instance_type]
     if mine:
         newest = sorted(same or mine, key=lambda item: item[0].run_id[-20:])[-MOST_RUNS:]
-        source = f"time from {len(newest)} earlier run{'s' * (len(newest) > 1)} of the same"
-        learned = _learned([run.seconds * ratio / 3600 for run, ratio in newest], source)
+        source = f"time from {counted(len(newest), 'earlier run')} of the same"
+        trained = [run.trains(ratio) for run, ratio in newest]
+        lived = [run.start + seconds for (run, _), seconds in zip(newest, trained, strict=True)]
+        learned = _learned([seconds / 3600 for seconds in lived], source)
         if same:
             return learned
         source += f" on {newest[-1][0].instance_type}, guessed for this type by published speed"
-        return Span(learned.low / GUESS, learned.middle, learned.high * GUESS, source)
+        return _guessed(learned, sum(trained) / sum(lived), source)
     ratio = catalog.relative_hours(instance_type, reference)
     if experiment.expected_duration is None or ratio is None:
         return None
     guess = (experiment.expected_duration * ratio + boot) / timedelta(hours=1)
     source = "time guessed from expected_duration (no run of the same has finished yet)"
-    return Span(guess / GUESS, guess, guess * GUESS, source)
+    return _guessed(Span(guess, guess, guess, source), 1.0, source)
+
+
+def _guessed(span: Span, share: float, source: str) -> Span:
+    """Return a range as wide as a guess of that share of it makes it."""
+    low, high = span.low * (1 - share + share / GUESS), span.high * (1 - share + share * GUESS)
+    return Span(max(SHORTEST, low), max(SHORTEST, span.middle), max(SHORTEST, high), source)
 
 
 def _ratio(instance_type: str, run: Earlier) -> float | None:
@@ -161,7 +186,8 @@ def _learned(values: Sequence[float], source: str) -> Span:
     freedom = NOISE_RUNS + count - 1
     deviation = math.sqrt((NOISE_RUNS * NOISE**2 + spread) / freedom)
     reach = T95[min(count, len(T95)) - 1] * deviation * math.sqrt(1 + 1 / count)
-    return Span(max(SHORTEST, math.exp(mean - reach)), math.exp(mean), math.exp(mean + reach), source)
+    low, middle, high = (max(SHORTEST, math.exp(mean + way * reach)) for way in (-1, 0, 1))
+    return Span(low, middle, high, source)
 
 
 def prices(rows: Sequence[PriceRow], length: timedelta, now: datetime) -> Span:
@@ -171,7 +197,8 @@ def prices(rows: Sequence[PriceRow], length: timedelta, now: datetime) -> Span:
     force when each of its hours begins.
     """
     oldest = min((row.time for row in rows), default=now)
-    days = f"price from the last {max(1, round((now - max(oldest, now - HISTORY)) / timedelta(days=1)))} days"
+    seen = max(1, round((now - max(oldest, now - HISTORY)) / timedelta(days=1)))
+    days = f"price from the last {counted(seen, 'day')}"
     found = sorted(_ratios(sorted(rows, key=attrgetter("time")), length, max(oldest, now - HISTORY), now))
     if not found:
         return Span(1.0, 1.0, 1.0, "price as it is now")

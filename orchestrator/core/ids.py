@@ -14,7 +14,8 @@ TAG_RUN = "orch:run"
 TAG_NAME = "orch:name"
 TAG_USER = "orch:user"
 TAG_GENERATION = "orch:generation"
-# Of machine images and their snapshots: the digest of their recipe, and, once they are published, its name.
+# Of machine images, their snapshots and what builds and checks them: the digest of their recipe. Of an image and its
+# snapshots, once they are published, also the recipe's name.
 TAG_RECIPE = "orch:recipe"
 TAG_IMAGE = "orch:image"
 # Of snapshots of data sets: version and bytes of the set, and, once they are published, its name.

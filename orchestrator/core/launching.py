@@ -172,7 +172,7 @@ def _nothing_to_be_had(spec: RunSpec, ledger: LedgerState, last: Sequence[Launch
         hint = f"ask AWS to raise quota {spec.offers[quota[0].offer].quota_code} (Service Quotas, EC2); " + hint
     rounds = len(_rounds(ledger))
     often = "" if rounds == 1 else f", asked {rounds} times in {format_duration(last[-1].time - _began_asking(ledger))}"
-    message = f"no room for {spec.experiment.nodes} nodes anywhere asked: {'; '.join(parts)}{often}"
+    message = f"no room for {spec.experiment.how_many('node')} anywhere asked: {'; '.join(parts)}{often}"
     if ledger.recovery is not None:
         message = f"{ledger.recovery.cause}, and {message}"
         hint = f"`orch resume` goes on from the last checkpoint; {hint}"

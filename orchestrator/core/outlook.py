@@ -10,6 +10,7 @@ from orchestrator.core.gang import Gang
 from orchestrator.core.launching import next_round
 from orchestrator.core.ledger import LedgerState
 from orchestrator.core.spec import RunSpec
+from orchestrator.core.units import counted
 from orchestrator.core.worth import boot_time
 
 
@@ -19,13 +20,13 @@ def outlook(spec: RunSpec, ledger: LedgerState, facts: Facts) -> str:
         return ""
     if not ledger.manned:
         again = next_round(spec, ledger, facts)
-        what = f"waiting for capacity for {spec.experiment.nodes} nodes"
+        what = f"waiting for capacity for {spec.experiment.how_many('node')}"
         return "" if again is None else f"{what}, {_next_try(again)}"
     gang = Gang.of(ledger, facts)
     lacking = spec.num_nodes - gang.size
     if lacking <= 0:
         return ""
-    goes_on = f"goes on with {gang.size} of {spec.num_nodes} nodes"
+    goes_on = f"goes on with {gang.size} of {counted(spec.num_nodes, 'node')}"
     living, ready = living_spares(ledger, facts), ready_spares(ledger, facts)
     if not living:
         again = next_try(ledger, boot_time(ledger, gang))

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator.core.experiment import Data, Experiment, Option, Resources
 from orchestrator.core.fields import show
+from orchestrator.core.units import counted
 from orchestrator.errors import BadInput
 
 M = TypeVar("M", bound=BaseModel)
@@ -112,7 +113,7 @@ def refusal(source: str, faults: Iterable[Fault], hint: str = HINT) -> BadInput:
     """Return the error that reports `faults`, each once, in the order of the file, those of flags last."""
     ordered = sorted(faults, key=lambda fault: (not fault.origin.line, fault.origin.line))
     lines = tuple(dict.fromkeys(str(fault) for fault in ordered))
-    return BadInput(f"{source}: {len(lines)} fault{'s' if len(lines) != 1 else ''}", hint, details=lines)
+    return BadInput(f"{source}: {counted(len(lines), 'fault')}", hint, details=lines)
 
 
 def parse(text: str | bytes, source: str) -> tuple[Node, list[Fault]]:

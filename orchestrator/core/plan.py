@@ -32,7 +32,7 @@ class Offer:
     """One way to get the whole gang: a type in a zone, spot or on-demand. Prices are micro-dollars per node-hour.
 
     `hours` is the expected run time (None: unknown, then `cost` is that of max_duration, an upper bound); `cost` is
-    for all nodes.
+    for all nodes. `efa` is the number of EFA interfaces a node is launched with.
     """
 
     instance_type: str
@@ -46,6 +46,7 @@ class Offer:
     subnet: str
     quota_code: str
     placement_group: bool
+    efa: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` is its inverse."""
@@ -78,6 +79,7 @@ class Market:
     """What EC2 offers and charges now. `offerings` maps a type to its zones, `subnets` a zone to its subnet.
 
     `spot` holds the prices up to `now`, those of the last days where they are known, `earlier` runs that have finished.
+    `efa` is how many EFA interfaces a type takes, `private` are the zones whose subnet gives no public addresses.
     """
 
     offerings: Mapping[str, tuple[str, ...]]
@@ -88,6 +90,8 @@ class Market:
     vcpus: Mapping[str, int] = field(default_factory=dict)
     earlier: tuple[Earlier, ...] = ()
     now: datetime | None = None
+    efa: Mapping[str, int] = field(default_factory=dict)
+    private: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +202,18 @@ def _offer(  # noqa: PLR0917 - the coordinates of one cell of the table
         quota_code=quota_code(instance_type, lifecycle),
         # EC2 refuses burstable types in a cluster placement group, and one node needs none.
         placement_group=num_nodes > 1 and not instance_type.startswith("t"),
+        efa=_efa(instance_type, zone, market),
     )
+
+
+def _efa(instance_type: str, zone: str, market: Market) -> int:
+    """Return how many EFA interfaces to launch with: of a type with several, all only where that costs nothing else.
+
+    EC2 gives no public address to what is launched with more than one interface. Nodes need one wherever the subnet
+    gives it, as nothing else leads them to S3 there.
+    """
+    most = market.efa.get(instance_type, 0)
+    return most if zone in market.private else min(most, 1)
 
 
 def _forecast(experiment: Experiment, num_nodes: int, market: Market, offer: Offer, reference: str) -> Forecast | None:

@@ -24,6 +24,7 @@ from orchestrator.core.launching import launch_failed
 from orchestrator.core.ledger import LedgerState, Recovery, Verdict
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.trouble import DISK_FULL
+from orchestrator.core.units import counted
 from orchestrator.core.verdict import find_ending, find_failure
 from orchestrator.core.worth import boot_time, hopeless
 
@@ -41,7 +42,7 @@ def judge(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Recov
     if ledger.verdict is not None:
         return ledger.verdict
     if ledger.recovery is not None and _came_to_its_end(ledger.recovery, facts):
-        return Verdict("finished", f"all {ledger.recovery.size} nodes finished")
+        return Verdict("finished", f"all {counted(ledger.recovery.size, 'node')} finished")
     lost = find_lost(ledger, gang, facts)
     if ledger.stop is not None and not ledger.manned:
         return _stopped_while_unmanned(ledger, facts)
@@ -49,8 +50,9 @@ def judge(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Recov
         due = caps.is_due(gang)
         recovery = _recover_from(spec, ledger, gang, facts, lost)
         answer = _after_their_timers(ledger, gang, facts, recovery) if due else recovery
-        # Of those that are only announced the training may still save itself, or come to its end.
-        if due or isinstance(answer, Recovery) or not all(item.noticed for item in lost.values()):
+        # Of those that are only announced the training may still save itself, or come to its end; of those that fell
+        # silent just now EC2 may not have said yet why.
+        if due or isinstance(answer, Recovery) or not all(item.noticed or item.hasty for item in lost.values()):
             return answer
     if not ledger.manned:
         return ledger.refused or launch_failed(spec, ledger, facts)
@@ -114,7 +116,10 @@ def _recover_from(
     by_purpose = next((item for item in lost.values() if item.kind == "ended"), None)
     if by_purpose is not None or ledger.stop is not None:
         return (by_purpose or first).verdict
-    there = with_spares(_usable(gang, without=lost), ready_spares(ledger, facts), spec.num_nodes)
+    survivors = _usable(gang, without=lost)
+    # What was launched as a whole since spares were may leave no room for all of them.
+    joining = ready_spares(ledger, facts)[: spec.num_nodes - len(survivors)]
+    there = with_spares(survivors, joining, spec.num_nodes)
     boot = timedelta() if len(there) >= spec.min_nodes else boot_time(ledger, gang)
     useless = hopeless(spec, ledger, gang, facts, boot)
     if useless:
@@ -155,7 +160,7 @@ def _try_again(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts, ver
         return _with_reason(verdict, "the same machines would have no more room")
     tried = sum(item.kind == "failed" for item in ledger.recoveries)
     if tried >= spec.experiment.retries:
-        return _with_reason(verdict, f"tried again {tried} times already" if tried else "")
+        return _with_reason(verdict, f"tried again {counted(tried, 'time')} already" if tried else "")
     if not _made_steps(ledger, gang):
         return _with_reason(verdict, "no step was made since the last start" if tried else "")
     useless = hopeless(spec, ledger, gang, facts, timedelta())

@@ -31,8 +31,9 @@ class Identity:
 class RunSpec:
     """The desired state of a run. `timer` is how long a node lives without a scheduler; `bundle` is a sha256.
 
-    `prelude` is shell text that a node runs first of all, as root: only builds have one. `volumes` are those that every
-    node gets beside its root; `data_bytes` are of the data sets that nodes fetch.
+    `prelude` is shell text that a node runs first of all, as root: only builds have one. `recipe` is the digest of the
+    recipe whose image a run builds or checks. `volumes` are those that every node gets beside its root; `data_bytes`
+    are of the data sets that nodes fetch.
     """
 
     run_id: str
@@ -60,6 +61,7 @@ class RunSpec:
     data_bytes: Mapping[str, int] = field(default_factory=dict)
     prelude: str = ""
     volumes: tuple[DataVolume, ...] = ()
+    recipe: str = ""
 
     @property
     def name(self) -> str:
@@ -75,6 +77,10 @@ class RunSpec:
     def is_snapshot_build(self) -> bool:
         """Whether it fills a volume of which a snapshot is taken; such a run is never gone on with."""
         return any(not volume.snapshot for volume in self.volumes)
+
+    def efa_of(self, instance_type: str, zone: str) -> int:
+        """Return how many EFA interfaces a machine of this run was launched with."""
+        return next((o.efa for o in self.offers if (o.instance_type, o.zone) == (instance_type, zone)), 0)
 
     def to_json(self) -> bytes:
         """Return the object stored at `run.json`."""

@@ -46,6 +46,11 @@ def format_duration(value: timedelta | float) -> str:
     return f"{minutes}m{secs:02d}s" if minutes else f"{secs}s"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return `1 node`, `16 nodes`, `1,200 files`; for nouns that take an s."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def format_size(count: float) -> str:
     """Return bytes as `1.5 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -17,7 +17,7 @@ from orchestrator.core.ledger import LedgerState, Verdict, VerdictKind
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.stall import find_stall
 from orchestrator.core.trouble import explain
-from orchestrator.core.units import format_duration, parse_time
+from orchestrator.core.units import counted, format_duration, parse_time
 
 # When one rank fails the others follow within seconds; waiting for them names the first one.
 FAILURE_SETTLES = timedelta(seconds=8)
@@ -115,7 +115,7 @@ def _mistrusted(gang: Gang, facts: Facts) -> Verdict | None:
 def _all_done(gang: Gang) -> Verdict | None:
     beacons = gang.beacons
     if len(beacons) == gang.size and all(b.stage == "exited" and b.exit_code == 0 for b in beacons.values()):
-        return Verdict("finished", f"all {gang.size} nodes finished")
+        return Verdict("finished", f"all {counted(gang.size, 'node')} finished")
     return None
 
 

@@ -18,7 +18,8 @@ from orchestrator.aws.session import Session
 from orchestrator.core import dataset
 from orchestrator.core.dataset import Manifest
 from orchestrator.core.manifest import File
-from orchestrator.core.units import format_size
+from orchestrator.core.parts import is_wanted
+from orchestrator.core.units import counted, format_size
 from orchestrator.datasets import packer
 from orchestrator.datasets.files import Digests, list_files, total
 from orchestrator.datasets.progress import Progress, Tally
@@ -26,7 +27,6 @@ from orchestrator.datasets.upload import upload
 from orchestrator.errors import BadInput
 from orchestrator.run.datasets import Dataset, list_datasets
 
-COPIES = "sz/"
 # Options of the trainer's that may change between two starts of one packing.
 FREE = frozenset({"--processes", "--max-corrupt"})
 
@@ -95,7 +95,7 @@ def build(order: Order, session: Session, bucket: Bucket, now: datetime, progres
     folder = _folder(order, session, progress)
     paths = list_files(folder)
     if not order.originals and dataset.ABOUT in paths:
-        paths = {name: path for name, path in paths.items() if name == dataset.ABOUT or name.startswith(COPIES)}
+        paths = {name: path for name, path in paths.items() if is_wanted(name, originals=False)}
         if len(paths) == 1:
             raise BadInput(f"{order.source} has no smaller copies", "leave out --copies-only, or give --sizes")
     reading = Tally(progress, "reading", total(list(paths.values())))
@@ -103,16 +103,16 @@ def build(order: Order, session: Session, bucket: Bucket, now: datetime, progres
     phases = dataset.find_phases(paths)
     files = tuple(File(file.path, file.size, file.sha256, phases[file.path]) for file in digested)
     manifest = Manifest(files, now, order.source_text)
-    progress.say(f"{order.name}@{manifest.version}: {len(files):,} files, {format_size(manifest.size)}")
+    progress.say(f"{order.name}@{manifest.version}: {counted(len(files), 'file')}, {format_size(manifest.size)}")
     ensure_bucket(session, bucket.name)
     pairs = [(file, paths[file.path]) for file in files]
     tally = upload(session, bucket, dataset.prefix(order.name, manifest.version), pairs, progress)
-    made = _publish(order.name, manifest, session, bucket)
+    made = publish(order.name, manifest, session, bucket)
     shutil.rmtree(order.work)
     return Built(made, tally.moved, tally.kept)
 
 
-def _publish(name: str, manifest: Manifest, session: Session, bucket: Bucket) -> Dataset:
+def publish(name: str, manifest: Manifest, session: Session, bucket: Bucket) -> Dataset:
     """Write the manifest, unless the same data set is the newest of its name already."""
     ready = [item for item in list_datasets(session, bucket, name) if item.manifest is not None]
     if ready and ready[-1].version == manifest.version:

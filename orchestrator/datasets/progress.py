@@ -6,7 +6,7 @@ import threading
 from typing import Literal, Protocol
 
 # In this order; not every one has all of them. Packing counts images, the others bytes.
-Stage = Literal["fetching", "packing", "reading", "uploading", "staging"]
+Stage = Literal["fetching", "packing", "reading", "uploading", "joining", "staging"]
 
 
 class Progress(Protocol):

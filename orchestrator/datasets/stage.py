@@ -36,8 +36,8 @@ class _Counter(Meter):
 def stage(bucket: Bucket, item: Dataset, folder: Path, progress: Progress) -> Tally:
     """Make `folder` hold the files of a data set; what is there and right is not moved. Other files stay.
 
-    Raises Corrupt naming what is not as the manifest says (no such file is left in the folder), BadInput when the disk
-    is too small, OSError.
+    Raises Corrupt naming all that is not as the manifest says (no such file is left in the folder), BadInput when the
+    disk is too small, OSError.
     """
     items = find_items(bucket, DataSource(item.name, bucket.name, item.prefix, ""), folder)
     return _fetch(items, folder, progress, "staging")
@@ -65,5 +65,5 @@ def _fetch(items: Sequence[Item], folder: Path, progress: Progress, stage: Stage
         check_room(lacking, there)
     except OrchError as error:
         raise BadInput(error.message, "name a folder on a larger disk") from error
-    fetch_all(lacking, counter, progress.say, known)
+    fetch_all(lacking, counter, progress.say, known, name_all=True)
     return tally

@@ -54,9 +54,9 @@ class StartConfig:
 
     `node_ips` are the gang's private addresses in order of rank. `restore_step`: the newest checkpoint that may be
     restored, None where there is none. `preflight` is `off`, `auto` or `torch`, `network_gbit` what the instance type
-    should give (0: not known). `grace`: how long the training may take to save and exit. `linger`: how long a node
-    whose work is done and saved waits for a scheduler before it shuts itself down. `agent_pause`: seconds by which
-    the agent starts after the training.
+    should give (0: not known), `efa` how many EFA interfaces the machine has. `grace`: how long the training may take
+    to save and exit. `linger`: how long a node whose work is done and saved waits for a scheduler before it shuts
+    itself down. `agent_pause`: seconds by which the agent starts after the training.
     """
 
     run: str
@@ -78,6 +78,7 @@ class StartConfig:
     grace: timedelta = timedelta(minutes=2)
     preflight: str = "off"
     network_gbit: float = 0.0
+    efa: int = 0
     linger: timedelta = timedelta(minutes=10)
     beacon_seconds: float = 2.0
     agent_pause: float = 1.0
@@ -111,8 +112,8 @@ def start_script(config: StartConfig) -> bytes:
         "session": ids.session_name(config.run),
         "stages": " ".join(stages),
         "pause": f"{config.agent_pause:g}",
-        # The contract's variables come last: nothing a user sets may hide them.
-        "env_text": _exports(config.envs) + _exports(contract, expand=True),
+        # The contract's variables come last: nothing a user sets may hide them. The defaults come first.
+        "env_text": _exports(_defaults(config)) + _exports(config.envs) + _exports(contract, expand=True),
         "secrets_text": _exports(config.secrets),
         "setup_text": _text(config.setup or ""),
         "command_text": _text(config.command),
@@ -180,11 +181,17 @@ def node_json(config: StartConfig) -> str:
         "device": config.device,
         "preflight": config.preflight,
         "network_gbit": config.network_gbit,
+        "efa": config.efa,
         "beacon_seconds": config.beacon_seconds,
         "grace_seconds": config.grace.total_seconds(),
         "linger_seconds": config.linger.total_seconds(),
     }
     return json.dumps(value, indent=1) + "\n"
+
+
+def _defaults(config: StartConfig) -> dict[str, str]:
+    """Return what NCCL over EFA has to be told; all else its plugin (aws-ofi-nccl) knows of each instance type."""
+    return {"FI_PROVIDER": "efa"} if config.efa and config.device == "cuda" else {}
 
 
 def _script(run: str, generation: int, epoch: int, texts: Mapping[str, str], file: str) -> bytes:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.core.estimates import storage_month
-from orchestrator.core.units import format_size, format_usd, iso, usd
+from orchestrator.core.units import counted, format_size, format_usd, iso, usd
 from orchestrator.core.volumes import Snapshot
 from orchestrator.report.text import clean
 from orchestrator.run.datasets import Dataset
@@ -47,7 +47,7 @@ def show(console: Console, item: Dataset, users: Sequence[str], snapshots: Seque
         "digest": item.manifest.digest if item.manifest else item.state,
         "built": iso(item.last),
         "from": clean(item.manifest.source) if item.manifest else clean(item.fault),
-        "size": f"{format_size(item.size)} in {item.objects:,} files",
+        "size": f"{format_size(item.size)} in {counted(item.objects, 'file')}",
         "storage": f"{format_usd(storage_month(item.size))} a month (S3 Standard, list price of us-east-1)",
         "snapshot": "; ".join(map(_snapshot, _of(item, snapshots))) or "none (`orch dataset snapshot` makes one)",
         "used by": ", ".join(users) or "no run that goes on",

@@ -15,7 +15,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
-from orchestrator.core.units import MicroUSD, usd
+from orchestrator.core.units import MicroUSD, counted, usd
 from orchestrator.run import prices
 from orchestrator.run.view import RunView
 
@@ -203,7 +203,7 @@ def time_rule(course: Course, *, ignore_eval: bool) -> str:
     again = course.starts - 1
     text = "from the first start of the training"
     if again > 0:
-        text += f", with {again} interruption{'s' * (again > 1)} of the run"
+        text += f", with {counted(again, 'interruption')} of the run"
     return text + (", without validation and checkpoints" if ignore_eval else ", with validation and checkpoints")
 
 

@@ -13,7 +13,7 @@ from orchestrator.core import course, spending
 from orchestrator.core.bill import Bill
 from orchestrator.core.course import Point, Stretch
 from orchestrator.core.facts import EC2_INTERRUPTED, PriceRow
-from orchestrator.core.units import MICRO, MicroUSD, format_usd
+from orchestrator.core.units import MICRO, MicroUSD, counted, format_usd
 from orchestrator.report.charts import Chart, Frame, Line, draw_bars, draw_lines, draw_lying_bars, draw_rows, thin
 from orchestrator.run import prices
 from orchestrator.run.view import RunView
@@ -169,7 +169,7 @@ def node_chart(story: Story) -> Chart | str:
         dots = [(story.at(moment), float(row_of[item.instance_id])) for item, moment in found]
         if dots:
             lines.append(Line(name, dots, colour, dots=True, stroke=False))
-    words = f"{len(items)} nodes over time; {len(taken)} taken by EC2, {len(late)} launched after that."
+    words = f"{counted(len(items), 'node')} over time; {len(taken)} taken by EC2, {len(late)} launched after that."
     return draw_rows(Frame("nodes", "Nodes", story.since, "node", words, x_to=story.at(story.end)), len(items), lines)
 
 
@@ -233,9 +233,8 @@ def epoch_chart(story: Story) -> Chart | str:
     costs = spending.epoch_costs(story.bill, story.points)
     if not costs:
         return "No whole epoch is marked in the progress lines."
-    words = (
-        f"{len(costs)} epochs, {format_usd(min(c for _, c in costs))} to {format_usd(max(c for _, c in costs))} each."
-    )
+    least, most = (format_usd(found(cost for _, cost in costs)) for found in (min, max))
+    words = f"{counted(len(costs), 'epoch')}, {least} to {most} each."
     frame = Frame("epochs", "Dollars of each epoch", "epoch", "dollars", words, y_format=_money)
     return draw_bars(frame, [(str(epoch), _dollars(usd)) for epoch, usd in costs])
 

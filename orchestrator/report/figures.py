@@ -115,7 +115,7 @@ def where(view: RunView) -> str:
     Of a mixed one: `3 spot + 1 on-demand x p3.16xlarge in us-east-1a`.
     """
     if view.ledger.offer is None:
-        return f"{view.spec.experiment.nodes} nodes"
+        return view.spec.experiment.how_many("node")
     offer = view.spec.offers[view.ledger.offer]
     gang = Gang.of(view.ledger, view.facts)
     bought = Counter(item.lifecycle for item in gang.instances.values())

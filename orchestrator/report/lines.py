@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from orchestrator.core.caps import Near, warnings
-from orchestrator.core.units import format_duration
+from orchestrator.core.units import counted, format_duration
 from orchestrator.report import figures
 from orchestrator.report.text import clean
 from orchestrator.run.view import RunView
@@ -130,7 +130,7 @@ def recoveries(view: RunView) -> list[str]:
     """Return one line for each loss or failure that was answered since the run was launched or resumed, in order."""
     said = []
     for item in view.ledger.recoveries:
-        stay = f"{len(item.kept)} of {item.size} nodes stay" if item.kept else "the gang moves"
+        stay = f"{len(item.kept)} of {counted(item.size, 'node')} stay" if item.kept else "the gang moves"
         if item.kind == "grown":
             stay = f"the gang grows from {item.size} to {len(item.kept)} nodes"
         said.append(f"{clean(item.cause)}; {stay}, generation {item.generation + 1}")

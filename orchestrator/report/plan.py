@@ -114,6 +114,7 @@ def offer_json(offer: Offer, forecast: Forecast | None = None) -> dict[str, Any]
         "on_demand_cost_usd": usd(offer.on_demand_cost),
         "quota_code": offer.quota_code,
         "placement_group": offer.placement_group,
+        "efa": offer.efa,
         "forecast": None if forecast is None else forecast.to_json(),
     }
 

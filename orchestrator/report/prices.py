@@ -12,7 +12,7 @@ from rich.text import Text
 
 from orchestrator.core.facts import OnDemandPrice
 from orchestrator.core.market import Pool, without_price
-from orchestrator.core.units import format_usd, iso, usd
+from orchestrator.core.units import counted, format_usd, iso, usd
 from orchestrator.report.text import clean, percent, sparkline
 
 CHART_WIDTH = 30
@@ -33,7 +33,9 @@ class PriceSheet:
 
 def show_prices(console: Console, sheet: PriceSheet) -> None:
     """Print the sheet; the chart of a zone goes from its own lowest to its own highest price."""
-    console.print(Text(f"{clean(sheet.instance_type)} spot, {sheet.where}, the last {sheet.days} days", style="bold"))
+    console.print(
+        Text(f"{clean(sheet.instance_type)} spot, {sheet.where}, the last {counted(sheet.days, 'day')}", style="bold")
+    )
     table = Table(box=None, pad_edge=False, header_style="bold dim", padding=(0, 2, 0, 0))
     for name in ("ZONE", "$/HOUR", "LOW", "MEAN", "HIGH", "SAVING", "COURSE"):
         table.add_column(name, no_wrap=True, justify="left" if name in {"ZONE", "COURSE"} else "right")

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.core.units import counted
 from orchestrator.report.text import clean
 
 COLUMNS = ("WHERE", "RESOURCE", "START (UTC)", "OURS", "AWS", "WHAT DIFFERS")
@@ -21,7 +22,7 @@ def mark(bill: Mapping[str, Any]) -> str:
     if not found:
         return ""
     count = len(found["differences"])
-    return " (reconciled)" if found["reconciled"] else f" (held against AWS's: {count} difference{'s' * (count != 1)})"
+    return " (reconciled)" if found["reconciled"] else f" (held against AWS's: {counted(count, 'difference')})"
 
 
 def show_reconciliation(console: Console, found: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.core.outcomes import Summary
-from orchestrator.core.units import format_duration, format_usd, usd
+from orchestrator.core.units import counted, format_duration, format_usd, usd
 from orchestrator.report.text import clean
 from orchestrator.run.simulate import Simulation
 
@@ -41,7 +41,9 @@ class SimulationSheet:
 def show_simulation(console: Console, sheet: SimulationSheet) -> None:
     """Print the table with what it was made from."""
     job = sheet.simulation.job
-    console.print(Text(f"{clean(sheet.name)}: {job.nodes} nodes, {_time(job.work)} at full strength", style="bold"))
+    console.print(
+        Text(f"{clean(sheet.name)}: {counted(job.nodes, 'node')}, {_time(job.work)} at full strength", style="bold")
+    )
     console.print(_table(sheet.summaries, console.width))
     for line in _lines(sheet):
         console.print(f"  {clean(line)}")
@@ -53,6 +55,7 @@ def _lines(sheet: SimulationSheet) -> list[str]:
     """Return how to read the table, and what it was made from."""
     simulation, job, traces = sheet.simulation, sheet.simulation.job, sheet.simulation.traces
     by = f"by the deadline of {_time(simulation.deadline)}" if simulation.deadline else "while watched"
+    count = counted(len(traces.zones), "zone")
     zones = ", ".join(f"{zone} ({kind})" if kind else zone for zone, kind in sheet.kinds.items())
     assumed = (
         f"boot {_time(job.boot)}, restart {_time(job.restart)}, a checkpoint each {_time(job.checkpoint_every)}, "
@@ -62,7 +65,7 @@ def _lines(sheet: SimulationSheet) -> list[str]:
         f"IN TIME: done {by}; {NEVER}: too many were not done while watched; ✔: the best zone for a policy of one zone",
         "TAKEN: interruptions, STARTS: of training, LOST: work done twice (means of a replay); USEFUL: work over time",
         f"replays  {simulation.replays}, seed {simulation.seed}, each watched for {_time(simulation.horizon)}",
-        f"traces   {len(traces.zones)} zones, {_time(traces.seconds)}, a sample each {_time(traces.gap)}: {zones}",
+        f"traces   {count}, {_time(traces.seconds)}, a sample each {_time(traces.gap)}: {zones}",
         f"prices   {sheet.prices}; on-demand costs {format_usd(simulation.on_demand_cost)}",
         f"assumes  {assumed}",
     ]

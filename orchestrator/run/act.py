@@ -25,7 +25,7 @@ from orchestrator.core.facts import Facts
 from orchestrator.core.ids import Keys, client_token, resource_name
 from orchestrator.core.ledger import Verdict
 from orchestrator.core.spec import RunSpec
-from orchestrator.core.units import iso
+from orchestrator.core.units import counted, iso
 from orchestrator.errors import Exit, NoPermission, OrchError, StaleEpoch
 from orchestrator.node.ssh import HostKeyMismatch
 from orchestrator.run.answers import Answers, young
@@ -208,7 +208,8 @@ class Actor:
             if action.kind == "key-pair":
                 self._compute.import_key_pair(name, spec.public_key, tags(spec))
             elif action.kind == "security-group":
-                self._compute.create_security_group(name, spec.vpc, spec.ssh_cidr, spec.ssh_port, tags(spec))
+                efa = any(offer.efa for offer in spec.offers)
+                self._compute.create_security_group(name, spec.vpc, spec.ssh_cidr, spec.ssh_port, tags(spec), efa=efa)
             else:
                 self._compute.create_placement_group(name, tags(spec))
         except NoPermission as error:
@@ -255,7 +256,7 @@ class Actor:
         # `replied` is this machine's clock: what `scripts/bench_launch` counts from.
         launched = {"status": "launched", "instance_ids": ids, "replied": time.time()}
         self._append("outcome", "launch", where | launched)
-        self._log(f"{len(ids)} instances in {offer.zone}, launched {iso(made[0].launch_time)}")
+        self._log(f"{counted(len(ids), 'instance')} in {offer.zone}, launched {iso(made[0].launch_time)}")
 
     def _timer(self, facts: Facts) -> timedelta:
         began = self._ledger.state.generation_began or facts.server_time

@@ -7,6 +7,7 @@ lease. May not publish what was not checked.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -18,11 +19,16 @@ from orchestrator.core.images import Image, newest
 from orchestrator.core.ledger import Verdict
 from orchestrator.core.recipe import Recipe
 from orchestrator.core.settings import Settings
+from orchestrator.core.spec import RunSpec
+from orchestrator.core.units import counted
+from orchestrator.errors import OrchError
 from orchestrator.run.foreground import ForegroundScheduler, Log
+from orchestrator.run.gc import find_orphans, remove
 from orchestrator.run.home import Home
 from orchestrator.run.image_builder import ImageBuilder
 from orchestrator.run.lease import kept
 from orchestrator.run.prepare import Prepared, Source, begin, prepare
+from orchestrator.run.spec import load_spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +76,19 @@ def plan_build(wanted: Wanted, source: Source, session: Session, settings: Setti
     build = prepare(recipe.build(wanted.base), source, session, settings, environ={})
     # The image to be does not exist yet; what its check costs and needs does not depend on it.
     check = prepare(recipe.check(wanted.base), source, session, settings, environ={})
-    return Plans(replace(build, prelude=recipe.bootstrap), check)
+    return Plans(replace(build, prelude=recipe.bootstrap, recipe=wanted.digest), replace(check, recipe=wanted.digest))
 
 
 def build_image(wanted: Wanted, plans: Plans, session: Session, home: Home, log: Log) -> Outcome:
     """Build, check and publish. Whatever ends it before that, no image of it is left, unless this process is killed.
 
+    What builds of the same recipe left that were killed is removed before: nothing of it could be gone on with.
     Raises OrchError, and KeyboardInterrupt once nothing is left.
     """
     bucket, own = Bucket(session, plans.build.bucket), OwnImages(session)
+    remove_dead(session, bucket, lambda spec: spec.recipe == wanted.digest, log)
     run = begin_build(plans.build, session, home, log)
-    builder = ImageBuilder(session, bucket, home, run, log, wanted.digest)
+    builder = ImageBuilder(session, bucket, home, run, log)
     verdict = builder.to_the_end()
     with kept(builder.lease, bucket.server_time):
         image = own.of_run(run)
@@ -102,6 +110,24 @@ def build_image(wanted: Wanted, plans: Plans, session: Session, home: Home, log:
     log(f"published {image.image_id} as {wanted.recipe.name}")
     removed, in_use = _remove_older(own, image, wanted.recipe.name, log)
     return Outcome(verdict, (run, checked), replace(image, name=wanted.recipe.name), removed, in_use)
+
+
+def remove_dead(session: Session, bucket: Bucket, builds: Callable[[RunSpec], bool], log: Log) -> None:
+    """Remove what killed runs left that `builds` tells, as `orch gc` would; what somebody looks after is let be."""
+    orphans = find_orphans(session, bucket)
+    runs = sorted(run for run in {item.run for item in orphans} if _is(bucket, run, builds))
+    if not runs:
+        return
+    log(f"{', '.join(runs)} built the same and was killed: removing what it left, and beginning anew")
+    if left := remove(session, bucket, [item for item in orphans if item.run in runs], log):
+        log(f"{counted(len(left), 'thing')} could not be removed yet; `orch gc` removes the rest")
+
+
+def _is(bucket: Bucket, run: str, builds: Callable[[RunSpec], bool]) -> bool:
+    try:
+        return builds(load_spec(bucket, run))
+    except OrchError:
+        return False
 
 
 def _check(  # noqa: PLR0917 - all that a run is made of

@@ -19,6 +19,7 @@ from orchestrator.core import dataset
 from orchestrator.core.dataset import Manifest, Reference
 from orchestrator.core.estimates import storage_month
 from orchestrator.core.experiment import Experiment
+from orchestrator.core.parts import PartKeys
 from orchestrator.core.units import iso, usd
 from orchestrator.errors import BadInput, NotFound, OrchError
 from orchestrator.run.lease import Lease, Owner
@@ -194,6 +195,24 @@ def abandoned(session: Session, bucket: Bucket) -> list[Dataset]:
     without = [place for place in places if bucket.head(dataset.manifest_key(*place)) is None]
     found = [item for place in without if (item := _unfinished(bucket, uploads, *place)) is not None]
     return [item for item in found if bucket.server_time() - item.last > QUIET]
+
+
+def abandoned_parts(bucket: Bucket) -> list[str]:
+    """Return the runs whose nodes packed parts of a data set that nobody put together, and that are quiet by now."""
+
+    def is_quiet(run: str) -> bool:
+        times = [item.last_modified for item in bucket.list(PartKeys(run).prefix)]
+        return bool(times) and bucket.server_time() - max(times) > QUIET
+
+    runs = list_runs(bucket)
+    with ThreadPoolExecutor(READERS) as pool:
+        return [run for run, quiet in zip(runs, pool.map(is_quiet, runs), strict=True) if quiet]
+
+
+def remove_parts(bucket: Bucket, run: str) -> None:
+    """Remove the parts that the nodes of a run packed; first what says that they are whole."""
+    bucket.delete(PartKeys(run).joined)
+    bucket.delete_prefix(PartKeys(run).prefix)
 
 
 def _places(bucket: Bucket, uploads: Uploads, name: str) -> list[tuple[str, str]]:

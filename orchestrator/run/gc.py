@@ -15,6 +15,7 @@ from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core.facts import Resource, ResourceKind
 from orchestrator.core.ids import Keys
+from orchestrator.core.units import counted
 from orchestrator.errors import NoPermission, NotFound, OrchError, Unreachable
 from orchestrator.run import datasets
 from orchestrator.run.lease import Lease, Owner
@@ -22,6 +23,7 @@ from orchestrator.run.ledger import Ledger
 
 DEADLINE_SECONDS = 300.0
 UNFINISHED = "a build that was not finished (`orch dataset build` goes on with it instead)"
+PARTS = "parts of a data set that were not put together (`orch dataset build --nodes` goes on with them instead)"
 # What is removed first: requests, so that no machine comes after those that go, then machines, then what they held. An
 # image goes before the snapshots it is made of, interfaces and volumes before the groups and keys of their machines.
 ORDER = (
@@ -35,6 +37,7 @@ ORDER = (
     "security-group",
     "key-pair",
     "dataset",
+    "parts",
 )
 
 
@@ -42,7 +45,8 @@ ORDER = (
 class Orphan:
     """Something tagged with a run that nobody looks after, and why it is thought so.
 
-    Of kind `dataset` it is a build that was not finished, and of no run; a data set itself is never one.
+    Of kind `dataset` it is a build that was not finished, and of no run; a data set itself is never one. Of kind
+    `parts` it is what the nodes of a run packed.
     """
 
     kind: str
@@ -70,6 +74,8 @@ def find_orphans(session: Session, bucket: Bucket) -> list[Orphan]:
         Orphan("dataset", item.reference, "", UNFINISHED, session.region)
         for item in datasets.abandoned(session, bucket)
     ]
+    parts = [run for run in datasets.abandoned_parts(bucket) if _why_orphaned(bucket, run)]
+    orphans += [Orphan("parts", run, run, PARTS, session.region) for run in parts]
     return sorted(orphans, key=lambda item: (item.run, ORDER.index(item.kind), item.id))
 
 
@@ -117,13 +123,16 @@ def remove(
         if new := [name for name in instances if name not in ending]:
             compute.terminate(new)
             ending |= set(new)
-            on_progress(f"terminating {len(new)} instance{'s' * (len(new) != 1)}")
+            on_progress(f"terminating {counted(len(new), 'instance')}")
         if not instances:
-            for item in (item for item in left if item.kind not in {"spot-request", "dataset"}):
+            for item in (item for item in left if item.kind not in {"spot-request", "dataset", "parts"}):
                 _delete(compute, item, on_progress)
         for item in (item for item in left if item.kind == "dataset"):
             datasets.remove(session, bucket, *item.id.split("@"))
             on_progress(f"deleted dataset {item.id}")
+        for item in (item for item in left if item.kind == "parts"):
+            datasets.remove_parts(bucket, item.run)
+            on_progress(f"deleted parts of {item.run}")
         time.sleep(0.5)
 
 

@@ -6,7 +6,7 @@ from orchestrator.aws.own_images import OwnImages
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core.facts import Facts, Instance
-from orchestrator.core.ids import TAG_RECIPE, resource_name
+from orchestrator.core.ids import resource_name
 from orchestrator.run.foreground import Log, TakingScheduler
 from orchestrator.run.home import Home
 from orchestrator.run.nodes import NodeCommands
@@ -14,17 +14,14 @@ from orchestrator.run.request import tags
 
 
 class ImageBuilder(TakingScheduler):
-    """The scheduler of one build; `digest` is that of the recipe."""
+    """The scheduler of one build."""
 
     kind = "image"
 
-    def __init__(  # noqa: PLR0917 - a scheduler's, and the digest
-        self, session: Session, bucket: Bucket, home: Home, run_id: str, log: Log, digest: str
-    ) -> None:
+    def __init__(self, session: Session, bucket: Bucket, home: Home, run_id: str, log: Log) -> None:
         super().__init__(session, bucket, home, run_id, log)
         self._own = OwnImages(session)
         self._nodes = NodeCommands(self._spec, bucket, home)
-        self._digest = digest
         self._left = False
 
     def _made(self) -> tuple[str, str] | None:
@@ -37,5 +34,4 @@ class ImageBuilder(TakingScheduler):
             self._nodes.leave(facts, instance.instance_id)
             self._left = True
         self._log(f"making an image of {instance.instance_id}, which restarts for it")
-        labels = tags(self._spec) | {TAG_RECIPE: self._digest}
-        self._own.take(instance.instance_id, resource_name(self._spec.run_id), labels)
+        self._own.take(instance.instance_id, resource_name(self._spec.run_id), tags(self._spec))

@@ -19,7 +19,6 @@ from orchestrator.core.actions import Action
 from orchestrator.core.bill import make_bill
 from orchestrator.core.caps import spend_of
 from orchestrator.core.decide import decide
-from orchestrator.core.estimates import S3Use
 from orchestrator.core.facts import Facts, PriceRow
 from orchestrator.core.health import ENDED
 from orchestrator.core.ledger import LedgerState
@@ -32,7 +31,7 @@ from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.observe import Observer
 from orchestrator.run.spec import load_spec
-from orchestrator.run.usage import measure_s3
+from orchestrator.run.usage import LiveUse
 
 BUSY_TICK = 0.25
 IDLE_TICK = 1.5
@@ -60,7 +59,7 @@ class Scheduler:
         self._actor = Actor(self._spec, session, bucket, home, self._ledger, self._lease, log, self.final_prices)
         self._rows: tuple[PriceRow, ...] = prices.load(bucket, run_id)
         self._priced = datetime.fromtimestamp(0, UTC)
-        self._use = S3Use(0, 0, 0)
+        self._use = LiveUse(bucket, run_id)
         self._phase = ""
 
     def run(self, *, keep_lease: bool = False) -> None:
@@ -129,10 +128,9 @@ class Scheduler:
         alive = [item for item in facts.instances if item.alive]
         if alive and facts.server_time - self._priced > PRICE_INTERVAL:
             self.final_prices(facts)
-            self._use = measure_s3(self._bucket, self._spec.run_id, facts)
             self._priced = facts.server_time
-        listed = prices.on_demand_of(self._spec)
-        bill = make_bill(self._spec.run_id, facts.instances, self._rows, listed, facts.server_time, s3=self._use)
+        listed, s3 = prices.on_demand_of(self._spec), self._use.at(facts)
+        bill = make_bill(self._spec.run_id, facts.instances, self._rows, listed, facts.server_time, s3=s3)
         spend = spend_of(bill, facts)
         return replace(facts, cost_so_far=spend.so_far, cost_per_second=spend.per_second, cost_prepaid=spend.prepaid)
 

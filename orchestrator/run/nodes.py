@@ -63,7 +63,8 @@ class NodeCommands:
         by_id = {item.instance_id: item for item in facts.instances}
         ordered = sorted(ranks, key=lambda i: ranks[i])
         experiment = self._spec.experiment
-        known = TYPES.get(by_id[instance_id].instance_type)
+        instance = by_id[instance_id]
+        known = TYPES.get(instance.instance_type)
         config = StartConfig(
             run=self._spec.run_id,
             generation=generation,
@@ -84,6 +85,7 @@ class NodeCommands:
             grace=experiment.checkpoint_grace,
             preflight=experiment.preflight if preflight else "off",
             network_gbit=known.network_gbit if known is not None else 0.0,
+            efa=self._spec.efa_of(instance.instance_type, instance.zone),
         )
         self._send(facts, instance_id, start_script(config))
 

@@ -31,7 +31,7 @@ from orchestrator.core.plan import Market, Plan, make_plan, quota_code
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec import Identity, RunSpec
 from orchestrator.core.uniform import by_deadline
-from orchestrator.core.units import format_duration, format_size, format_usd, iso
+from orchestrator.core.units import counted, format_duration, format_size, format_usd, iso
 from orchestrator.core.volumes import DataVolume
 from orchestrator.core.ways import Choice
 from orchestrator.errors import BadInput, NoCapacity
@@ -62,7 +62,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A run that could be launched as it is. `will_create` and `notes` are lines for the plan."""
+    """A run that could be launched as it is. `will_create` and `notes` are lines for the plan.
+
+    `reads` are s3:// URLs that its nodes read by themselves, beside its `data`.
+    """
 
     experiment: Experiment
     source: Source
@@ -78,6 +81,8 @@ class Prepared:
     will_create: tuple[str, ...]
     notes: tuple[str, ...]
     prelude: str = ""
+    recipe: str = ""
+    reads: tuple[str, ...] = ()
     volumes: tuple[DataVolume, ...] = ()
     choices: tuple[Choice, ...] = ()
 
@@ -126,7 +131,7 @@ def prepare(
     if not plan.offers:
         reasons = "; ".join(f"{what}: {why}" for what, why in plan.rejected)
         raise NoCapacity(
-            f"nothing to launch {experiment.nodes} nodes on: {reasons}",
+            f"nothing to launch {experiment.how_many('node')} on: {reasons}",
             "name other types under resources.any_of, another region, or ask AWS for the quota",
         )
     sizes = sizes_of(experiment, session)
@@ -148,7 +153,11 @@ def prepare(
         secrets=secret_values,
         data_bytes=data_bytes,
         will_create=_will_create(session, bucket_name, experiment),
-        notes=(*plan_notes(experiment, plan, data_bytes), *_namesakes(experiment.name, compute)),
+        notes=(
+            *plan_notes(experiment, plan, data_bytes),
+            *efa_notes(plan, market),
+            *_namesakes(experiment.name, compute),
+        ),
         volumes=volumes,
         choices=chosen.choices,
     )
@@ -166,8 +175,7 @@ def _check_here(experiment: Experiment, source: Source, environ: Mapping[str, st
         except BadInput as error:
             faults += [f"workdir: {error.message}", *(f"workdir: {line}" for line in error.details)]
     if faults or bundle is None:
-        count = f"{len(faults)} fault{'s' if len(faults) != 1 else ''}"
-        raise BadInput(f"{source.name}: {count}", "nothing was launched", details=tuple(faults))
+        raise BadInput(f"{source.name}: {counted(len(faults), 'fault')}", "nothing was launched", details=tuple(faults))
     return bundle, {name: environ[name] for name in experiment.secrets}
 
 
@@ -186,7 +194,7 @@ def _market(experiment: Experiment, session: Session, compute: Compute, earlier:
     price_list = Prices(session)
     offerings = compute.zones_offering(types)
     offered = [name for name in types if offerings.get(name)]
-    vcpus = {name: value for name, value in compute.vcpus(offered).items() if name not in catalog.TYPES}
+    hardware, subnets = compute.hardware(offered), compute.subnets()
     now = datetime.now(UTC)
     codes = sorted({quota_code(name, life) for name in offered for life in ("spot", "on-demand")})
     return Market(
@@ -194,10 +202,12 @@ def _market(experiment: Experiment, session: Session, compute: Compute, earlier:
         spot=price_list.spot_history(offered, now - HISTORY, now) if offered else (),
         on_demand=price_list.on_demand(offered) if offered else {},
         quotas=Quotas(session).vcpus(codes) if codes else {},
-        subnets=compute.subnets(),
-        vcpus=vcpus,
+        subnets={zone: subnet.id for zone, subnet in subnets.items()},
+        vcpus={name: item.vcpus for name, item in hardware.items() if name not in catalog.TYPES},
         earlier=earlier,
         now=now,
+        efa={name: item.efa for name, item in hardware.items()},
+        private=frozenset(zone for zone, subnet in subnets.items() if not subnet.public),
     )
 
 
@@ -208,7 +218,7 @@ def _will_create(session: Session, bucket: str, experiment: Experiment) -> tuple
     if not account.node_role_exists(session):
         lines.append(f"IAM role and instance profile {account.NODE_ROLE} (kept between runs)")
     disk = f"{experiment.resources.disk_size} GiB gp3"
-    machines = f"{experiment.nodes} instances, each" if experiment.num_nodes > 1 else "1 instance"
+    machines = experiment.how_many("instance") + (", each" if experiment.num_nodes > 1 else "")
     lines.append(
         f"{machines} with {disk}; a key pair, a security group"
         + (", a placement group" if experiment.num_nodes > 1 else "")
@@ -225,7 +235,13 @@ def plan_notes(experiment: Experiment, plan: Plan, data_bytes: Mapping[str, int]
     least, price = experiment.min_nodes, plan.offers[0].price
     if least is not None and least < plan.num_nodes:
         hour, part = format_usd(price * plan.num_nodes), format_usd(price * least)
-        notes.append(f"costs are those of {plan.num_nodes} nodes ({hour} an hour); {least} are enough ({part} an hour)")
+        known, times = plan.forecast(0), plan.num_nodes / least
+        longest = f"{times:.3g} times as long" if known is None else format_duration(known.hours[1] * times * 3600)
+        # Each node has so many times the work to do, and no more to say to the others.
+        notes.append(
+            f"time and cost are those of {plan.num_nodes} nodes ({hour} an hour); {least} are enough ({part} an hour),"
+            f" and take up to {longest} for the same work, which costs no more"
+        )
     dearest = max((o.price for o in plan.offers if o.lifecycle == "on-demand"), default=None)
     if dearest is not None and by_deadline(experiment, 0.0, timedelta()) is not None:
         hour = format_usd(dearest * plan.num_nodes)
@@ -237,6 +253,18 @@ def plan_notes(experiment: Experiment, plan: Plan, data_bytes: Mapping[str, int]
     if any(offer.hours is None for offer in plan.offers):
         notes.append("expected_duration is not set: costs shown are for the whole of max_duration, an upper bound")
     return tuple(notes)
+
+
+def efa_notes(plan: Plan, market: Market) -> tuple[str, ...]:
+    """Return a note for each type whose nodes get fewer EFA interfaces than it takes."""
+    fewer = {
+        o.instance_type: market.efa[o.instance_type] for o in plan.offers if 0 < o.efa < market.efa[o.instance_type]
+    }
+    return tuple(
+        f"{name} gets 1 of its {most} EFA interfaces: with more EC2 gives no public address, which its subnet leads"
+        " to S3 by (docs/aws.md)"
+        for name, most in fewer.items()
+    )
 
 
 def _namesakes(name: str, compute: Compute) -> tuple[str, ...]:
@@ -263,7 +291,8 @@ def begin(
     account.ensure_bucket(session, prepared.bucket)
     # The nodes may read the data sets of their own bucket in any case.
     own = f"s3://{prepared.bucket}/{ROOT}"
-    sources = [d.source.split("/")[2] for d in experiment.data.values() if not d.source.startswith(own)]
+    urls = [*(d.source for d in experiment.data.values()), *prepared.reads]
+    sources = [url.split("/")[2] for url in urls if not url.startswith(own)]
     profile = account.ensure_node_role(session, prepared.bucket, sources)
     bucket = Bucket(session, prepared.bucket)
     key = ids.bundle_key(prepared.bundle.digest)
@@ -317,6 +346,7 @@ def _spec(  # noqa: PLR0917 - all that a spec is made of
         data_bytes=prepared.data_bytes,
         prelude=prepared.prelude,
         volumes=prepared.volumes,
+        recipe=prepared.recipe,
     )
 
 

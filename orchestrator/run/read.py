@@ -20,7 +20,7 @@ from orchestrator.run.observe import Observer
 from orchestrator.run.progress import newest_figures, parse_progress
 from orchestrator.run.reconcile import with_reconciliation
 from orchestrator.run.spec import load_spec
-from orchestrator.run.usage import measure_s3
+from orchestrator.run.usage import LiveUse, measure_s3
 from orchestrator.run.view import RunView
 
 
@@ -47,6 +47,7 @@ class Reader:
         self._observer = Observer(Compute(session), bucket, run_id)
         self._ledger = Ledger(bucket, run_id, "reader")
         self._lease = Lease(bucket, run_id, Owner.me())
+        self._use = LiveUse(bucket, run_id)
         self._history = history
         self._progress: tuple[str, tuple[Mapping[str, Any], ...]] = ("", ())
 
@@ -60,8 +61,8 @@ class Reader:
         on_demand = prices.on_demand_of(self.spec)
         rows = prices.load(self._bucket, self.spec.run_id)
         phase = find_phase(state, facts)
-        # What only an ended run is worth asking for; the scheduler counts the cents of S3 for the cap, once a minute.
-        s3 = measure_s3(self._bucket, self.spec.run_id, facts) if state.closed else None
+        # While it goes on as the scheduler counts it for the cap, so that both say the same.
+        s3 = measure_s3(self._bucket, self.spec.run_id, facts) if state.closed else self._use.at(facts)
         bill = make_bill(self.spec.run_id, facts.instances, rows, on_demand, facts.server_time, s3=s3)
         closing = [e.time for e in self._ledger.entries if e.action == "close"]
         return RunView(

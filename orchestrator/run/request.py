@@ -21,6 +21,7 @@ def tags(spec: RunSpec, generation: int | None = None) -> dict[str, str]:
         ids.TAG_NAME: spec.name,
         ids.TAG_USER: spec.identity.user,
     }
+    found |= {ids.TAG_RECIPE: spec.recipe} if spec.recipe else {}
     return found if generation is None else found | {ids.TAG_GENERATION: str(generation)}
 
 
@@ -53,8 +54,6 @@ def run_instances_request(
         "MinCount": least or count,
         "MaxCount": count,
         "KeyName": ids.resource_name(spec.run_id),
-        "SecurityGroupIds": [by_kind["security-group"]],
-        "SubnetId": offer.subnet,
         "IamInstanceProfile": {"Name": spec.instance_profile},
         "InstanceInitiatedShutdownBehavior": "terminate",
         "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1, "HttpEndpoint": "enabled"},
@@ -74,6 +73,7 @@ def run_instances_request(
             ),
         ],
         "UserData": user_data,
+        **_network(offer, by_kind["security-group"]),
     }
     if offer.placement_group:
         request["Placement"] = {"GroupName": ids.resource_name(spec.run_id)}
@@ -84,3 +84,17 @@ def run_instances_request(
         tagged.append("spot-instances-request")
     request["TagSpecifications"] = [{"ResourceType": kind, "Tags": pairs} for kind in tagged]
     return request
+
+
+def _network(offer: Offer, group: str) -> dict[str, Any]:
+    """Return how an instance is attached: plainly, or by an EFA interface on each card, of which the first has its IP.
+
+    The numbering is that of docs.aws.amazon.com, "Maximize network bandwidth on instances with multiple network cards".
+    """
+    if not offer.efa:
+        return {"SecurityGroupIds": [group], "SubnetId": offer.subnet}
+    shared = {"SubnetId": offer.subnet, "Groups": [group], "DeleteOnTermination": True}
+    first = {"NetworkCardIndex": 0, "DeviceIndex": 0, "InterfaceType": "efa"}
+    # The others without addresses: several in one subnet confuse routing, and whoever picks an interface by name.
+    others = [{"NetworkCardIndex": i, "DeviceIndex": 1, "InterfaceType": "efa-only"} for i in range(1, offer.efa)]
+    return {"NetworkInterfaces": [card | shared for card in (first, *others)]}

@@ -19,7 +19,7 @@ from orchestrator.core.settings import Settings
 from orchestrator.core.units import format_size
 from orchestrator.core.volumes import DataVolume, Snapshot, newest, size_for
 from orchestrator.errors import BadInput
-from orchestrator.run.build import begin_build
+from orchestrator.run.build import begin_build, remove_dead
 from orchestrator.run.datasets import Dataset
 from orchestrator.run.foreground import Log
 from orchestrator.run.home import Home
@@ -99,9 +99,11 @@ def _experiment(item: Dataset, settings: Settings, types: Sequence[str]) -> Expe
 def build_snapshot(item: Dataset, prepared: Prepared, session: Session, home: Home, log: Log) -> Outcome:
     """Make the snapshot and publish it. Whatever ends it before that, none is left, unless this process is killed.
 
+    What builds of the same version left that were killed is removed before: nothing of it could be gone on with.
     Raises OrchError, and KeyboardInterrupt once nothing is left.
     """
     bucket, snapshots = Bucket(session, prepared.bucket), Snapshots(session)
+    remove_dead(session, bucket, lambda spec: spec.is_snapshot_build and spec.volumes[0].label == item.version, log)
     run = begin_build(prepared, session, home, log)
     try:
         builder = SnapshotBuilder(session, bucket, home, run, log, item.version)

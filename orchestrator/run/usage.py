@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from orchestrator.aws.s3 import Bucket
 from orchestrator.core.estimates import S3Use
 from orchestrator.core.facts import Facts
 from orchestrator.core.ids import Keys
+
+MEASURED_EVERY = timedelta(minutes=1)
+
+
+class LiveUse:
+    """What a run that goes on uses of S3, for the cap and for whoever looks: the same, measured once a minute."""
+
+    def __init__(self, bucket: Bucket, run_id: str) -> None:
+        self._bucket = bucket
+        self._run_id = run_id
+        self._use = S3Use(0, 0, 0)
+        self._measured: datetime | None = None
+
+    def at(self, facts: Facts) -> S3Use:
+        """Return the use at the time of `facts`, up to a minute old; of a run without machines nothing is asked."""
+        now = facts.server_time
+        if facts.instances and (self._measured is None or now - self._measured > MEASURED_EVERY):
+            self._use, self._measured = measure_s3(self._bucket, self._run_id, facts), now
+        return self._use
 
 
 def measure_s3(bucket: Bucket, run_id: str, facts: Facts) -> S3Use:

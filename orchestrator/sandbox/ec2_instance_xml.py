@@ -95,13 +95,17 @@ def _attached(machine: Machine) -> dict[str, Any]:
             }
             for name, device in item.get_block_device_mapping
         ],
-        "networkInterfaceSet": [_interface(interface, item, groups) for interface in item.nics.values()],
+        "networkInterfaceSet": [
+            _interface(interface, card, item, groups) for card, interface in sorted(item.nics.items())
+        ],
     }
 
 
-def _interface(interface: NetworkInterface, item: Instance, groups: list[dict[str, Any]]) -> dict[str, Any]:
+def _interface(interface: NetworkInterface, card: int, item: Instance, groups: list[dict[str, Any]]) -> dict[str, Any]:
     public = {"publicIp": interface.public_ip, "publicDnsName": item.public_dns_name, "ipOwnerId": "amazon"}
     association = public if interface.public_ip else None
+    address = interface.private_ip_address
+    addresses = [{"privateIpAddress": address, "primary": True, "association": association}] if address else []
     return {
         "networkInterfaceId": interface.id,
         "subnetId": interface.subnet.id,
@@ -111,22 +115,20 @@ def _interface(interface: NetworkInterface, item: Instance, groups: list[dict[st
         "status": "in-use",
         "macAddress": interface.mac_address,
         "privateIpAddress": interface.private_ip_address,
-        "privateDnsName": item.private_dns_name,
+        "privateDnsName": item.private_dns_name if addresses else None,
         "sourceDestCheck": True,
         "groupSet": groups,
         "attachment": {
             "attachmentId": interface.attachment_id,
-            "deviceIndex": 0,
-            "networkCardIndex": 0,
+            "deviceIndex": interface.device_index,
+            "networkCardIndex": card,
             "status": "attached",
             "attachTime": interface.attach_time,
             "deleteOnTermination": True,
         },
         "association": association,
-        "privateIpAddressesSet": [
-            {"privateIpAddress": interface.private_ip_address, "primary": True, "association": association}
-        ],
-        "interfaceType": "interface",
+        "privateIpAddressesSet": addresses,
+        "interfaceType": interface.interface_type,
     }
 
 

@@ -16,6 +16,7 @@ from moto.ec2.utils import parse_user_data, random_reservation_id
 from orchestrator.sandbox.boundary import Disk, HostSpec
 from orchestrator.sandbox.ec2_backend import Machine
 from orchestrator.sandbox.ec2_instance_xml import reservation_values
+from orchestrator.sandbox.interfaces import attach
 from orchestrator.sandbox.launch_checks import LaunchChecks, LaunchOrder
 from orchestrator.sandbox.wire import Refused
 
@@ -99,6 +100,7 @@ class LaunchOperations(LaunchChecks):
         self.world.tags[instance.id].update(tags.get("instance", {}))
         if request:
             self.world.tags[request].update(tags.get("spot-instances-request", {}))
+        attach(self.world, instance, subnet, order.interfaces)
         for interface in instance.nics.values():
             interface.delete_on_termination = True
             self.world.tags[interface.id].update(tags.get("network-interface", {}))

@@ -19,6 +19,7 @@ from orchestrator.core.units import to_micro, usd
 from orchestrator.sandbox import catalogue
 from orchestrator.sandbox.ec2_base import EC2Operations
 from orchestrator.sandbox.ec2_snapshots import check_volumes
+from orchestrator.sandbox.interfaces import check_interfaces
 from orchestrator.sandbox.quotas_api import quota_code
 from orchestrator.sandbox.wire import Refused
 
@@ -45,6 +46,7 @@ class LaunchOrder:
     profile: InstanceProfile | None
     spot: bool
     tags: dict[str, dict[str, str]]
+    interfaces: list[dict[str, Any]]
 
 
 class LaunchChecks(EC2Operations):
@@ -60,7 +62,8 @@ class LaunchChecks(EC2Operations):
         image_id = self._image()
         check_volumes(self.world, self.param("BlockDeviceMappings", []))
         key_name, public_key = self._key()
-        interface = self._interface()
+        interfaces = self._interfaces(instance_type)
+        interface = interfaces[0] if interfaces else {}
         subnet = self._subnet(instance_type, interface)
         groups = self._groups(subnet, interface)
         profile = self._profile()
@@ -79,10 +82,11 @@ class LaunchChecks(EC2Operations):
         self._check_quota(instance_type, count, spot=spot)
         if spot:
             self._check_price(instance_type, subnet.availability_zone)
-        public_ip = interface.get("AssociatePublicIpAddress")
+        # None is what the subnet says; with several interfaces EC2 gives no public address, whatever it says.
+        public_ip = interface.get("AssociatePublicIpAddress") if len(interfaces) < 2 else False
         return LaunchOrder(
             count, instance_type, image_id, subnet, groups, public_ip, key_name, public_key,
-            user_data, group_name, profile, spot, self._tags(spot=spot),
+            user_data, group_name, profile, spot, self._tags(spot=spot), interfaces,
         )  # fmt: skip
 
     def _count(self) -> tuple[int, int]:
@@ -139,15 +143,14 @@ class LaunchChecks(EC2Operations):
             raise Refused("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
         return name, self.world.key_pairs[name].public_key.strip()
 
-    def _interface(self) -> dict[str, Any]:
-        """Return the one network interface a request may describe; {} where it describes none."""
+    def _interfaces(self, instance_type: str) -> list[dict[str, Any]]:
+        """Return the network interfaces that a request describes, the primary one first."""
         interfaces: list[dict[str, Any]] = self.param("NetworkInterfaces", [])
-        if len(interfaces) > 1 or any(i.get("NetworkInterfaceId") or i.get("DeviceIndex") for i in interfaces):
-            raise Refused("UnsupportedOperation", "the sandbox's machines have one new interface, with index 0")
         if interfaces and (self.param("SubnetId") or self.param("SecurityGroupIds")):
             message = "Network interfaces and an instance-level subnet ID may not be specified on the same request"
             raise Refused("InvalidParameterCombination", message)
-        return interfaces[0] if interfaces else {}
+        check_interfaces(instance_type, interfaces)
+        return sorted(interfaces, key=lambda item: (int(item.get("NetworkCardIndex") or 0), int(item["DeviceIndex"])))
 
     def _subnet(self, instance_type: str, interface: dict[str, Any]) -> Subnet:
         wanted = interface.get("SubnetId") or self.param("SubnetId")

@@ -111,6 +111,7 @@ def node_config(home: Path, **changes: Any) -> NodeConfig:
         "device": "cpu",
         "preflight": "off",
         "network_gbit": 0.0,
+        "efa": 0,
     }
     config = NodeConfig(**{**values, **changes})
     config.log_folder.mkdir(parents=True, exist_ok=True)

@@ -167,6 +167,31 @@ def test_broken_gpus_are_found(
     assert [f"{check.name}: {check.detail}" for check in failed] == [why]
 
 
+@pytest.mark.parametrize(
+    ("says", "found"),
+    [
+        (
+            "printf '    domain: rdmap16s27-rdm\\n    domain: rdmap16s27-dgrm\\n    domain: rdmap32s27-rdm\\n'",
+            "ok: EFA, 2",
+        ),
+        ("printf '    domain: efa_0-rdm\\n    domain: efa_0-dgrm\\n'", "warn: fi_info sees 1 of 2 EFA interfaces"),
+        ("exit 61", "warn: fi_info sees 0 of 2 EFA interfaces, so NCCL goes by TCP"),
+        ("", "warn: no fi_info"),
+    ],
+)
+def test_a_machine_whose_fabric_is_not_there_is_told_of_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, found: str
+) -> None:
+    shim(tmp_path, monkeypatch, "nvidia-smi", "printf '0, 0\\n'")
+    if says:
+        shim(tmp_path, monkeypatch, "fi_info", says)
+    (fabric,) = (check for check in local_checks(tmp_path, "us-east-1", 1, 2) if check.name == "fabric")
+    assert f"{fabric.state}: {fabric.detail}".startswith(found)
+    # Without EFA interfaces, and on CPUs, nobody misses it.
+    names = [check.name for wanted in ((1, 0), (0, 2)) for check in local_checks(tmp_path, "us-east-1", *wanted)]
+    assert "fabric" not in names
+
+
 def test_a_disk_that_cannot_be_written_is_no_place_to_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://no-such-host.invalid:1")
     states = {check.name: check.state for check in local_checks(tmp_path / "gone", "us-east-1", 0)}

@@ -7,6 +7,7 @@ from typing import Any
 from orchestrator.aws.policies import bucket_policy, dataset_policy, node_policy, operator_policy
 from orchestrator.core.dataset import manifest_key
 from orchestrator.core.ids import Keys, bundle_key
+from orchestrator.core.parts import PartKeys
 
 BUCKET = "orch-123456789012-us-east-1"
 RUN = Keys("imagenet18-20261120-203601-ab12")
@@ -31,7 +32,7 @@ def in_bucket(key: str) -> str:
 
 def test_a_node_writes_what_it_has_to_say() -> None:
     said = (RUN.host_key(NODE), RUN.boot_failure(NODE), RUN.beacon(NODE), RUN.manifest(5), RUN.log(0, "run.log"))
-    for key in (*said, RUN.metrics):
+    for key in (*said, RUN.metrics, PartKeys(RUN.run).joined):
         assert allows(node_policy(BUCKET), "s3:PutObject", in_bucket(key)), key
 
 

@@ -46,7 +46,15 @@ def placement_groups(wire: Wire) -> dict[str, str]:
 
 
 def ingress(session: Session, group: str) -> list[tuple[Any, ...]]:
-    found = session.client("ec2").describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
+    return rules(session, group, "IpPermissions")
+
+
+def egress(session: Session, group: str) -> list[tuple[Any, ...]]:
+    return rules(session, group, "IpPermissionsEgress")
+
+
+def rules(session: Session, group: str, direction: str) -> list[tuple[Any, ...]]:
+    found = session.client("ec2").describe_security_groups(GroupIds=[group])["SecurityGroups"][0][direction]
     return sorted(
         (item["IpProtocol"], item.get("FromPort", -1), source.get("CidrIp") or source.get("GroupId"))
         for item in found
@@ -58,6 +66,18 @@ def test_a_new_security_group_is_open_to_one_address_and_to_itself(session: Sess
     compute = Compute(session)
     group = compute.create_security_group(NAME, compute.default_vpc(), "203.0.113.7/32", SSH, TAGS)
     assert ingress(session, group) == [("-1", -1, group), ("tcp", SSH, "203.0.113.7/32")]
+
+
+def test_with_efa_a_group_lets_everything_out_to_itself_by_name_too(session: Session, wire: Wire) -> None:
+    compute = Compute(session)
+    vpc = compute.default_vpc()
+    group = compute.create_security_group(NAME, vpc, "203.0.113.7/32", SSH, TAGS)
+    assert [rule for rule in egress(session, group) if rule[2] == group] == []
+    for _ in range(2):
+        assert compute.create_security_group(NAME, vpc, "203.0.113.7/32", SSH, TAGS, efa=True) == group
+    assert ("-1", -1, group) in egress(session, group)
+    assert ("-1", -1, "0.0.0.0/0") in egress(session, group)
+    assert wire.count("AuthorizeSecurityGroupEgress") == 1
 
 
 def test_a_group_found_is_mended_and_keeps_its_id(session: Session) -> None:

@@ -121,6 +121,11 @@ def test_what_cannot_be_staged_is_said_with_what_to_do(orch: Orch, tmp_path: Pat
         (("build", "s3://no-such-bucket-here/x", "texts", "--as-is"), Exit.NOT_FOUND, "no bucket no-such-bucket-here"),
         (("build", ".", "texts", "--sizes", "160x352"), Exit.BAD_INPUT, "neither pixels, such as 160,352, nor none"),
         (("build", ".", "texts", "--sizes", "none", "--as-is"), Exit.BAD_INPUT, "--as-is packs nothing"),
+        (("build", ".", "texts", "--nodes", "2"), Exit.BAD_INPUT, ". is not in S3, where nodes could read it"),
+        (("build", "s3://x/y", "texts", "--nodes", "2", "--as-is"), Exit.BAD_INPUT, "nothing for nodes to do"),
+        (("build", "s3://no-such-bucket-here/x", "texts", "--nodes", "2"), Exit.NOT_FOUND, "no bucket no-such-bucket"),
+        (("build", ".", "texts", "--max-cost", "3"), Exit.BAD_INPUT, "--max-cost is for a build on nodes"),
+        (("build", ".", "texts", "--set", "a=b"), Exit.BAD_INPUT, "--set is for a build on nodes"),
         (("show", "nothing"), Exit.NOT_FOUND, "there is no data set nothing"),
     ],
 )

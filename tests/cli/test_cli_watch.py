@@ -196,7 +196,7 @@ def test_a_run_that_its_cap_ended_is_resumed_with_a_higher_one_only(
     refused = run_orch("resume", "--max-duration", "soon")
     assert (refused.exit_code, acts) == (2, [])
     assert "max_duration: 'soon' is not a duration" in refused.stderr
-    assert "max_cost: $0.80 is too little: it has cost $0.78, and $1.10 once 2 nodes have begun" in refused.stderr
+    assert "max_cost: $0.80 is too little: it has cost $0.78, and $1.10 once 2 nodes began" in refused.stderr
     run_orch.cloud.add(capped("0.80"), ended(FINISHED))
     assert run_orch("resume", "--max-cost", "2", "--max-duration", "2h").exit_code == 0
     assert acts[0] == ("resume", RUN, ("max_cost", 2_000_000), ("max_duration", 7200))

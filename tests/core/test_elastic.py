@@ -174,6 +174,20 @@ def test_a_spare_joins_at_a_loss_if_it_has_booted_and_else_stays_one() -> None:
     assert Launch(3, 1, 0, count=1, spare=True) in decide(VARIES, book.state, after(ready=False))
 
 
+def test_no_more_spares_join_at_a_loss_than_there_is_room_for() -> None:
+    book, gone = four(), [taken(1, 59), taken(2, 59)]
+    recovered(book, world(60, gone), VARIES)
+    book.tried(1, 0, "launched", ids=["i-8", "i-9"], generation=2, count=2, least=1, seconds=61, spare=True)
+    gone.append(taken(3, 69))
+    recovered(book, world(70, gone), VARIES)
+    book.tried(1, 0, "launched", ids=["i-5", "i-6", "i-7"], generation=3, count=3, least=1, seconds=71)
+    seen = world(100, [*gone, taken(0, 99)])
+    for index in range(5, 10):
+        seen = with_spare(seen, name=f"i-{index}")
+    assert set(recovered(book, seen, VARIES).kept) == {"i-5", "i-6", "i-7", "i-8"}
+    assert Terminate(("i-9",), "not needed") in decide(VARIES, book.state, seen)
+
+
 def test_a_spare_that_never_speaks_after_it_joined_is_lost() -> None:
     book = shrunk()
     recovered(book, with_spare(training(200)), VARIES)

@@ -61,9 +61,10 @@ def test_time_is_that_of_earlier_runs_and_the_more_there_are_the_surer_it_is() -
         assert found.middle == pytest.approx(1.0)
         widths.append(found.high / found.low)
         assert f"time from {min(count, 10)} earlier run" in found.source
-    short = hours(ran(60), ran(60, 1))
-    assert short is not None
-    assert short.low == pytest.approx(1 / 60), "a minute is charged in any case"
+    for short in (hours(ran(60), ran(60, 1)), hours(ran(60), on="p4d.24xlarge")):
+        assert short is not None
+        assert short.low == pytest.approx(1 / 60), "a minute is charged in any case"
+        assert short.low <= short.middle <= short.high
     assert widths == sorted(widths, reverse=True)
     # One run: 2.13 x 8% x root of 2 either way. Ten that agree: 1.77 x 8% x root(4/13) x root(1.1).
     assert widths[0] == pytest.approx(1.62, abs=0.01)
@@ -93,6 +94,11 @@ def test_only_runs_of_the_same_work_count_and_those_of_another_type_only_where_t
     assert scaled.middle == pytest.approx(1040 / 2078)
     assert "on p3.16xlarge, guessed for this type by published speed" in scaled.source
     assert scaled.high / scaled.low == pytest.approx(1.62 * 1.5**2, abs=0.03)
+    started = hours(replace(ran(3600), start=600), on="p4d.24xlarge")
+    assert started is not None
+    assert started.middle * 3600 == pytest.approx(600 + 3000 * 1040 / 2078), "what comes before training stays"
+    guessed = 1 - 600 / (3600 * started.middle)
+    assert started.high / started.middle == pytest.approx(1.62**0.5 * (1 + guessed / 2), abs=0.01), "and is no guess"
     newest = hours(*(ran(3600, n) for n in range(5)), *(ran(7200, n) for n in range(20, 30)))
     assert newest is not None
     assert newest.middle == pytest.approx(2.0)
@@ -106,6 +112,12 @@ def test_what_makes_work_the_same(changes: dict[str, Any], same: bool) -> None:
 def test_a_report_teaches_what_its_nodes_lived_once_its_run_has_finished() -> None:
     report = ended(Verdict("finished", "done")).report()
     assert read_earlier(report) == Earlier(spec().run_id, work_of(spec(2).experiment), "p3.16xlarge", 190.0)
+    stages = [{"request": 9.0, "boot": 30.0, "first step": 1.0}, {"request": 9.0, "boot": 50.0, "first step": 1.0}, {}]
+    timing = [{"generation": n // 2 + 1, "stages": each} for n, each in enumerate(stages)]
+    told = read_earlier(report | {"timing": timing})
+    assert told is not None
+    assert told.start == pytest.approx(41.0)
+    assert read_earlier(report | {"timing": [7]}) is None
     wrong: list[dict[str, Any]] = [{"phase": "stopped"}, {"num_nodes": 0}, {"bill": {"instances": []}}, {"bill": None}]
     assert [read_earlier(report | change) for change in wrong] == [None] * 4
     assert read_earlier({k: v for k, v in report.items() if k != "work"}) is None

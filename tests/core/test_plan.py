@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.facts import OnDemandPrice, PriceRow
 from orchestrator.core.plan import Market, Plan, make_plan, node_timer
+from orchestrator.run.prepare import efa_notes
 from tests.core.worlds import T0
 
 ZONES = ("us-east-1a", "us-east-1b")
@@ -55,6 +56,17 @@ def test_offers_are_in_order_of_the_expected_cost_of_the_run() -> None:
         ("p3.16xlarge", "us-east-1a", "spot"),
     ]
     assert [o.cost for o in made.offers] == sorted(o.cost for o in made.offers)
+
+
+def test_all_network_cards_get_efa_only_where_a_node_has_no_public_address_to_lose() -> None:
+    seen = market(efa={"p4d.24xlarge": 4}, offerings={"p3.16xlarge": ZONES, "p4d.24xlarge": ZONES[:1]})
+    found = {(o.instance_type, o.zone): o.efa for o in plan(seen).offers}
+    assert found == {("p3.16xlarge", ZONES[0]): 0, ("p3.16xlarge", ZONES[1]): 0, ("p4d.24xlarge", ZONES[0]): 1}
+    private = plan(replace(seen, private=frozenset(ZONES[:1])))
+    assert {o.efa for o in private.offers if o.instance_type == "p4d.24xlarge"} == {4}
+    assert efa_notes(private, seen) == ()
+    (note,) = efa_notes(plan(seen), seen)
+    assert note.startswith("p4d.24xlarge gets 1 of its 4 EFA interfaces")
 
 
 def test_a_price_alone_is_no_offer() -> None:

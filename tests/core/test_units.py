@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.core.units import (
+    counted,
     divide,
     format_duration,
     format_size,
@@ -21,6 +22,8 @@ from orchestrator.core.units import (
     to_micro,
     usd,
 )
+from tests.core.worlds import spec
+from trainer import words
 
 
 @pytest.mark.parametrize(
@@ -28,6 +31,13 @@ from orchestrator.core.units import (
 )
 def test_durations_are_read_as_written(text: str | int, seconds: int) -> None:
     assert parse_duration(text) == timedelta(seconds=seconds)
+
+
+def test_one_of_a_kind_is_said_as_one() -> None:
+    for say in (counted, words.counted):
+        assert [say(number, "GPU") for number in (0, 1, 8, 1200)] == ["0 GPUs", "1 GPU", "8 GPUs", "1,200 GPUs"]
+    gangs = (spec(1), spec(16), spec(16, min_nodes=8), spec(1, min_nodes=1))
+    assert [gang.experiment.how_many("node") for gang in gangs] == ["1 node", "16 nodes", "8 to 16 nodes", "1 node"]
 
 
 @pytest.mark.parametrize("text", ["", "0s", "-5m", "5 minutes", "1h1h", "m", "91d", "1.5h", "५m", True])

@@ -104,6 +104,12 @@ def test_damaged_objects_are_named_refused_and_mended_by_building_again(
     with pytest.raises(Corrupt, match=f"{built.prefix}b/c.bin is damaged"):
         stage(bucket, built, here, progress)
     assert not (here / "b/c.bin").exists()
+    bucket.put(f"{built.prefix}d", b"FOUR")
+    with pytest.raises(Corrupt, match="2 objects are damaged") as caught:
+        stage(bucket, built, tmp_path / "there", progress)
+    named = [line.partition(": its sha256 is ")[0] for line in caught.value.details]
+    assert named == [f"{built.prefix}b/c.bin", f"{built.prefix}d"]
+    assert contents(tmp_path / "there") == {name: files[name] for name in ("a.txt", "b/empty")}, "all else is there"
     bucket.put(f"{built.prefix}a.txt", b"longer")
     bucket.delete(f"{built.prefix}d")
     with pytest.raises(Corrupt, match=r"a\.txt has 6 bytes") as caught:

@@ -55,7 +55,7 @@ def test_a_bill_may_be_above_the_meter_by_the_time_a_machine_was_pending_and_by_
 
 def test_a_machine_too_many_one_that_lives_and_one_without_a_line_are_seen() -> None:
     assert faults_of_bill([billed(1)], [metered(1), metered(2, ended=None)], 1) == [
-        "2 instances for 1 nodes",
+        "2 instances for 1 node",
         "i-2 has not ended",
         "i-2 is not in the bill",
     ]

@@ -77,9 +77,14 @@ def nothing(**but: int) -> dict[str, int]:
 
 def test_an_image_is_built_checked_on_a_real_boot_and_used_again_without_a_builder(world: World) -> None:
     file = recipe(world, "tiny")
+    # A key pair, a security group and its two rules come before.
+    assert killed_after(world, 5, "ami", "build", file, "--cloud", "sandbox", "-y", "--force") == "RunInstances"
+    (dead,) = {item["run"] for item in world.json("gc")["orphans"]}
     done = build(world, file, "--json")
     made = json.loads(done.stdout)
     assert made["built"]
+    assert f"{dead} built the same and was killed" in done.stderr
+    assert {item["State"]["Name"] for item in world.instances(dead)} == {"terminated"}
     assert "step 2 of 2: program" in done.stderr
     build_run, check_run = made["runs"]
     assert left(world) == nothing(images=1, snapshots=1, folders=1)

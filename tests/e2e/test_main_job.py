@@ -51,6 +51,13 @@ def test_sixteen_instances_were_ever_launched_and_all_are_gone(world: World, run
     assert [host for host in world.json("sandbox", "status")["hosts"] if host["pids"]] == []
 
 
+def test_each_node_was_launched_with_the_efa_interface_of_its_type(world: World, run_id: str) -> None:
+    entries = [json.loads(world.body(key)) for key in world.keys(f"runs/{run_id}/ledger/")]
+    (request,) = [e["detail"]["request"] for e in entries if (e["kind"], e["action"]) == ("intent", "launch")]
+    (interface,) = request["NetworkInterfaces"]
+    assert (request["InstanceType"], interface["InterfaceType"]) == ("p3dn.24xlarge", "efa")
+
+
 def test_the_bill_agrees_to_the_micro_dollar_with_what_ec2_says(world: World, run_id: str) -> None:
     bill = world.json("cost", run_id)
     ec2 = world.client("ec2")

@@ -127,7 +127,12 @@ def test_a_build_whose_data_is_damaged_publishes_nothing(world: World) -> None:
 
 
 def test_a_build_killed_after_any_change_leaves_only_what_gc_finds_and_removes(world: World) -> None:
-    (kept,) = world.json("dataset", "list")[0]["snapshots"] or [snapshot(world)["snapshot"]]
+    assert killed_after(world, 5, *SNAPSHOT, "--force") == "RunInstances"
+    (dead,) = {item["run"] for item in world.json("gc")["orphans"]}
+    done = world.orch(*SNAPSHOT, "--force", "--json")
+    assert f"{dead} built the same and was killed" in done.stderr
+    assert left(world) == nothing(snapshots=1, folders=1)
+    kept = json.loads(done.stdout)["snapshot"]
     names: list[str] = []
     while name := killed_after(world, len(names) + 1, *SNAPSHOT, "--force"):
         names.append(name)

@@ -77,6 +77,21 @@ def test_start_runs_setup_then_run_in_the_workdir_with_the_contract_in_the_envir
     assert float(host.file(PATHS.started_file).read_text()) > 1.7e9
 
 
+@pytest.mark.parametrize(
+    ("device", "efa", "envs", "provider"),
+    [("cuda", 4, {}, "efa"), ("cuda", 4, {"FI_PROVIDER": "tcp"}, "tcp"), ("cuda", 0, {}, ""), ("cpu", 4, {}, "")],
+)
+def test_nccl_is_told_of_efa_where_a_machine_has_it_unless_the_experiment_says_otherwise(
+    device: str, efa: int, envs: dict[str, str], provider: str
+) -> None:
+    script = start_script(config("true", device=device, efa=efa, envs=envs)).decode()
+    assignment = next(line for line in script.splitlines() if line.startswith("env_text="))
+    text = script[script.index(assignment) : script.index("secrets_text=")]
+    shown = f'{text}\nunset FI_PROVIDER\neval "$env_text"\nprintf %s "$FI_PROVIDER"'
+    done = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=True)
+    assert done.stdout == provider
+
+
 def test_the_session_has_three_windows_and_keeps_the_last_output_of_the_training(host: Host) -> None:
     host.run(start_script(config("echo last words; exit 3")))
     assert host.ended() == "3 running"

@@ -53,7 +53,7 @@ def make(session: Session, tags: dict[str, str], name: str) -> None:
     group = compute.create_security_group(name, compute.default_vpc(), "203.0.113.7/32", 22, tags)
     compute.create_placement_group(name, tags)
     compute.import_key_pair(name, PUBLIC, tags)
-    subnet = compute.subnets()["us-east-1b"]
+    subnet = compute.subnets()["us-east-1b"].id
     ec2.run_instances(
         ImageId=SANDBOX_AMI,
         InstanceType="p3.16xlarge",

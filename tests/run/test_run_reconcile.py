@@ -15,9 +15,9 @@ from orchestrator.core.ids import Keys
 from orchestrator.errors import BadInput, NotFound
 from orchestrator.run.charges import may_hold, read_charges
 from orchestrator.run.reconcile import reconcile_run, with_reconciliation
-from orchestrator.run.usage import measure_s3
+from orchestrator.run.usage import LiveUse, measure_s3
 from tests.core.three_hours import CUR, FEED, HEAD, LISTED, NODES, PRICES, RUN, three_hours
-from tests.core.worlds import at, beacon, facts
+from tests.core.worlds import at, beacon, facts, instance
 
 START, END = at(0), at(12_030)
 FEEDS = "feeds/123456789012.2026-11-20-{hour}.001.aBcD1234.gz"
@@ -119,3 +119,13 @@ def test_what_a_run_left_in_s3_is_measured(bucket: Bucket) -> None:
     seen = facts(beacons=[beacon(0, staged=3000), beacon(1, staged=3000)])
     use = measure_s3(bucket, keys.run, seen)
     assert (use.objects, use.stored_bytes, use.staged_bytes) == (3, 1017, 6000)
+
+
+def test_what_a_run_that_goes_on_uses_is_measured_once_a_minute_and_not_before_it_has_machines(bucket: Bucket) -> None:
+    keys = Keys("tiny-20261120-120000-live")
+    use = LiveUse(bucket, keys.run)
+    bucket.put(keys.metrics, b"x" * 7)
+    assert use.at(facts()).objects == 0
+    assert use.at(facts(1, [instance(0)])).objects == 1
+    bucket.put(keys.log(0, "out"), b"more")
+    assert [use.at(facts(seconds, [instance(0)])).objects for seconds in (60, 62)] == [1, 2]

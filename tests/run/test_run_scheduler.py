@@ -69,6 +69,8 @@ def test_a_run_that_is_stopped_while_it_boots_leaves_nothing(session: Session, h
     end = time.monotonic() + 30
     while states(session, spec) != ["running"] * 3 and time.monotonic() < end:
         time.sleep(0.1)
+    live = {line.kind for line in read_run(session, bucket, spec.run_id).bill.other}
+    assert live == {"ebs", "ipv4", "s3-requests", "s3-storage"}
     ask_stop(bucket, spec.run_id, "me")
     worker.join(30)
     assert not worker.is_alive()

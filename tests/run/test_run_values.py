@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.facts import Instance, Node, PriceRow, Volume
+from orchestrator.core.forecast import Forecast
 from orchestrator.core.plan import Plan
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.volumes import DataVolume
@@ -64,9 +65,34 @@ def test_a_plan_says_what_the_least_costs_and_when_it_buys_on_demand() -> None:
     plan = Plan(4, (offer(), steady), (), (), timedelta(hours=1))
     varies = spec(4, min_nodes=2, spot_policy="auto", expected_duration="20m").experiment
     notes = plan_notes(varies, plan, {})
-    assert "costs are those of 4 nodes ($12.00 an hour); 2 are enough ($6.00 an hour)" in notes
+    both = (
+        "time and cost are those of 4 nodes ($12.00 an hour); 2 are enough ($6.00 an hour), and take up to {} for the"
+    )
+    assert any(note.startswith(both.format("2 times as long")) for note in notes)
+    hour = Forecast((0.5, 0.75), (1, 2), (3, 4), (0.5, 0.5), ("", ""))
+    foreseen = replace(plan, forecasts=(hour, hour))
+    assert any(note.startswith(both.format("1h30m")) for note in plan_notes(varies, foreseen, {}))
     assert any("it buys on-demand, at up to $97.92 an hour" in note for note in notes)
     assert len(plan_notes(spec(4).experiment, plan, {})) == 1
+
+
+def test_with_efa_each_network_card_has_an_interface_and_the_first_the_address() -> None:
+    plain = request()
+    assert (plain["SubnetId"], plain["SecurityGroupIds"]) == ("subnet-us-east-1a", ["sg-1"])
+    made = request(efa=3)
+    assert not {"SubnetId", "SecurityGroupIds"} & made.keys()
+    cards: Any = made["NetworkInterfaces"]
+    places = [(card["NetworkCardIndex"], card["DeviceIndex"], card["InterfaceType"]) for card in cards]
+    assert places == [(0, 0, "efa"), (1, 1, "efa-only"), (2, 1, "efa-only")]
+    assert {(card["SubnetId"], *card["Groups"], card["DeleteOnTermination"]) for card in cards} == {
+        ("subnet-us-east-1a", "sg-1", True)
+    }
+
+
+def test_a_machine_has_the_efa_interfaces_of_the_offer_it_was_launched_by() -> None:
+    run = spec(offers=[offer(), offer(instance_type="p4d.24xlarge", efa=4), offer("us-east-1b", efa=1)])
+    asked = [("p4d.24xlarge", "us-east-1a"), ("p3.16xlarge", "us-east-1b"), ("p3.16xlarge", "us-east-1a"), ("x", "y")]
+    assert [RunSpec.from_json(run.to_json()).efa_of(*where) for where in asked] == [4, 1, 0, 0]
 
 
 def test_spot_requests_are_one_time_and_without_a_price_ceiling() -> None:

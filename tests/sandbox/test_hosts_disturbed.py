@@ -52,11 +52,12 @@ def pair(world: World) -> list[Node]:
 
 @pytest.fixture
 def node(world: World, pair: list[Node]) -> Iterator[Node]:
-    """One of them; whatever a test leaves in force is undone."""
+    """One of them; whatever a test leaves in force is undone, and its tmux server (with its environment) ended."""
     yield pair[0]
     for kind in in_force(world, pair[0]):
         control.heal(world.home, pair[0].instance_id, kind)
     wait_for("it answers again", lambda: world.answers(pair[0]))
+    world.ssh(pair[0], "tmux kill-server")
 
 
 def in_force(world: World, node: Node) -> list[str]:
@@ -164,6 +165,7 @@ def test_a_machine_that_hangs_hangs_whole_and_can_still_be_taken(world: World) -
 def test_without_sshd_connections_are_refused_and_the_rest_goes_on(world: World, node: Node) -> None:
     seconds = sentinel()
     world.on(node, f"tmux new-session -d sleep {seconds}")
+    wait_for("it sleeps", lambda: len(sleepers(seconds)) == 1)
     control.disturb(world.home, node.instance_id, "stop-sshd")
     wait_for("refused", lambda: greets(world, node) == "refused")
     assert len(sleepers(seconds)) == 1

@@ -306,9 +306,11 @@ class World:
         self._looked = self.clock.now
 
     def ended(self, scheduler: Scheduler) -> None:
-        """Take in that a scheduler came to an end by itself."""
+        """Take in that a scheduler came to an end by itself; the one that replaced it may be dead by then."""
         self.note("ended", f"{scheduler.name}: {scheduler.ended}")
         self.checks.ended(self, scheduler)
+        if not self.state.closed:
+            self._come_back_later()
 
     def _boot(self, machine: Machine) -> None:
         def boot() -> None:

@@ -45,6 +45,33 @@ def test_what_makes_no_sense_ends_in_one_line_and_exit_2(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "faults"),
+    [
+        (
+            ["imagenet18", "--epochs", "0", "--scale", "huge", "--seed=x", "--wrong", "1"],
+            [
+                "--epochs: must",
+                "--scale: invalid",
+                "--seed: 'x'",
+                "one of the arguments --data",
+                "unrecognized arguments",
+            ],
+        ),
+        (["describe", "imagenet19", "--nodes", "none"], ["recipe: invalid choice", "--nodes: 'none'"]),
+        (["pack", "--quality", "99"], ["--quality: must be at most 95", "arguments are required: SRC, DST"]),
+        (["imagenet18", "--epochs", "0", "--seed"], ["--epochs: must", "--seed: expected one argument"]),
+        (["imagenet19", "--epochs", "0"], ["COMMAND: invalid choice"]),
+    ],
+)
+def test_all_that_makes_no_sense_is_said_at_once_a_line_each(
+    arguments: list[str], faults: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    said = [line.partition("error: ")[2] for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert [fault in line for fault, line in zip(faults, said, strict=True)] == [True] * len(faults)
+
+
 def test_a_data_set_without_the_resized_copies_is_refused_before_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,7 +98,8 @@ def test_a_count_without_a_table_gets_the_largest_below_it_with_its_batches_and_
     for epoch in range(recipe.epochs):
         assert schedule.at(recipe, epoch) == schedule.at(written, epoch)
     assert bool(recipe.rule) == (gpus != table)
-    assert gpus == table or f"{gpus} GPUs run the table for {table} " in recipe.rule
+    many = "1 GPU runs" if gpus == 1 else f"{gpus} GPUs run"
+    assert gpus == table or f"{many} the table for {table} " in recipe.rule
 
 
 def test_kept_batches_per_gpu_take_the_learning_rate_along() -> None:

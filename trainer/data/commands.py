@@ -1,27 +1,32 @@
-"""The commands that make data sets: `pack`, `cifar10`, `digits`. No torch, and the rest is imported when they run."""
+"""The commands that make data sets: `pack`, `parts`, `cifar10`, `digits`. No torch; the rest is imported when run."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trainer.arguments import positive, share
+from trainer.arguments import natural, positive, share
 from trainer.data import damage
 from trainer.data.progress import write_json
 from trainer.data.whole import Say
 from trainer.errors import DONE, INTERRUPTED, TrainerError
+
+if TYPE_CHECKING:
+    from trainer.data import packing
 
 SIZES = (160, 352)  # short sides of the copies that imagenet18 trains on, pixels
 QUALITY = 75
 
 
 def add(commands: argparse._SubParsersAction[Any]) -> None:
-    """Add the three to `commands`."""
+    """Add them to `commands`."""
     _add_pack(commands)
+    _add_parts(commands)
     cifar10 = commands.add_parser("cifar10", help="make CIFAR-10: 60,000 real photographs of 32 x 32 pixels")
     cifar10.set_defaults(run=_cifar10)
     cifar10.add_argument("destination", type=Path, metavar="DST")
@@ -39,6 +44,11 @@ def _add_pack(commands: argparse._SubParsersAction[Any]) -> None:
     add = parser.add_argument
     add("source", type=Path, metavar="SRC", help="folder or tar of images in folders of classes, or CIFAR-10's files")
     add("destination", type=Path, metavar="DST")
+    _add_how(parser)
+
+
+def _add_how(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--sizes",
         type=_sizes,
@@ -51,6 +61,28 @@ def _add_pack(commands: argparse._SubParsersAction[Any]) -> None:
     add("--quality", type=_quality, default=QUALITY, help=f"of the copies' JPEGs, 1 to 95 ({QUALITY})")
     add("--json", action="store_true", help="say how far it is as lines of JSON")
     add("--max-corrupt", type=share, default=damage.SHARE, help=f"share of images to leave out ({damage.SHARE:g})")
+
+
+def _add_parts(commands: argparse._SubParsersAction[Any]) -> None:
+    parser = commands.add_parser("parts", help="pack in parts, on many machines (`orch dataset build --nodes` does)")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    plan = actions.add_parser("plan", help="divide a source into parts")
+    plan.set_defaults(run=_plan_parts)
+    plan.add_argument("source", type=Path, metavar="SRC")
+    plan.add_argument("work", type=Path, metavar="WORK")
+    plan.add_argument(
+        "--listing", type=Path, metavar="FILE", help="files of SRC that are elsewhere: [path, bytes] each"
+    )
+    _add_how(plan)
+    one = actions.add_parser("pack", help="pack one part")
+    one.set_defaults(run=_pack_part)
+    one.add_argument("work", type=Path, metavar="WORK")
+    one.add_argument("part", type=natural, metavar="PART")
+    one.add_argument("images", type=Path, metavar="IMAGES", help="the images of the part, one after the other")
+    one.add_argument("--processes", type=positive, metavar="N", help="that read and shrink (one for each CPU)")
+    join = actions.add_parser("join", help="make all of the data set but its images, once every part is packed")
+    join.set_defaults(run=_join_parts)
+    join.add_argument("work", type=Path, metavar="WORK")
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -83,15 +115,54 @@ def _pack_images(arguments: argparse.Namespace, say: Say) -> bool:
 
     say(f"listing {arguments.source}")
     source = sources.open_source(arguments.source, arguments.val_labels)
-    how = packing.How(
-        name=arguments.name or source.name,
+    return packing.run(source, arguments.destination, _how(arguments, source.name), sys.stdout)
+
+
+def _how(arguments: argparse.Namespace, name: str) -> packing.How:
+    from trainer.data import packing
+
+    return packing.How(
+        name=arguments.name or name,
         sizes=SIZES if arguments.sizes is None else arguments.sizes,
         quality=arguments.quality,
-        processes=arguments.processes or len(os.sched_getaffinity(0)),
+        processes=arguments.processes or _cpus(),
         max_corrupt=arguments.max_corrupt,
         as_json=arguments.json,
     )
-    return packing.run(source, arguments.destination, how, sys.stdout)
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _plan_parts(arguments: argparse.Namespace) -> int:
+    from trainer.data import parts, sources
+
+    try:
+        listed = [json.loads(line) for line in arguments.listing.open()] if arguments.listing else []
+        source = sources.open_source(arguments.source, arguments.val_labels, listed)
+        count = parts.plan(source, arguments.source, arguments.work, _how(arguments, source.name))
+    except OSError as error:
+        raise _cannot_write(arguments.work, error) from error
+    _say(f"{len(source):,} images in {count} parts", as_json=arguments.json)
+    return DONE
+
+
+def _pack_part(arguments: argparse.Namespace) -> int:
+    from trainer.data import parts
+
+    work = parts.read(arguments.work, {"processes": arguments.processes or _cpus()})
+    if arguments.part >= len(work.parts):
+        raise TrainerError(f"there is no part {arguments.part}: there are {len(work.parts)}", "they begin at 0")
+    parts.pack_part(work, arguments.work, arguments.part, arguments.images, sys.stdout)
+    return DONE
+
+
+def _join_parts(arguments: argparse.Namespace) -> int:
+    from trainer.data import parts
+
+    parts.join(parts.read(arguments.work), arguments.work, sys.stdout)
+    return DONE
 
 
 def _pack_cifar10(arguments: argparse.Namespace, folder: Path, say: Say) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -69,16 +69,29 @@ class Journal:
             self._write(plan)
             return []
         refuse_another(folder, json.loads(lines[0]), plan)
-        found = map(json.loads, lines[1:])
-        return [
-            Shard(split, count, np.array(rows, dtype=np.int64), [(name, fault) for name, fault in corrupt])
-            for split, count, rows, corrupt in found
-        ]
+        return _shards(lines[1:])
 
     def _write(self, value: Any) -> None:
         self._file.write(json.dumps(value, separators=(",", ":")).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def read_shards(file: Path) -> list[Shard]:
+    """Return the shards that a whole journal speaks of. Raises OSError."""
+    return _shards(file.read_bytes().splitlines()[1:])
+
+
+def _shards(lines: Iterable[bytes]) -> list[Shard]:
+    return [
+        Shard(split, count, _table(rows), [(name, fault) for name, fault in corrupt])
+        for split, count, rows, corrupt in map(json.loads, lines)
+    ]
+
+
+def _table(rows: list[list[int]]) -> NDArray[np.int64]:
+    """Return the rows of a shard, of which there are none where all its images are corrupt."""
+    return np.array(rows, dtype=np.int64).reshape(len(rows), len(rows[0]) if rows else 1)
 
 
 def refuse_another(folder: Path, theirs: Plan, ours: Plan) -> None:

@@ -52,23 +52,29 @@ def run(source: Source, destination: Path, how: How, stream: TextIO) -> bool:
 
     Raises TrainerError: something else is there, too much is corrupt, a file or the disk does not do.
     """
-    plan = _plan(source, how)
+    plan = plan_of(source, how)
     try:
         if _is_there(destination, plan):
             return False
         destination.mkdir(parents=True, exist_ok=True)
         with closing(Journal(destination, plan)) as journal:
-            packing = _Packing(source, destination, how, journal, stream)
+            packing = Packing(source, destination, how, journal, stream)
             packing.go_on()
             packing.finish(plan)
     except OSError as error:
-        raise TrainerError(
-            f"cannot write {destination}: {error.strerror or error}", "mend it and start again: what is packed is kept"
-        ) from error
+        raise cannot_write(destination, error) from error
     return True
 
 
-def _plan(source: Source, how: How) -> Plan:
+def cannot_write(destination: Path, error: OSError) -> TrainerError:
+    """Return what to raise when a packing cannot write."""
+    return TrainerError(
+        f"cannot write {destination}: {error.strerror or error}", "mend it and start again: what is packed is kept"
+    )
+
+
+def plan_of(source: Source, how: How) -> Plan:
+    """Return what tells one packing from another."""
     counts = {split: len(found) for split, found in source.splits.items()}
     return {
         "name": how.name,
@@ -90,11 +96,28 @@ def _is_there(destination: Path, plan: Plan) -> bool:
     return False
 
 
-class _Packing:
+@dataclass(frozen=True, slots=True)
+class Others:
+    """What a packing of a part is told of the others: how many `images` they have, and how many are `corrupt`."""
+
+    images: int = 0
+    corrupt: int = 0
+
+
+class Packing:
     """One packing between two states of its journal."""
 
-    def __init__(self, source: Source, destination: Path, how: How, journal: Journal, stream: TextIO) -> None:
+    def __init__(  # noqa: PLR0917 - all that a packing is made of
+        self,
+        source: Source,
+        destination: Path,
+        how: How,
+        journal: Journal,
+        stream: TextIO,
+        others: Others | None = None,
+    ) -> None:
         self._source, self._root, self._how, self._journal = source, destination, how, journal
+        self._others = others or Others()
         self._shards = list(journal.shards)
         self._corrupt = [fault for shard in self._shards for fault in shard.corrupt]
         self._done = sum(shard.count for shard in self._shards)
@@ -104,12 +127,12 @@ class _Packing:
 
     def go_on(self) -> None:
         """Pack what the journal does not speak of yet."""
-        self._refuse_too_many()
+        self.refuse_too_many()
         with ExitStack() as stack:
             files = {split: [stack.enter_context(file) for file in self._open(split)] for split in pack.SPLITS}
             for made in shards.in_order(self._tasks(), self._how.processes):
                 self._write(files[made.task.split], made)
-                self._refuse_too_many()
+                self.refuse_too_many()
 
     def finish(self, plan: Plan) -> None:
         """Write the indexes, and last what says that the data set is whole."""
@@ -159,11 +182,13 @@ class _Packing:
             self._progress.say(f"left out: {name}: {fault}")
         self._progress.at(self._done, len(self._corrupt))
 
-    def _refuse_too_many(self) -> None:
-        if len(self._corrupt) > damage.borne(self._how.max_corrupt, len(self._source)):
+    def refuse_too_many(self) -> None:
+        """Raise TrainerError when more images are corrupt than are borne."""
+        count, images = len(self._corrupt) + self._others.corrupt, len(self._source) + self._others.images
+        if count > damage.borne(self._how.max_corrupt, images):
             names = ", ".join(name for name, _ in self._corrupt[: damage.FEW])
             raise TrainerError(
-                f"{len(self._corrupt):,} of {len(self._source):,} images cannot be decoded, more than "
+                f"{count:,} of {images:,} images cannot be decoded, more than "
                 f"{self._how.max_corrupt:.2%}: {names}, ...",
                 f"go on without them by a higher --max-corrupt, or mend them and remove {self._root}",
             )

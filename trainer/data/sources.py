@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
@@ -67,16 +67,20 @@ class Source:
         return state.hexdigest()
 
 
-def open_source(root: Path, labels: Path | None = None) -> Source:
+def open_source(root: Path, labels: Path | None = None, elsewhere: Iterable[tuple[str, int]] = ()) -> Source:
     """List what is at `root`, a folder or a tar; `labels` says `name class` of validation images, a line each.
 
+    `elsewhere` are files, by path below `root` and size in bytes, that belong there as well and need not be there now.
     Raises TrainerError for all that is wrong with it, at once.
     """
     if not root.exists():
         raise TrainerError(f"no images in {root}: no such file or folder", LAYOUT)
     known = _read_labels(labels) if labels else {}
+    listed = _listed(root, elsewhere)
     try:
-        splits = _find_in_one_tar(root) if root.is_file() else {name: list(_find(root, name)) for name in PLACES}
+        splits = (
+            _find_in_one_tar(root) if root.is_file() else {name: list(_find(root, name, listed)) for name in PLACES}
+        )
     except OSError as error:
         raise TrainerError(f"cannot read {error.filename or root}: {error.strerror}", "make it readable") from error
     faults = [f"no {name} images" for name, found in splits.items() if not found]
@@ -121,11 +125,23 @@ def _find_in_one_tar(path: Path) -> dict[str, list[Found]]:
     return images
 
 
-def _find(root: Path, split: str) -> Iterator[Found]:
+def _listed(root: Path, files: Iterable[tuple[str, int]]) -> dict[str, list[Found]]:
+    """Return the images among `files` by the folder that is their split's."""
+    places: dict[str, list[Found]] = {}
+    for path, size in files:
+        folders, name = path.split("/")[:-1], path.rpartition("/")[2]
+        if len(folders) in {1, 2} and _is_image(name):
+            found = Found("".join(folders[1:]), name, str(root / path), 0, size)
+            places.setdefault(folders[0], []).append(found)
+    return places
+
+
+def _find(root: Path, split: str, listed: Mapping[str, list[Found]]) -> Iterator[Found]:
     """Yield the images of a split of the folder `root`."""
     for place in PLACES[split]:
-        if (root / place).is_dir():
-            yield from _in_folder(root / place)
+        if (root / place).is_dir() or place in listed:
+            yield from _in_folder(root / place) if (root / place).is_dir() else ()
+            yield from listed.get(place, ())
             return
         if (root / f"{place}.tar").is_file():
             yield from (found for _, found in _in_tar(root / f"{place}.tar", ()))

@@ -15,6 +15,7 @@ from trainer.recipes import (
     imagenet_21ep,
     imagenet_21ep_sandbox,
 )
+from trainer.words import counted
 
 FULL = "full"
 SANDBOX = "sandbox"
@@ -37,7 +38,9 @@ def find(name: str, scale: str, ranks: int, *, table: int | None = None, keep: K
     tables = {chosen.gpus: chosen for chosen in _tables(name, scale)}
     if table is not None and table not in tables:
         counts = ", ".join(str(gpus) for gpus in tables)
-        raise TrainerError(f"{name} has no table for {table} GPUs", f"give --table one of {counts}, or leave it out")
+        raise TrainerError(
+            f"{name} has no table for {counted(table, 'GPU')}", f"give --table one of {counts}, or leave it out"
+        )
     smaller = [gpus for gpus in tables if gpus <= ranks]
     chosen = tables[table or max(smaller, default=min(tables))]
     return replace(chosen, ranks=ranks, keep=keep, rule=_rule(chosen, ranks, keep, asked=table is not None))
@@ -66,4 +69,4 @@ def _rule(table: Recipe, ranks: int, keep: Keep, *, asked: bool) -> str:
         stays = "its global batches and learning rates are kept, each batch is shared out"
         if ranks > min(phase.batch for phase in table.data) * table.gpus:
             stays += "; where there are more GPUs than images in one, both grow until each has an image"
-    return f"{ranks} GPUs run the table for {table.gpus} ({why}): {stays}"
+    return f"{counted(ranks, 'GPU')} run{'s' if ranks == 1 else ''} the table for {table.gpus} ({why}): {stays}"

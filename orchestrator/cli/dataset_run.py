@@ -1,0 +1,207 @@
+"""`orch dataset build --nodes`: a run packs the data set; then its parts are put together. Started again it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.context import open_for_launch, wanted
+from orchestrator.cli.dataset_progress import shown, tell_built
+from orchestrator.cli.experiment import FLAGS, Loaded
+from orchestrator.cli.options import F, can_ask, read_caps, yes_option
+from orchestrator.errors import BadInput, Exit, OrchError
+
+if TYPE_CHECKING:
+    from orchestrator.cli.context import Place
+    from orchestrator.datasets.build import Order
+    from orchestrator.run.home import Home
+    from orchestrator.run.prepare import Prepared
+    from orchestrator.run.view import RunView
+
+BACK = "the same command comes back to it, and puts the parts together when it has finished"
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The options of `build` that are for the run of `nodes` machines; None: it is packed here."""
+
+    nodes: int | None
+    max_cost: str | None
+    max_duration: str | None
+    spot_policy: str | None
+    sets: tuple[str, ...]
+    dry_run: bool
+    detach: bool
+    yes: bool
+
+
+def run_options(command: F) -> F:
+    """Add them to `build`; `take_run_options` takes them out again."""
+    for option in reversed(
+        (
+            click.option("--nodes", type=click.IntRange(min=1), metavar="N", help="Have N spot machines pack SRC."),
+            click.option("--max-cost", metavar="DOLLARS", help="With --nodes: end the run before it costs more."),
+            click.option("--max-duration", metavar="TIME", help="With --nodes: end the run after 90s, 10m, 1h30m."),
+            click.option("--spot-policy", metavar="POLICY", help="With --nodes: spot, on-demand, or auto."),
+            click.option(
+                "--set", "sets", metavar="KEY=VALUE", multiple=True, help="With --nodes: any key of the experiment."
+            ),
+            click.option("--dry-run", is_flag=True, help="With --nodes: only show the plan."),
+            yes_option,
+            click.option("-d", "--detach", is_flag=True, help="With --nodes: return once the run has its scheduler."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def take_run_options(given: dict[str, Any]) -> RunOptions:
+    """Return them, taken out of all options given. Raises BadInput for some without --nodes."""
+    taken = RunOptions(**{name: given.pop(name) for name in RunOptions.__slots__})
+    alone = [f"--{n.replace('_', '-')}" for n in ("max_cost", "max_duration", "spot_policy") if getattr(taken, n)]
+    alone += [f"--{n.replace('_', '-')}" for n in ("dry_run", "detach") if getattr(taken, n)]
+    alone += ["--set"] if taken.sets else []
+    if taken.nodes is None and alone:
+        raise BadInput(f"{alone[0]} is for a build on nodes", "give --nodes N as well, or leave it out")
+    return taken
+
+
+def build_on_nodes(order: Order, options: RunOptions, home: Home, cloud: str | None, *, as_json: bool) -> int:
+    """Have nodes pack a data set, and put it together. Raises OrchError when the run does not finish."""
+    from orchestrator.datasets import sharded
+
+    sharded.check(order)
+    name = wanted(home, cloud)
+    place = open_for_launch(home, name, _progress)
+    run = sharded.earlier_run(order, place.bucket)
+    if run is None or not _goes_on(order, run, options, home, place, as_json=as_json):
+        run = _begin(order, options, home, place, as_json=as_json)
+    if run is None:
+        return Exit.DONE
+    if not sharded.is_packed(place.bucket, run):
+        if options.detach:
+            click.echo(json.dumps({"run_id": run, "cloud": place.cloud}) if as_json else f"run {run}; {BACK}")
+            return Exit.DONE
+        _wait(place, run, as_json=as_json)
+    with shown(as_json=as_json) as progress:
+        built = sharded.join(order, run, place.session, place.bucket, datetime.now(UTC), progress)
+    tell_built(built, "put together", as_json=as_json, run=run)
+    return Exit.DONE
+
+
+def _begin(order: Order, options: RunOptions, home: Home, place: Place, *, as_json: bool) -> str | None:
+    """Plan, ask and launch; return the run, None when only the plan was wanted."""
+    from orchestrator.cli.plan import show
+    from orchestrator.report.plan import question
+    from orchestrator.run.detach import start_scheduler
+    from orchestrator.run.prepare import begin
+
+    prepared, loaded = _prepare(order, options, home, place)
+    for change in () if as_json else loaded.changes:
+        click.echo(change)
+    if options.dry_run or not as_json:
+        show(prepared, loaded, as_json=as_json)
+    if options.dry_run:
+        return None
+    if not (options.yes or can_ask()):
+        raise BadInput(
+            "launching needs a yes, and there is no terminal to ask on", "give -y, or --dry-run for the plan"
+        )
+    asked = question(prepared.plan.offers[0], prepared.experiment.nodes, prepared.plan.forecast(0))
+    if not options.yes and not click.confirm(asked, default=True, err=as_json):
+        raise OrchError("nothing was launched", exit_code=Exit.INTERRUPTED)
+    run = begin(prepared, place.session, home, name=None, now=datetime.now(UTC), on_progress=_progress).run_id
+    _upload_labels(order, place)
+    start_scheduler(home, run, place.cloud)
+    return run
+
+
+def _prepare(order: Order, options: RunOptions, home: Home, place: Place) -> tuple[Prepared, Loaded]:
+    """Make the experiment of an order and plan it."""
+    from orchestrator.core.overrides import explain, load
+    from orchestrator.core.units import format_size
+    from orchestrator.datasets import sharded
+    from orchestrator.run.prepare import Source, prepare
+
+    found = sharded.look_at(order, place.session)
+    body = json.dumps(sharded.experiment(order, found, options.nodes or 1, place.settings.image))
+    flags = {key: getattr(options, name) for name, key in FLAGS.items() if name not in {"nodes", "name"}}
+    what, profile = f"data set {order.name}", "sandbox" if place.cloud == "sandbox" else None
+    made = load(body, what, profile=profile, sets=options.sets, flags=flags)
+    changes = explain(body, what, profile, sets=options.sets, flags=flags) if profile else ()
+    source = Source(what, None, profile)
+    prepared = prepare(made, source, place.session, place.settings, environ=os.environ, home=home)
+    note = f"packs {order.source}: {found.files:,} files, {format_size(found.size)}, into data set {order.name}"
+    prepared = replace(
+        prepared,
+        notes=(note, *prepared.notes),
+        prelude=sharded.PRELUDE if made.resources.image == sharded.UBUNTU else "",
+        reads=(order.source,),
+    )
+    return prepared, Loaded(made, source, tuple(f"profile {profile}: {change}" for change in changes))
+
+
+def _upload_labels(order: Order, place: Place) -> None:
+    from orchestrator.datasets.sharded import labels_key
+
+    labels = labels_key(order)
+    if labels is not None:
+        place.bucket.put(*labels)
+
+
+def _goes_on(order: Order, run: str, options: RunOptions, home: Home, place: Place, *, as_json: bool) -> bool:
+    """Go on with the earlier run of an order; False when that has been put together, so that a new one is wanted."""
+    from orchestrator.cli.resume import check, go_on, what_happens
+    from orchestrator.datasets.sharded import is_packed
+    from orchestrator.run.read import read_run
+
+    view = read_run(place.session, place.bucket, run)
+    if is_packed(place.bucket, run):
+        click.echo(f"{run} has packed it", err=True)
+        return True
+    if view.phase == "finished":
+        return False
+    if options.dry_run:
+        raise BadInput(
+            f"{run} packs this already", f"without --dry-run the same command goes on with it; {_show(view)}"
+        )
+    caps, faults = read_caps(options.max_cost, options.max_duration)
+    check(view, caps, faults)
+    if view.ended and not options.yes:
+        question = f"{run} ended as {view.phase}, {_show(view)}. Go on with its {view.spec.experiment.nodes} nodes?"
+        if not can_ask():
+            raise BadInput("going on needs a yes, and there is no terminal to ask on", "give -y")
+        if not click.confirm(question, default=True, err=as_json):
+            raise OrchError("nothing was launched", exit_code=Exit.INTERRUPTED)
+    _upload_labels(order, place)
+    go_on(home, place, view, caps)
+    click.echo(what_happens(view), err=True)
+    return True
+
+
+def _wait(place: Place, run: str, *, as_json: bool) -> None:
+    """Show the run until it has ended, and its bill. Raises OrchError when it did not finish."""
+    from orchestrator.cli.follow import JsonLines, follow
+    from orchestrator.cli.outcome import conclude, raise_unless_done
+
+    click.echo(f"run {run}; Ctrl-C leaves this view, the run goes on; {BACK}", err=as_json)
+    ended = follow(place, run, screen=JsonLines() if as_json else None)
+    if not as_json:
+        conclude(ended, as_json=False)
+    elif ended.verdict is not None:
+        raise_unless_done(ended.verdict)
+
+
+def _show(view: RunView) -> str:
+    from orchestrator.core.units import format_usd
+
+    return f"{format_usd(view.bill.high)} so far"
+
+
+def _progress(line: str) -> None:
+    click.echo(line, err=True)

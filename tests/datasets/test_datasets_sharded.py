@@ -1,0 +1,151 @@
+"""A data set packed by two nodes over HTTP, one after the other's work was lost, is the one that one machine builds."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.agent.packing import Order as NodeOrder
+from orchestrator.agent.packing import Packer
+from orchestrator.aws.s3 import Bucket
+from orchestrator.aws.session import Session
+from orchestrator.aws.uploads import Uploads
+from orchestrator.core.experiment import Experiment
+from orchestrator.core.overrides import load
+from orchestrator.core.parts import LEAST, PartKeys, make_spans
+from orchestrator.datasets import sharded
+from orchestrator.datasets.build import Order
+from orchestrator.errors import BadInput, NotFound
+from orchestrator.run import datasets
+from orchestrator.run.gc import find_orphans, remove
+from tests.agent.agent_world import node_config
+from tests.datasets.noted import Builder, Noted, contents
+from tests.trainer.pictures import folders
+
+RUN = "build-photos-20261127-120000-abcd"
+OPTIONS = ("--sizes", "24")
+
+
+@pytest.fixture
+def source(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("ORCH_PROGRESS_FILE", str(tmp_path / "progress.jsonl"))
+    for name, body in contents(folders(tmp_path / "photos", 3, 1, classes=1)).items():
+        bucket.put(f"elsewhere/photos/{name}", body)
+    bucket.put("elsewhere/photos/train/n00/bad.jpg", b"corrupt")
+    return f"s3://{bucket.name}/elsewhere/photos"
+
+
+def make_order(source: str, *arguments: str, **changes: Any) -> Order:
+    values = {"name": "photos", "source": source, "as_is": False, "originals": True, "home": Path("/nowhere")}
+    return Order(**{**values, "arguments": (*OPTIONS, *arguments), **changes})
+
+
+def node(bucket: Bucket, source: str, home: Path, rank: int) -> Packer:
+    config = node_config(home, run=RUN, rank=rank, num_nodes=2, bucket=bucket.name)
+    words = sharded.command(make_order(source)).split("packing ")[1].split()
+    return Packer(config, NodeOrder.parse(words), bucket, bucket, home / "packing")
+
+
+def test_two_nodes_pack_what_one_machine_does(  # noqa: PLR0917 - fixtures
+    tmp_path: Path, session: Session, bucket: Bucket, source: str, build: Builder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (node(bucket, source, tmp_path / f"node-{rank}", rank) for rank in (0, 1))
+    first.plan()
+    second.plan()
+    first.pack()
+    del first
+    another = node(bucket, source, tmp_path / "another", 0)
+    another.plan()
+    for packer in (another, second):
+        packer.pack()
+    for packer in (second, another):
+        packer.digest()
+    keys, progress = PartKeys(RUN), Noted()
+    said = [line.split(":")[1] for line in capsys.readouterr().out.splitlines() if " images, " in line]
+    assert sorted(said) == [f" part {number}" for number in range(5)], "what lies in S3 is not done again"
+    lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
+    assert {(line["steps"], line["of"]) for line in lines if "steps" in line} == {(5, 5)}
+    assert max(line["step"] for line in lines) == 5
+    assert sharded.is_packed(bucket, RUN)
+    built = sharded.join(make_order(source), RUN, session, bucket, datetime.now(UTC), progress)
+    assert built.dataset.manifest is not None
+    assert progress.stages["joining"][-1] == (built.dataset.size, built.dataset.size)
+    assert bucket.list(keys.prefix) == ()
+    assert not sharded.is_packed(bucket, RUN)
+    made = {item.key: bucket.get(item.key) for item in bucket.list(built.dataset.prefix)}
+    datasets.remove(session, bucket, "photos", built.dataset.version)
+    whole = build(source, "photos", *OPTIONS, as_is=False).dataset
+    assert whole.prefix == built.dataset.prefix, "the same version"
+    manifest = f"{whole.prefix}MANIFEST.json"
+    assert {key: bucket.get(key) for key in made if key != manifest} == {
+        key: body for key, body in made.items() if key != manifest
+    }
+    assert made.keys() == {item.key for item in bucket.list(whole.prefix)}
+    assert b"train/n00/bad.jpg: " in made[f"{whole.prefix}corrupt.txt"]
+
+
+def test_pieces_of_all_sizes_become_one_object(session: Session, bucket: Bucket) -> None:
+    bodies = [b"a" * 7, b"b" * (2 * LEAST + 1), b"c" * LEAST, b"d" * 9, b"e" * 3]
+    for number, body in enumerate(bodies):
+        bucket.put(f"pieces/{number}", body)
+    told: list[int] = []
+    uploads, names = Uploads(session, bucket.name), [f"pieces/{number}" for number in range(len(bodies))]
+    uploads.join("joined", names, make_spans([len(body) for body in bodies]), told.append)
+    assert bucket.get("joined") == b"".join(bodies)
+    assert sum(told) == 3 * LEAST + 20
+    with pytest.raises(NotFound):
+        uploads.join("not-joined", ["pieces/0", "pieces/none"], make_spans([LEAST, LEAST]), told.append)
+    assert uploads.pending("not-joined") == ()
+    assert bucket.head("not-joined") is None
+
+
+def test_what_nodes_cannot_pack_is_refused(bucket: Bucket, session: Session, source: str) -> None:
+    with pytest.raises(BadInput, match="photos is not in S3"):
+        sharded.check(make_order("photos"))
+    with pytest.raises(BadInput, match="--as-is packs nothing"):
+        sharded.check(make_order(source, as_is=True))
+    with pytest.raises(NotFound, match="nothing at"):
+        sharded.look_at(make_order(f"s3://{bucket.name}/nowhere"), session)
+    assert sharded.look_at(make_order(source), session).files == 5
+    bucket.put("elsewhere/packed/dataset.json", b"{}")
+    with pytest.raises(BadInput, match="is packed already"):
+        sharded.look_at(make_order(f"s3://{bucket.name}/elsewhere/packed"), session)
+
+
+def test_an_order_is_a_run_like_any_other(tmp_path: Path) -> None:
+    labels = tmp_path / "labels"
+    labels.write_text("a.jpg n00\n")
+    order = make_order("s3://b/c d", "--val-labels", str(labels), "--max-corrupt", "0.01", originals=False)
+    found = sharded.Found(files=2, size=150 * 2**30, tars=150 * 2**30)
+
+    def loaded(nodes: int, image: str | None, profile: str | None = None) -> Experiment:
+        return load(json.dumps(sharded.experiment(order, found, nodes, image)), "it", profile=profile)
+
+    made = loaded(4, None)
+    assert (made.name, made.num_nodes, made.resources.image) == ("build-photos", 4, sharded.UBUNTU)
+    assert made.resources.disk_size == sharded.DISK_GIB + 15
+    key = sharded.labels_key(order)
+    assert key is not None
+    assert f"packing 's3://b/c d' photos --labels {key[0]} --copies-only -- --name photos --json --sizes 24" in made.run
+    assert str(labels) not in made.run
+    more = loaded(8, "ami-1")
+    assert made.expected_duration is not None
+    assert more.expected_duration is not None
+    assert more.expected_duration < made.expected_duration
+    assert loaded(8, "ami-1", "sandbox").resources.any_of[0].instance_type == "m5.xlarge"
+
+
+def test_parts_that_nobody_puts_together_are_left_behind(
+    session: Session, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.put(PartKeys(RUN).journal(0), b"{}")
+    assert [item.kind for item in find_orphans(session, bucket)] == []
+    monkeypatch.setattr(datasets, "QUIET", timedelta(seconds=-1))
+    found = find_orphans(session, bucket)
+    assert [(item.kind, item.run) for item in found] == [("parts", RUN)]
+    assert remove(session, bucket, found, lambda _: None) == []
+    assert bucket.list(PartKeys(RUN).prefix) == ()
