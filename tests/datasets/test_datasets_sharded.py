@@ -51,7 +51,13 @@ def node(bucket: Bucket, source: str, home: Path, rank: int) -> Packer:
 
 
 def test_two_nodes_pack_what_one_machine_does(  # noqa: PLR0917 - fixtures
-    tmp_path: Path, session: Session, bucket: Bucket, source: str, build: Builder, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    session: Session,
+    bucket: Bucket,
+    source: str,
+    build: Builder,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first, second = (node(bucket, source, tmp_path / f"node-{rank}", rank) for rank in (0, 1))
     first.plan()
@@ -65,13 +71,18 @@ def test_two_nodes_pack_what_one_machine_does(  # noqa: PLR0917 - fixtures
     for packer in (second, another):
         packer.digest()
     keys, progress = PartKeys(RUN), Noted()
-    said = [line.split(":")[1] for line in capsys.readouterr().out.splitlines() if " images, " in line]
+    said = [line.split(":")[1] for line in capsys.readouterr().out.splitlines() if " 1 image, " in line]
     assert sorted(said) == [f" part {number}" for number in range(5)], "what lies in S3 is not done again"
     lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
     assert {(line["steps"], line["of"]) for line in lines if "steps" in line} == {(5, 5)}
     assert max(line["step"] for line in lines) == 5
     assert sharded.is_packed(bucket, RUN)
-    built = sharded.join(make_order(source), RUN, session, bucket, datetime.now(UTC), progress)
+    order = make_order(source)
+    with monkeypatch.context() as killed, pytest.raises(ZeroDivisionError):
+        killed.setattr(sharded, "publish", lambda *_: 1 / 0)
+        sharded.join(order, RUN, session, bucket, datetime.now(UTC), Noted())
+    assert [item.state for item in datasets.list_datasets(session, bucket, "photos")] == ["unfinished"]
+    built = sharded.join(order, RUN, session, bucket, datetime.now(UTC), progress)
     assert built.dataset.manifest is not None
     assert progress.stages["joining"][-1] == (built.dataset.size, built.dataset.size)
     assert bucket.list(keys.prefix) == ()
@@ -127,6 +138,7 @@ def test_an_order_is_a_run_like_any_other(tmp_path: Path) -> None:
 
     made = loaded(4, None)
     assert (made.name, made.num_nodes, made.resources.image) == ("build-photos", 4, sharded.UBUNTU)
+    assert made.retries == 0, "what ends a packing ends it again"
     assert made.resources.disk_size == sharded.DISK_GIB + 15
     key = sharded.labels_key(order)
     assert key is not None

@@ -90,10 +90,13 @@ def test_tars_as_imagenet_has_them_with_labels_and_what_too_many_corrupt_images_
     tree = folders(world.home / "tree", 12, 6)
     (world.home / "tars").mkdir()
     source = upload(world, tars_of_tars(tree, world.home / "tars"), "tars")
-    order = ("dataset", "build", source, "tars", "--sizes", "24", "--copies-only", "--cloud", "sandbox", "--json")
-    order = (*order, "--val-labels", str(world.home / "tars/labels"))
-    lines = world.orch(*order, "--nodes", "1", "-y").stdout.splitlines()
-    built, by_nodes = json.loads(lines[-1]), objects(world, "tars")
+    how = ("--sizes", "24", "--copies-only", "--val-labels", str(world.home / "tars/labels"))
+    order = ("dataset", "build", source, "tars", *how, "--cloud", "sandbox", "--json")
+    run_id = json.loads(world.orch(*order, "--nodes", "1", "-y", "--detach").stdout)["run_id"]
+    world.orch("watch", run_id)
+    done = world.orch(*order, "--nodes", "1")
+    assert f"{run_id} has packed it" in done.stderr, "there is nothing to ask any more"
+    built, by_nodes = json.loads(done.stdout.splitlines()[-1]), objects(world, "tars")
     world.orch("dataset", "rm", "tars", "-y")
     whole = json.loads(world.orch(*order).stdout.splitlines()[-1])
     assert (whole["version"], objects(world, "tars")) == (built["version"], by_nodes)
@@ -101,8 +104,8 @@ def test_tars_as_imagenet_has_them_with_labels_and_what_too_many_corrupt_images_
 
     (tree / "train/n01/train_0001.JPEG").write_bytes(b"corrupt")
     source = upload(world, tree, "corrupt")
-    order = ("dataset", "build", source, "corrupt", "--max-corrupt", "0", "--cloud", "sandbox", "--nodes", "1", "-y")
-    done = world.orch(*order, check=1)
+    strict = ("dataset", "build", source, "corrupt", "--max-corrupt", "0", "--cloud", "sandbox")
+    done = world.orch(*strict, "--nodes", "1", "-y", check=1)
     assert "1 of 18 images cannot be decoded, more than 0.00%: train/n01/train_0001.JPEG" in done.stderr
     assert "go on without them by a higher --max-corrupt" in done.stderr
     assert world.json("gc")["orphans"] == []
