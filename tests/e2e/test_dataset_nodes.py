@@ -104,8 +104,8 @@ def test_tars_as_imagenet_has_them_with_labels_and_what_too_many_corrupt_images_
 
     (tree / "train/n01/train_0001.JPEG").write_bytes(b"corrupt")
     source = upload(world, tree, "corrupt")
-    order = ("dataset", "build", source, "corrupt", "--max-corrupt", "0", "--cloud", "sandbox")
-    done = world.orch(*order, "--nodes", "1", "-y", check=1)
+    strict = ("dataset", "build", source, "corrupt", "--max-corrupt", "0", "--cloud", "sandbox")
+    done = world.orch(*strict, "--nodes", "1", "-y", check=1)
     assert "1 of 18 images cannot be decoded, more than 0.00%: train/n01/train_0001.JPEG" in done.stderr
     assert "go on without them by a higher --max-corrupt" in done.stderr
     assert world.json("gc")["orphans"] == []

@@ -79,7 +79,7 @@ def test_an_image_is_built_checked_on_a_real_boot_and_used_again_without_a_build
     file = recipe(world, "tiny")
     # A key pair, a security group and its two rules come before.
     assert killed_after(world, 5, "ami", "build", file, "--cloud", "sandbox", "-y", "--force") == "RunInstances"
-    (dead,) = {item["run"] for item in world.json("gc")["orphans"]}
+    (dead,) = {item["run"] for item in json.loads(world.orch("gc", "--json", check=9).stdout)["orphans"]}
     done = build(world, file, "--json")
     made = json.loads(done.stdout)
     assert made["built"]
