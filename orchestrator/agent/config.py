@@ -16,7 +16,8 @@ from orchestrator.core.contract import DATA, NodePaths
 class DataSource:
     """A data set to stage: everything under `s3://<bucket>/<prefix>` to `<mount>` in the data folder.
 
-    With `wait_all` nothing starts before all of it is there, whatever its manifest says of phases.
+    With `wait_all` nothing starts before all of it is there, whatever its manifest says of phases. With `volume` it
+    lies on a file system of that label, which is mounted; with `blank_gib` that is yet to be made and filled.
     """
 
     name: str
@@ -24,14 +25,23 @@ class DataSource:
     prefix: str
     mount: str
     wait_all: bool = False
+    volume: str = ""
+    blank_gib: int = 0
 
     @classmethod
-    def from_json(cls, value: Mapping[str, str]) -> DataSource:
+    def from_json(cls, value: Mapping[str, Any]) -> DataSource:
         """Return the source; its prefix ends with `/` or is empty, since a source names a folder."""
         bucket, _, prefix = value["source"].removeprefix("s3://").partition("/")
         prefix = prefix.rstrip("/")
-        wait_all = value.get("wait") == "all"
-        return cls(value["name"], bucket, f"{prefix}/" if prefix else "", value["mount"], wait_all)
+        return cls(
+            value["name"],
+            bucket,
+            f"{prefix}/" if prefix else "",
+            value["mount"],
+            value.get("wait") == "all",
+            value.get("volume", ""),
+            value.get("blank_gib", 0),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +98,11 @@ class NodeConfig:
     def data_folder(self) -> Path:
         """ORCH_DATA_DIR."""
         return self.home / DATA
+
+    @property
+    def staged(self) -> tuple[DataSource, ...]:
+        """The data sets that are fetched from S3."""
+        return tuple(source for source in self.data if source.blank_gib or not source.volume)
 
     @property
     def checkpoint_folder(self) -> Path:

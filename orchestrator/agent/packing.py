@@ -31,7 +31,7 @@ from orchestrator.agent.store import Store, open_store
 from orchestrator.agent.tars import TAR, outline
 from orchestrator.core.contract import NodePaths
 from orchestrator.core.parts import PartKeys, is_wanted, share
-from orchestrator.core.units import format_size
+from orchestrator.core.units import counted, format_size
 from orchestrator.errors import NotFound, OrchError
 
 PLAN = "plan.json"
@@ -113,7 +113,7 @@ class Packer:
         known: set[int] = set()
         while len(done := self._done()) < len(self._parts):
             if done != known:
-                say(f"{len(done)} of {len(self._parts)} parts are packed")
+                say(f"{len(done)} of {counted(len(self._parts), 'part')} packed")
             known = done
             time.sleep(PAUSE)
         found = self._keys.pieces((item.key, item.size) for item in self._store.list(self._keys.packed))
@@ -147,7 +147,7 @@ class Packer:
         """Return a list of the source's files, `[path, bytes]` a line; of its tars make what says what they hold."""
         source, listing = self._order.source, self._work / "listing.jsonl"
         found = {item.key.removeprefix(source.prefix): item for item in self._source.list(source.prefix)}
-        say(f"{len(found)} files at s3://{source.bucket}/{source.prefix}")
+        say(f"{counted(len(found), 'file')} at s3://{source.bucket}/{source.prefix}")
         listing.write_text("".join(json.dumps([name, item.size]) + "\n" for name, item in found.items()))
         for name, item in found.items():
             if name.endswith(TAR) and "/" not in name:
@@ -174,7 +174,8 @@ class Packer:
         journal = self._work / "done" / f"{number:05}.jsonl"
         self._store.put(self._keys.journal(number), journal.read_bytes())
         spent = f"{gathered - began:.1f} s to fetch, {packed - gathered:.1f} to pack"
-        say(f"part {number}: {self._parts[number][1]} images, {spent}, {time.monotonic() - packed:.1f} to upload")
+        upload, images_in_it = time.monotonic() - packed, counted(self._parts[number][1], "image")
+        say(f"part {number}: {images_in_it}, {spent}, {upload:.1f} to upload")
         shutil.rmtree(folder)
         images.unlink()
 

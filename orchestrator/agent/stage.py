@@ -19,6 +19,7 @@ from orchestrator.agent.quick import QuickStore, suits
 from orchestrator.agent.restore import drop_newer, restore, restore_step
 from orchestrator.agent.staging import Opener, Staging, patiently
 from orchestrator.agent.store import Reader, open_store
+from orchestrator.agent.volumes import mount_all, seal
 from orchestrator.core.ids import Keys
 from orchestrator.errors import OrchError
 
@@ -54,10 +55,12 @@ def stage(config: NodeConfig, opened: Opener, quick: Reader | None = None) -> Re
         if restored is None:
             say("no checkpoint can be restored: the training begins anew")
         drop_newer(config.checkpoint_folder, restored, say)
-    if not config.data:
+    mount_all(config, opened, say)
+    if not config.staged:
         return None
     staging = Staging(config, opened, say)
     arriving = staging.bring_first()
+    seal(config, opened, say)
     return None if arriving is None else Rest(staging, arriving)
 
 

@@ -36,12 +36,10 @@ class Staging:
     def __init__(self, config: NodeConfig, opened: Opener, say: Say) -> None:
         """List what there is."""
         self._config, self._say = config, say
-        self._folders = [config.data_folder / source.mount for source in config.data]
+        self._folders = [config.data_folder / source.mount for source in config.staged]
         self._items: list[Item] = []
-        stores: dict[str, Store] = {}
-        for source in config.data:
-            if source.bucket not in stores:
-                stores[source.bucket] = opened(source.bucket, config.region)
+        stores = {name: opened(name, config.region) for name in {source.bucket for source in config.staged}}
+        for source in config.staged:
             found = find_items(stores[source.bucket], source, config.data_folder)
             say(f"data {source.name}: {counted(len(found), 'object')}, {format_size(sum(item.size for item in found))}")
             self._items += [replace(item, phase=0) for item in found] if source.wait_all else found

@@ -96,6 +96,16 @@ class Compute(Resources, Offerings):
         self._learn_volumes({volume for raw in found for volume in self._attached[raw["InstanceId"]]})
         return tuple(parse_instance(raw, self._volumes_of(raw["InstanceId"])) for raw in found)
 
+    def volume_at(self, instance_id: str, device: str) -> str | None:
+        """Return the id of the volume that an instance has at `device`. Raises NoPermission, Unreachable."""
+        places = {"attachment.instance-id": instance_id, "attachment.device": device}
+        found = [{"Name": name, "Values": [value]} for name, value in places.items()]
+        client = self._session.client("ec2")
+        for reply in call_pages("ec2:DescribeVolumes", client, "describe_volumes", Filters=found):
+            for raw in reply["Volumes"]:
+                return str(raw["VolumeId"])
+        return None
+
     def tagged_instances(self) -> tuple[TaggedInstance, ...]:
         """Return the instances of all runs, in every state EC2 still shows. Raises NoPermission, Unreachable."""
         return tuple(

@@ -72,13 +72,18 @@ class OwnImages:
 
     def remove(self, image: Image) -> None:
         """Remove an image and then its snapshots; what is gone already is done. Raises Unreachable: still in use."""
-        deadline = time.monotonic() + REMOVAL_SECONDS
         for item in (Resource("image", image.image_id), *(Resource("snapshot", name) for name in image.snapshots)):
-            while not self._compute.delete(item):
-                if time.monotonic() > deadline:
-                    raise Unreachable(f"{item.kind} {item.id} is still in use", "`orch gc` removes it later")
-                time.sleep(0.5)
+            delete_soon(self._compute, item)
 
     def _find(self, wanted: list[dict[str, Any]]) -> list[Image]:
         reply = call("ec2:DescribeImages", lambda: self._client.describe_images(Owners=["self"], Filters=wanted))
         return [parse_image(raw) for raw in reply["Images"]]
+
+
+def delete_soon(compute: Compute, item: Resource) -> None:
+    """Delete something once nothing uses it any more; gone already is done. Raises Unreachable: still in use."""
+    deadline = time.monotonic() + REMOVAL_SECONDS
+    while not compute.delete(item):
+        if time.monotonic() > deadline:
+            raise Unreachable(f"{item.kind} {item.id} is still in use", "`orch gc` removes it later")
+        time.sleep(0.5)

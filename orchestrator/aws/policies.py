@@ -80,7 +80,8 @@ def operator_policy(account: str, region: str, bucket: str, datasets: Iterable[s
     made = [f"{ec2}:{kind}/*" for kind in ("instance", "volume", "network-interface", "spot-instances-request")]
     own = [f"{ec2}:{kind}/*" for kind in ("security-group", "placement-group", "key-pair")]
     given = [f"arn:aws:ec2:{region}::image/*", f"{ec2}:image/*", f"{ec2}:subnet/*", "arn:aws:ec2:*::snapshot/*"]
-    creations = ["RunInstances", "CreateSecurityGroup", "CreatePlacementGroup", "ImportKeyPair", "CreateImage"]
+    creations = ["RunInstances", "CreateSecurityGroup", "CreatePlacementGroup", "ImportKeyPair"]
+    pictured = ["CreateImage", "CreateSnapshot"]
     # The names of images and snapshots have no account in them.
     pictures = [f"arn:aws:ec2:{region}::{kind}/*" for kind in ("image", "snapshot")]
     buckets = [bucket, *datasets]
@@ -93,16 +94,17 @@ def operator_policy(account: str, region: str, bucket: str, datasets: Iterable[s
         _allow("LaunchTagged", ["ec2:RunInstances"], made, _TAGGED_REQUEST),
         _allow("LaunchWithOwn", ["ec2:RunInstances"], own, _TAGGED_RESOURCE),
         _allow("LaunchFrom", ["ec2:RunInstances"], given),
-        _allow("CreateTagged", [f"ec2:{name}" for name in creations[1:4]], own, _TAGGED_REQUEST),
+        _allow("CreateTagged", [f"ec2:{name}" for name in creations[1:]], own, _TAGGED_REQUEST),
         _allow("CreateImageOfOwn", ["ec2:CreateImage"], [f"{ec2}:instance/*"], _TAGGED_RESOURCE),
-        _allow("CreateImageTagged", ["ec2:CreateImage"], pictures, _TAGGED_REQUEST),
+        _allow("CreateSnapshotOfOwn", ["ec2:CreateSnapshot"], [f"{ec2}:volume/*"], _TAGGED_RESOURCE),
+        _allow("CreateImageTagged", [f"ec2:{name}" for name in pictured], pictures, _TAGGED_REQUEST),
         _allow("PublishImage", ["ec2:CreateTags"], pictures, _TAGGED_RESOURCE),
         _allow("CreateInVpc", ["ec2:CreateSecurityGroup"], [f"{ec2}:vpc/*"]),
         _allow(
             "TagAtCreation",
             ["ec2:CreateTags"],
             [f"{ec2}:*/*", *pictures],
-            {"StringEquals": {"ec2:CreateAction": creations}},
+            {"StringEquals": {"ec2:CreateAction": creations + pictured}},
         ),
         _allow(
             "ChangeTagged",

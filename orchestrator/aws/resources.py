@@ -13,7 +13,7 @@ from orchestrator.aws.errors import call, error_code, kind_of
 from orchestrator.aws.session import Session
 from orchestrator.aws.shapes import filters, run_filter, snapshots_of, tag_specification, tags_of
 from orchestrator.core.facts import Resource, ResourceKind
-from orchestrator.core.ids import TAG_IMAGE, TAG_RUN
+from orchestrator.core.ids import TAG_DATASET, TAG_IMAGE, TAG_RUN
 from orchestrator.errors import OrchError
 
 # One rule as a value: protocol, first port, last port, source (a CIDR or a group id).
@@ -98,7 +98,8 @@ class Resources:
     def leftovers(self) -> tuple[Resource, ...]:
         """Return everything but instances that carries the tag of any run, less what goes with its instance by itself.
 
-        A published image, and the snapshots it is made of, have outgrown their build and are not among it.
+        A published image, the snapshots it is made of, and a published snapshot have outgrown their build and are not
+        among it.
         """
         client, tagged = self._client, run_filter(None)
         open_requests = tagged + filters(state=["open", "active"])
@@ -124,10 +125,12 @@ class Resources:
         return tuple(found for query in queries for found in _ask(query, "") if found.id not in kept)
 
     def _published(self) -> frozenset[str]:
-        """Return the ids of published images and of their snapshots."""
-        wanted = filters(tag_key=TAG_IMAGE)
-        reply = call("ec2:DescribeImages", lambda: self._client.describe_images(Owners=["self"], Filters=wanted))
-        return frozenset(name for raw in reply["Images"] for name in (raw["ImageId"], *snapshots_of(raw)))
+        """Return the ids of published images and of their snapshots, and of published snapshots of data sets."""
+        client, images, sets = self._client, filters(tag_key=TAG_IMAGE), filters(tag_key=TAG_DATASET)
+        reply = call("ec2:DescribeImages", lambda: client.describe_images(Owners=["self"], Filters=images))
+        found = {name for raw in reply["Images"] for name in (raw["ImageId"], *snapshots_of(raw))}
+        reply = call("ec2:DescribeSnapshots", lambda: client.describe_snapshots(OwnerIds=["self"], Filters=sets))
+        return frozenset(found | {raw["SnapshotId"] for raw in reply["Snapshots"]})
 
     def _made_by_runs(self, run: str | None) -> list[Query]:
         client, tagged = self._client, run_filter(run)

@@ -8,9 +8,19 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from orchestrator.core.facts import USABLE, Instance, State, Volume
-from orchestrator.core.ids import TAG_GENERATION, TAG_IMAGE, TAG_RECIPE, TAG_RUN, TAG_TOKEN
+from orchestrator.core.ids import (
+    TAG_BYTES,
+    TAG_DATASET,
+    TAG_GENERATION,
+    TAG_IMAGE,
+    TAG_RECIPE,
+    TAG_RUN,
+    TAG_TOKEN,
+    TAG_VERSION,
+)
 from orchestrator.core.images import Image
 from orchestrator.core.units import parse_time
+from orchestrator.core.volumes import Snapshot
 
 _TRANSITION = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 
@@ -49,7 +59,8 @@ def transition_time(reason: str) -> datetime | None:
 
 def parse_volume(raw: Mapping[str, Any]) -> Volume:
     """Return an entry of `Volumes[]`."""
-    return Volume(raw["VolumeId"], int(raw["Size"]), raw["VolumeType"])
+    provisioned = (int(raw.get(name) or 0) for name in ("Iops", "Throughput", "VolumeInitializationRate"))
+    return Volume(raw["VolumeId"], int(raw["Size"]), raw["VolumeType"], *provisioned)
 
 
 def volume_ids(raw: Mapping[str, Any]) -> list[str]:
@@ -74,6 +85,21 @@ def parse_image(raw: Mapping[str, Any]) -> Image:
         created=parse_time(raw["CreationDate"]),
         snapshots=tuple(snapshots_of(raw)),
         size_gib=sum(int(item.get("Ebs", {}).get("VolumeSize", 0)) for item in raw.get("BlockDeviceMappings", [])),
+        run=tags.get(TAG_RUN, ""),
+    )
+
+
+def parse_snapshot(raw: Mapping[str, Any]) -> Snapshot:
+    """Return an entry of `Snapshots[]` that holds a data set, published or not."""
+    tags = tags_of(raw)
+    return Snapshot(
+        snapshot_id=raw["SnapshotId"],
+        name=tags.get(TAG_DATASET, ""),
+        version=tags.get(TAG_VERSION, ""),
+        state=raw["State"],
+        created=raw["StartTime"].astimezone(UTC),
+        size_gib=int(raw["VolumeSize"]),
+        bytes=int(tags.get(TAG_BYTES, "0")),
         run=tags.get(TAG_RUN, ""),
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli import snapshot
 from orchestrator.cli.context import (
     GET_CLOUD,
     NO_CREDENTIALS,
@@ -28,6 +29,7 @@ from orchestrator.errors import BadInput, Exit, OrchError
 
 if TYPE_CHECKING:
     from orchestrator.cli.context import Place
+    from orchestrator.core.volumes import Snapshot
     from orchestrator.run.datasets import Dataset
 
 NAME = "NAME[@VERSION]"
@@ -43,6 +45,9 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> str
 @click.group(name="dataset")
 def command() -> None:
     """Data sets in the account's bucket, packed, with the digest of every file; experiments name them: dataset:NAME."""
+
+
+command.add_command(snapshot.command)
 
 
 @command.command()
@@ -122,15 +127,16 @@ def _arguments(given: dict[str, Any]) -> tuple[str, ...]:
 @cloud_option
 @json_option
 def list_(*, cloud: str | None, as_json: bool) -> None:
-    """List the data sets with their versions, builds that were not finished among them."""
+    """List the data sets with their versions and snapshots, builds that were not finished among them."""
+    from orchestrator.report.datasets import item_json
     from orchestrator.run.datasets import list_datasets
 
     place = _place(cloud)
-    items = list_datasets(place.session, place.bucket)
+    items, snapshots = list_datasets(place.session, place.bucket), _snapshots(place)
     if as_json:
-        _print([item.to_json() for item in items])
+        _print([item_json(item, snapshots) for item in items])
     elif items:
-        _list(items)
+        _list(items, snapshots)
     else:
         click.echo("no data sets; `orch dataset build SRC NAME` makes one")
 
@@ -145,16 +151,16 @@ def show(*, name: str, cloud: str | None, as_json: bool) -> None:
 
     place = _place(cloud)
     item = find(place.session, place.bucket, name)
-    used_by = users(place.bucket, [item])
+    used_by, snapshots = users(place.bucket, [item]), _snapshots(place, item.name)
     if as_json:
         from orchestrator.report.datasets import dataset_json
 
-        _print(dataset_json(item, used_by))
+        _print(dataset_json(item, used_by, snapshots))
         return
     from orchestrator.report import datasets
     from orchestrator.report.console import make_console
 
-    datasets.show(make_console(), item, used_by)
+    datasets.show(make_console(), item, used_by, snapshots)
 
 
 @command.command()
@@ -188,13 +194,19 @@ def stage(*, name: str, folder: Path, cloud: str | None, as_json: bool) -> None:
 @cloud_option
 @json_option
 def rm(*, name: str, dry_run: bool, yes: bool, cloud: str | None, as_json: bool) -> int:
-    """Remove a data set (without @VERSION: all its versions) after a yes; refused while a run uses it."""
+    """Remove a data set (without @VERSION: all its versions) with its snapshots, after a yes.
+
+    Refused while a run uses it.
+    """
+    from orchestrator.aws.snapshots import Snapshots
+    from orchestrator.report.datasets import item_json
     from orchestrator.run.datasets import named, parse, remove, users
 
     place = _place(cloud)
     items = named(place.session, place.bucket, parse(name))
+    snapshots = _snapshots(place, items[0].name)
     if not as_json:
-        _list(items)
+        _list(items, snapshots)
     used_by = users(place.bucket, items)
     if used_by:
         raise OrchError(
@@ -205,19 +217,29 @@ def rm(*, name: str, dry_run: bool, yes: bool, cloud: str | None, as_json: bool)
     if not (yes or dry_run or as_json) and can_ask():
         going = click.confirm(f"Remove {counted(len(items), 'version')} of {items[0].name}?", default=False)
     for item in items if going else ():
+        # Its snapshots first: they are found by its name.
+        for made in (made for made in snapshots if made.version == item.version):
+            Snapshots(place.session).remove(made)
         remove(place.session, place.bucket, item.name, item.version)
     if as_json:
-        _print({"removed": going, "datasets": [item.to_json() for item in items]})
+        _print({"removed": going, "datasets": [item_json(item, snapshots) for item in items]})
     else:
         click.echo("removed" if going else "nothing was removed; -y removes it without asking")
     return Exit.DONE
 
 
-def _list(items: Sequence[Dataset]) -> None:
+def _list(items: Sequence[Dataset], snapshots: Sequence[Snapshot]) -> None:
     from orchestrator.report.console import make_console
     from orchestrator.report.datasets import list_table
 
-    make_console().print(list_table(items))
+    make_console().print(list_table(items, snapshots))
+
+
+def _snapshots(place: Place, name: str | None = None) -> Sequence[Snapshot]:
+    """Return the published snapshots of data sets, of one where it is named."""
+    from orchestrator.aws.snapshots import Snapshots
+
+    return Snapshots(place.session).published(name)
 
 
 def _place(cloud: str | None) -> Place:

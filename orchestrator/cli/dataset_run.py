@@ -14,6 +14,7 @@ from orchestrator.cli.context import open_for_launch, wanted
 from orchestrator.cli.dataset_progress import shown, tell_built
 from orchestrator.cli.experiment import FLAGS, Loaded
 from orchestrator.cli.options import F, can_ask, read_caps, yes_option
+from orchestrator.core.units import counted
 from orchestrator.errors import BadInput, Exit, OrchError
 
 if TYPE_CHECKING:
@@ -136,7 +137,9 @@ def _prepare(order: Order, options: RunOptions, home: Home, place: Place) -> tup
     changes = explain(body, what, profile, sets=options.sets, flags=flags) if profile else ()
     source = Source(what, None, profile)
     prepared = prepare(made, source, place.session, place.settings, environ=os.environ, home=home)
-    note = f"packs {order.source}: {found.files:,} files, {format_size(found.size)}, into data set {order.name}"
+    note = (
+        f"packs {order.source}: {counted(found.files, 'file')}, {format_size(found.size)}, into data set {order.name}"
+    )
     prepared = replace(
         prepared,
         notes=(note, *prepared.notes),
@@ -173,7 +176,9 @@ def _goes_on(order: Order, run: str, options: RunOptions, home: Home, place: Pla
     caps, faults = read_caps(options.max_cost, options.max_duration)
     check(view, caps, faults)
     if view.ended and not options.yes:
-        question = f"{run} ended as {view.phase}, {_show(view)}. Go on with its {view.spec.experiment.nodes} nodes?"
+        question = (
+            f"{run} ended as {view.phase}, {_show(view)}. Go on with its {view.spec.experiment.how_many('node')}?"
+        )
         if not can_ask():
             raise BadInput("going on needs a yes, and there is no terminal to ask on", "give -y")
         if not click.confirm(question, default=True, err=as_json):

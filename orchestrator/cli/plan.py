@@ -72,5 +72,6 @@ def show(prepared: Prepared, loaded: Loaded, *, as_json: bool) -> None:
     experiment = prepared.experiment
     where = f"{prepared.settings.cloud}, {prepared.settings.region}"
     title = f"{experiment.name}: {experiment.how_many('node')} on {where}"
-    sheet = PlanSheet(title, prepared.plan, experiment.max_duration, prepared.will_create, prepared.notes)
+    data = [str(choice) for choice in prepared.choices]
+    sheet = PlanSheet(title, prepared.plan, experiment.max_duration, prepared.will_create, prepared.notes, data)
     show_plan(make_console(), sheet)

@@ -15,7 +15,15 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
-from orchestrator.core.estimates import MINIMUM_SECONDS, S3Use, ebs_charge, ipv4_charge, s3_requests, s3_storage
+from orchestrator.core.estimates import (
+    MINIMUM_SECONDS,
+    S3Use,
+    ebs_charge,
+    initialisation_charge,
+    ipv4_charge,
+    s3_requests,
+    s3_storage,
+)
 from orchestrator.core.facts import EC2_INTERRUPTED, Instance, Lifecycle, OnDemandPrice, PriceRow
 from orchestrator.core.units import MicroUSD, iso, per_hour, usd
 
@@ -219,7 +227,8 @@ def _may_be_free(item: Instance, seconds: int) -> bool:
 
 def _estimates(billed: Sequence[tuple[Instance, InstanceBill]], run_id: str, s3: S3Use | None) -> tuple[OtherLine, ...]:
     """Return the lines that are not machines: volumes, addresses, and S3 where its use is known."""
-    found = [OtherLine("ebs", v.volume_id, ebs_charge(v, line.seconds)) for item, line in billed for v in item.volumes]
+    volumes = [(v, line.seconds) for item, line in billed for v in item.volumes]
+    found = [OtherLine("ebs", v.volume_id, ebs_charge(v, used) + initialisation_charge(v)) for v, used in volumes]
     addresses = [(line.instance_id, ipv4_charge(item, line.seconds)) for item, line in billed]
     found += [OtherLine("ipv4", instance_id, cost) for instance_id, cost in addresses if cost is not None]
     if s3 is not None and billed:

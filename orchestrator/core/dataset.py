@@ -122,6 +122,14 @@ def is_prefix(text: str) -> bool:
     return _PREFIX.fullmatch(text) is not None
 
 
+def named_by(source: str, bucket: str) -> tuple[str, str] | None:
+    """Return name and version of the data set in `bucket` that lies at the s3:// URL `source`, None where none can."""
+    where = f"s3://{bucket}/"
+    prefix = f"{source.removeprefix(where).rstrip('/')}/" if source.startswith(where) else ""
+    _, name, version, _ = prefix.split("/") if is_prefix(prefix) else ("", "", "", "")
+    return (name, version) if name else None
+
+
 def is_unfinished(prefix: str, keys: Collection[str]) -> bool:
     """Tell whether `prefix`, which ends with `/`, is that of a data set, and `keys`, all below it, have no manifest."""
     return is_prefix(prefix) and prefix + manifest.NAME not in keys

@@ -15,8 +15,16 @@ from orchestrator.core.units import MicroUSD, per_hour
 MINIMUM_SECONDS = 60
 MONTH_SECONDS = 30 * 86_400
 GIB = 2**30
-# gp3 storage, a GiB-month of 30 days.
+# gp3 storage, a GiB-month of 30 days; what is provisioned above the base: an operation/s-month, a MiB/s-month.
 GP3_GIB_MONTH: MicroUSD = 80_000
+GP3_IOPS_MONTH: MicroUSD = 5_000
+GP3_THROUGHPUT_MONTH: MicroUSD = 40_000
+GP3_IOPS, GP3_THROUGHPUT = 3000, 125
+# EBS snapshots of the standard tier, a GiB-month of blocks that were written.
+SNAPSHOT_GIB_MONTH: MicroUSD = 50_000
+# Initialising a volume from its snapshot at a provisioned rate: of each GiB, for each MiB/s. A figure of a third party
+# ($0.0036 a GiB at 300 MiB/s), taken to be in proportion to the rate.
+INITIALISATION_GIB: MicroUSD = 12
 # A public IPv4 address in use, an hour.
 IPV4_HOUR: MicroUSD = 5_000
 # S3 Standard: a GiB-month; a thousand of PUT, COPY, POST and LIST; a thousand of GET.
@@ -43,9 +51,16 @@ class S3Use:
 
 
 def ebs_charge(volume: Volume, seconds: int) -> MicroUSD:
-    """Return the storage charge of a gp3 volume: per second, at least 60 (AWS EBS pricing)."""
-    exact = Decimal(GP3_GIB_MONTH) * volume.size_gib * max(MINIMUM_SECONDS, seconds) / MONTH_SECONDS
-    return _micro(exact)
+    """Return the charge of a gp3 volume and of what was provisioned: per second, at least 60 (AWS EBS pricing)."""
+    month = GP3_GIB_MONTH * volume.size_gib
+    month += GP3_IOPS_MONTH * max(0, volume.iops - GP3_IOPS)
+    month += GP3_THROUGHPUT_MONTH * max(0, volume.throughput - GP3_THROUGHPUT)
+    return _micro(Decimal(month) * max(MINIMUM_SECONDS, seconds) / MONTH_SECONDS)
+
+
+def initialisation_charge(volume: Volume) -> MicroUSD:
+    """Return what it costs once that a volume is filled from its snapshot at a provisioned rate."""
+    return INITIALISATION_GIB * volume.rate * volume.size_gib
 
 
 def ipv4_charge(item: Instance, seconds: int) -> MicroUSD | None:
@@ -73,6 +88,11 @@ def s3_requests(use: S3Use, node_seconds: int) -> MicroUSD:
     puts = 2 * use.objects + _parts(use.stored_bytes) + PUTS_A_SECOND * node_seconds + use.puts
     gets = _parts(use.staged_bytes) + use.gets
     return _micro(Decimal(puts * S3_1000_PUTS + gets * S3_1000_GETS) / 1000)
+
+
+def fetch_charge(size: int) -> MicroUSD:
+    """Return the charge for fetching so many bytes from S3 once, in parts."""
+    return _micro(Decimal(_parts(size) * S3_1000_GETS) / 1000)
 
 
 def s3_storage(use: S3Use, seconds: int) -> MicroUSD:

@@ -92,7 +92,10 @@ class Data(_Model):
 
     source: Source = Field(description="s3://bucket/prefix, or dataset:NAME as `orch dataset` built it.")
     mount: Mount = Field("", description="Folder under $ORCH_DATA_DIR; by default the data set's name.")
-    mode: Mode = Field("stage", description="stage: copied to local storage before setup.")
+    mode: Mode = Field(
+        "auto",
+        description="stage: copied to local storage; ebs: a volume of its snapshot on each node; auto: the cheaper.",
+    )
     wait: Literal["first", "all"] = Field(
         "first", description="What setup and run wait for: what the set's manifest says is needed first, or all of it."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -32,11 +32,18 @@ SHUT_ITSELF_DOWN = "Client.InstanceInitiatedShutdown"
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """An EBS volume of an instance; sizes in GiB."""
+    """An EBS volume of an instance; sizes in GiB.
+
+    `iops` and `throughput` (MiB/s) are what was provisioned of a gp3 volume; `rate` (MiB/s) is that of its
+    initialisation from a snapshot, 0 where none was paid for.
+    """
 
     volume_id: str
     size_gib: int
     volume_type: str
+    iops: int = 0
+    throughput: int = 0
+    rate: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +95,7 @@ class Instance:
             "generation": self.generation,
             "launch_index": self.launch_index,
             "token": self.token,
-            "volumes": [[v.volume_id, v.size_gib, v.volume_type] for v in self.volumes],
+            "volumes": [list(astuple(volume)) for volume in self.volumes],
         }
 
     @classmethod
@@ -97,7 +104,7 @@ class Instance:
         data = dict(value)
         data["launch_time"] = parse_time(data["launch_time"])
         data["end_time"] = parse_time(data["end_time"]) if data["end_time"] else None
-        data["volumes"] = tuple(Volume(str(v[0]), int(v[1]), str(v[2])) for v in data["volumes"])
+        data["volumes"] = tuple(Volume(str(v[0]), int(v[1]), str(v[2]), *map(int, v[3:])) for v in data["volumes"])
         return cls(**data)
 
 

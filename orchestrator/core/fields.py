@@ -38,7 +38,7 @@ _CONTRACT = re.compile(
     "ORCH_.*|HOME|(MASTER|GROUP|ROLE)_(ADDR|PORT|RANK|WORLD_SIZE)|(NODE_|LOCAL_)?RANK|(LOCAL_)?WORLD_SIZE"
     "|E?UID|PPID|BASHOPTS|SHELLOPTS|BASH_VERSINFO"
 )
-_LATER_MODES = frozenset({"ebs", "fsx", "mount", "stream"})
+_LATER_MODES = frozenset({"fsx", "mount", "stream"})
 
 
 def show(value: object) -> str:
@@ -162,7 +162,7 @@ def _workdir(text: str) -> str:
 
 def _mode(value: object) -> object:
     if isinstance(value, str) and value in _LATER_MODES:
-        raise ValueError(f"mode {value} is not there yet; use stage")
+        raise ValueError(f"mode {value} is not there yet; use stage or ebs")
     return value
 
 
@@ -203,7 +203,7 @@ Type = Annotated[Text, _matches(_INSTANCE_TYPE, "an EC2 type such as p3.16xlarge
 Image = Annotated[Text, _matches(_IMAGE, "an AMI id, ssm:NAME or the name of an image")]
 Source = Annotated[Text, _matches(_SOURCE, "of the form s3://bucket/prefix or dataset:NAME")]
 Mount = Annotated[Text, _matches(_MOUNT, "a relative path such as imagenet or sets/train")]
-Mode = Annotated[Literal["stage"], BeforeValidator(_mode)]
+Mode = Annotated[Literal["stage", "ebs", "auto"], BeforeValidator(_mode)]
 DataName = Annotated[Text, _matches(_DATA_NAME, "a name of letters, digits, '_' and '-', a letter or digit first")]
 Workdir = Annotated[Text, AfterValidator(_workdir)]
 Count = Annotated[int, Strict(), Field(ge=1, le=MAX_NODES)]

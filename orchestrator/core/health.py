@@ -42,16 +42,18 @@ class Lost:
 
     `interrupted`: EC2 takes it or took it (`noticed`: it is still there). `ended`: somebody ended it on purpose, which
     is obeyed. `unfit`: it never came to work, or must not begin; a gang that is so as a whole is not tried elsewhere.
-    `lost`: everything else.
+    `lost`: everything else. `hasty`: it fell silent seconds ago, and nothing more is known: enough to replace it, but
+    no run ends by it, since EC2 may yet say that it took the node.
     """
 
     kind: Literal["interrupted", "lost", "unfit", "ended"]
     verdict: Verdict
     noticed: bool = False
+    hasty: bool = False
 
 
 def find_lost(ledger: LedgerState, gang: Gang, facts: Facts) -> dict[str, Lost]:
-    """Return the lost members of the current generation by instance id, those that are gone already first."""
+    """Return the lost members of the current generation by instance id: those that are gone, silent, under notice."""
     silent, launched = _silent(gang, facts), ledger.launched
     unchecked = _unfit_by_preflight(gang, facts)
     found: dict[str, Lost] = {}
@@ -67,7 +69,7 @@ def find_lost(ledger: LedgerState, gang: Gang, facts: Facts) -> dict[str, Lost]:
             )
             if lost is not None:
                 found[instance_id] = lost
-    return dict(sorted(found.items(), key=lambda item: item[1].noticed))
+    return dict(sorted(found.items(), key=lambda item: (item[1].noticed, item[1].hasty)))
 
 
 def silence(beacon: Beacon, facts: Facts) -> timedelta:
@@ -221,7 +223,8 @@ def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
             message = f"{message}; EC2 takes it back at {notice}"
             found[instance_id] = Lost("interrupted", Verdict("interrupted", message, RESUME, "", rank))
         else:
-            found[instance_id] = Lost("lost", Verdict("failed", message, RESUME, "", rank))
+            hasty = not deserted and quiet <= SILENCE_LIMIT
+            found[instance_id] = Lost("lost", Verdict("failed", message, RESUME, "", rank), hasty=hasty)
     return found
 
 

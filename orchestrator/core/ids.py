@@ -18,6 +18,10 @@ TAG_GENERATION = "orch:generation"
 # snapshots, once they are published, also the recipe's name.
 TAG_RECIPE = "orch:recipe"
 TAG_IMAGE = "orch:image"
+# Of snapshots of data sets: version and bytes of the set, and, once they are published, its name.
+TAG_VERSION = "orch:version"
+TAG_BYTES = "orch:bytes"
+TAG_DATASET = "orch:dataset"
 TAG_TOKEN = "orch:token"  # noqa: S105 - the name of a tag that carries an idempotency token, no secret
 
 

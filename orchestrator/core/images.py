@@ -8,13 +8,10 @@ from datetime import datetime
 from typing import Any, Literal
 
 from orchestrator.core.actions import Action, End
+from orchestrator.core.estimates import SNAPSHOT_GIB_MONTH
 from orchestrator.core.facts import Facts
 from orchestrator.core.ledger import Verdict
 from orchestrator.core.units import MicroUSD, iso
-
-# EBS snapshots of the standard tier, a GiB-month (AWS's page on EBS pricing, us-east-1, 2026). A snapshot holds only
-# the blocks that were written, so what a volume's whole size would cost is an upper bound.
-SNAPSHOT_GIB_MONTH: MicroUSD = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class Image:
 
     @property
     def monthly(self) -> MicroUSD:
-        """What keeping its snapshots costs a month at most."""
+        """What keeping its snapshots costs a month at most: they hold only the blocks that were written."""
         return SNAPSHOT_GIB_MONTH * self.size_gib
 
     def to_json(self) -> dict[str, Any]:
@@ -52,12 +49,15 @@ def is_finished(actions: Sequence[Action]) -> bool:
     return any(isinstance(item, End) and item.verdict.kind == "finished" for item in actions)
 
 
-def next_step(facts: Facts, image: Image | None) -> Literal["wait", "take", "done"] | Verdict:
-    """Return what to do about the image of a machine on which every step is done; a verdict where there will be none.
+def next_step(
+    facts: Facts, what: Literal["image", "snapshot"], made: tuple[str, str] | None
+) -> Literal["wait", "take", "done"] | Verdict:
+    """Return what to do about what is taken of a machine on which every step is done; a verdict where there is none.
 
-    Nothing is taken before the machine's logs are in S3: it restarts while EC2 makes the image.
+    `made` is the id of what was taken and its state. Nothing is before the machine's logs are in S3: it restarts while
+    EC2 makes an image.
     """
-    if image is None:
+    if made is None:
         beacons = [node.beacon for node in facts.nodes.values() if node.beacon is not None]
         ended = [beacon for beacon in beacons if beacon.exit_code == 0 and beacon.synced]
         living = {item.instance_id for item in facts.instances if item.usable}
@@ -65,10 +65,11 @@ def next_step(facts: Facts, image: Image | None) -> Literal["wait", "take", "don
             return "take"
         if living:
             return "wait"
-        return Verdict("failed", "the machine went away before an image was made of it", "build it again")
-    match image.state:
-        case "available":
+        return Verdict("failed", f"the machine went away before the {what} was made of it", "build it again")
+    identifier, state = made
+    match state:
+        case "available" | "completed":
             return "done"
         case "pending":
             return "wait"
-    return Verdict("failed", f"EC2 could not make the image: {image.image_id} is {image.state}", "build it again")
+    return Verdict("failed", f"EC2 could not make the {what}: {identifier} is {state}", "build it again")

@@ -50,8 +50,9 @@ def judge(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Recov
         due = caps.is_due(gang)
         recovery = _recover_from(spec, ledger, gang, facts, lost)
         answer = _after_their_timers(ledger, gang, facts, recovery) if due else recovery
-        # Of those that are only announced the training may still save itself, or come to its end.
-        if due or isinstance(answer, Recovery) or not all(item.noticed for item in lost.values()):
+        # Of those that are only announced the training may still save itself, or come to its end; of those that fell
+        # silent just now EC2 may not have said yet why.
+        if due or isinstance(answer, Recovery) or not all(item.noticed or item.hasty for item in lost.values()):
             return answer
     if not ledger.manned:
         return ledger.refused or launch_failed(spec, ledger, facts)

@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.plan import Offer
 from orchestrator.core.units import iso, parse_time
+from orchestrator.core.volumes import DataVolume
 
 VERSION = 1
 
@@ -30,8 +31,9 @@ class Identity:
 class RunSpec:
     """The desired state of a run. `timer` is how long a node lives without a scheduler; `bundle` is a sha256.
 
-    `prelude` is shell text that a node runs first of all, as root: only builds of machine images have one. `recipe` is
-    the digest of the recipe whose image a run builds or checks.
+    `prelude` is shell text that a node runs first of all, as root: only builds have one. `recipe` is the digest of the
+    recipe whose image a run builds or checks. `volumes` are those that every node gets beside its root; `data_bytes`
+    are of the data sets that nodes fetch.
     """
 
     run_id: str
@@ -58,6 +60,7 @@ class RunSpec:
     profile: str | None = None
     data_bytes: Mapping[str, int] = field(default_factory=dict)
     prelude: str = ""
+    volumes: tuple[DataVolume, ...] = ()
     recipe: str = ""
 
     @property
@@ -69,6 +72,11 @@ class RunSpec:
     def min_nodes(self) -> int:
         """The least that the run trains on; as `num_nodes` unless that may vary."""
         return min(self.experiment.min_nodes or self.num_nodes, self.num_nodes)
+
+    @property
+    def is_snapshot_build(self) -> bool:
+        """Whether it fills a volume of which a snapshot is taken; such a run is never gone on with."""
+        return any(not volume.snapshot for volume in self.volumes)
 
     def efa_of(self, instance_type: str, zone: str) -> int:
         """Return how many EFA interfaces a machine of this run was launched with."""
@@ -83,6 +91,7 @@ class RunSpec:
             "experiment": self.experiment.to_json(),
             "offers": [offer.to_json() for offer in self.offers],
             "timer": self.timer.total_seconds(),
+            "volumes": [volume.to_json() for volume in self.volumes],
             "identity": {name: getattr(self.identity, name) for name in Identity.__slots__},
         }
         return json.dumps(value, indent=1, sort_keys=True).encode()
@@ -98,6 +107,7 @@ class RunSpec:
             value["created"] = parse_time(value["created"])
             value["experiment"] = Experiment.from_json(value["experiment"])
             value["offers"] = tuple(Offer.from_json(offer) for offer in value["offers"])
+            value["volumes"] = tuple(DataVolume.from_json(volume) for volume in value.get("volumes", ()))
             value["timer"] = timedelta(seconds=value["timer"])
             value["identity"] = Identity(**value["identity"])
             return cls(**value)

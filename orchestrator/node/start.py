@@ -16,7 +16,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -36,13 +36,16 @@ _HOME = "$HOME/"
 class DataSource:
     """A data set to stage: everything under `source` (`s3://bucket/prefix`) to `$ORCH_DATA_DIR/<mount>`.
 
-    `wait`: `all` of it, or what its manifest says is needed `first`, before `setup` and `run` begin.
+    `wait`: `all` of it, or what its manifest says is needed `first`, before `setup` and `run` begin. `volume`: the
+    label of the file system that it lies on ("": it is fetched); `blank_gib`: the size of the disk that becomes it.
     """
 
     name: str
     source: str
     mount: str
     wait: str = "first"
+    volume: str = ""
+    blank_gib: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +174,7 @@ def node_json(config: StartConfig) -> str:
         "bucket": config.bucket,
         "region": config.region,
         "session": ids.session_name(config.run),
-        "data": [{"name": d.name, "source": d.source, "mount": d.mount, "wait": d.wait} for d in config.data],
+        "data": [asdict(source) for source in config.data],
         "restore_step": config.restore_step,
         "node_ips": list(config.node_ips),
         "procs_per_node": config.procs_per_node,

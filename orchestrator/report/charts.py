@@ -22,6 +22,7 @@ SVG = "http://www.w3.org/2000/svg"
 # Small, so that letters stay readable where a page makes it as wide as a phone.
 WIDTH, HEIGHT = 440, 280
 ROW_HEIGHT, THIN_ROW, ROWS_HEIGHT = 15, 4, 330
+LEGEND_ROW = 18
 MOST_POINTS = 400
 COLOURS = 13
 FONT = "system-ui, -apple-system, 'Segoe UI', sans-serif"
@@ -93,8 +94,9 @@ def draw_rows(frame: Frame, rows: int, lines: Sequence[Line]) -> Chart:
     """
     height = max(THIN_ROW, min(ROW_HEIGHT, ROWS_HEIGHT / max(rows, 3)))
     step = math.ceil(ROW_HEIGHT / height)
+    around = 80 + LEGEND_ROW * math.ceil(len(lines) / _columns(lines))
     chart = pygal.XY(
-        **_options(frame, lines, 150 + round(height * max(rows, 3))),
+        **_options(frame, lines, around + round(height * max(rows, 3))),
         inverse_y_axis=True,
         range=(-0.7, rows - 0.3),
         xrange=(0, frame.x_to or 1),
@@ -135,8 +137,7 @@ def thin(points: Sequence[T], most: int = MOST_POINTS) -> list[T]:
 
 
 def _options(frame: Frame, lines: Sequence[Line], height: int) -> dict[str, Any]:
-    longest = max((len(line.name) for line in lines), default=0)
-    columns = min(len(lines) or 1, 3 if longest <= 12 else 2 if longest <= 24 else 1)
+    columns = _columns(lines)
     return {
         "width": WIDTH,
         "height": height,
@@ -161,12 +162,18 @@ def _options(frame: Frame, lines: Sequence[Line], height: int) -> dict[str, Any]
         "max_scale": 6,
         "margin": 8,
         # pygal leaves no room for a last row of the legend that is not full.
-        "margin_bottom": 8 + (18 if len(lines) % columns else 0),
+        "margin_bottom": 8 + (LEGEND_ROW + 4 if len(lines) % columns else 0),
         "spacing": 8,
         "show_x_guides": False,
         "dots_size": 2.5,
         "disable_xml_declaration": True,
     }
+
+
+def _columns(lines: Sequence[Line]) -> int:
+    """Return how many names of lines fit beside each other."""
+    longest = max((len(line.name) for line in lines), default=0)
+    return min(len(lines) or 1, 3 if longest <= 12 else 2 if longest <= 24 else 1)
 
 
 def _style(colours: Sequence[int | None]) -> Style:

@@ -22,13 +22,14 @@ WIDE = 118
 
 @dataclass(frozen=True, slots=True)
 class PlanSheet:
-    """What a plan is shown with: `limit` is max_duration, `will_create` and `notes` are lines."""
+    """What a plan is shown with: `limit` is max_duration, `data`, `will_create` and `notes` are lines."""
 
     title: str
     plan: Plan
     limit: timedelta
     will_create: Sequence[str] = ()
     notes: Sequence[str] = ()
+    data: Sequence[str] = ()
 
 
 def show_plan(console: Console, sheet: PlanSheet) -> None:
@@ -42,6 +43,8 @@ def show_plan(console: Console, sheet: PlanSheet) -> None:
         console.print(f"  ranges   {line}")
     for line in quota_lines(sheet.plan.quotas):
         console.print(f"  quota    {line}")
+    for line in sheet.data:
+        console.print(f"  data     {clean(line)}")
     for line in sheet.will_create:
         console.print(f"  creates  {clean(line)}")
     for what, why in sheet.plan.rejected:

@@ -15,23 +15,20 @@ from orchestrator.aws.images import Images
 from orchestrator.aws.own_images import OwnImages
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
-from orchestrator.core.ids import Keys
 from orchestrator.core.images import Image, newest
 from orchestrator.core.ledger import Verdict
 from orchestrator.core.recipe import Recipe
 from orchestrator.core.settings import Settings
+from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import counted
 from orchestrator.errors import OrchError
+from orchestrator.run.foreground import ForegroundScheduler, Log
 from orchestrator.run.gc import find_orphans, remove
 from orchestrator.run.home import Home
-from orchestrator.run.image_builder import ForegroundScheduler, ImageBuilder
+from orchestrator.run.image_builder import ImageBuilder
 from orchestrator.run.lease import kept
-from orchestrator.run.ledger import Ledger
 from orchestrator.run.prepare import Prepared, Source, begin, prepare
 from orchestrator.run.spec import load_spec
-from orchestrator.run.wish import ask_stop
-
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +86,11 @@ def build_image(wanted: Wanted, plans: Plans, session: Session, home: Home, log:
     Raises OrchError, and KeyboardInterrupt once nothing is left.
     """
     bucket, own = Bucket(session, plans.build.bucket), OwnImages(session)
-    _remove_dead(wanted, session, bucket, log)
-    run = _begin(plans.build, session, home, log)
+    remove_dead(session, bucket, lambda spec: spec.recipe == wanted.digest, log)
+    run = begin_build(plans.build, session, home, log)
     builder = ImageBuilder(session, bucket, home, run, log)
-    _schedule(builder, bucket, run, log)
+    verdict = builder.to_the_end()
     with kept(builder.lease, bucket.server_time):
-        verdict = _verdict(bucket, run)
         image = own.of_run(run)
         if image is None or verdict.kind != "finished":
             _remove(own, image)
@@ -116,23 +112,22 @@ def build_image(wanted: Wanted, plans: Plans, session: Session, home: Home, log:
     return Outcome(verdict, (run, checked), replace(image, name=wanted.recipe.name), removed, in_use)
 
 
-def _remove_dead(wanted: Wanted, session: Session, bucket: Bucket, log: Log) -> None:
-    """Remove what killed builds of this recipe left, as `orch gc` would; what somebody looks after is let be."""
+def remove_dead(session: Session, bucket: Bucket, builds: Callable[[RunSpec], bool], log: Log) -> None:
+    """Remove what killed runs left that `builds` tells, as `orch gc` would; what somebody looks after is let be."""
     orphans = find_orphans(session, bucket)
-    runs = sorted(run for run in {item.run for item in orphans} if _recipe_of(bucket, run) == wanted.digest)
+    runs = sorted(run for run in {item.run for item in orphans} if _is(bucket, run, builds))
     if not runs:
         return
-    log(f"{', '.join(runs)} built this recipe and was killed: removing what it left, and beginning anew")
+    log(f"{', '.join(runs)} built the same and was killed: removing what it left, and beginning anew")
     if left := remove(session, bucket, [item for item in orphans if item.run in runs], log):
         log(f"{counted(len(left), 'thing')} could not be removed yet; `orch gc` removes the rest")
 
 
-def _recipe_of(bucket: Bucket, run: str) -> str:
-    """Return the digest of the recipe that a run built or checked, "" where it did neither or cannot be read."""
+def _is(bucket: Bucket, run: str, builds: Callable[[RunSpec], bool]) -> bool:
     try:
-        return load_spec(bucket, run).recipe
+        return builds(load_spec(bucket, run))
     except OrchError:
-        return ""
+        return False
 
 
 def _check(  # noqa: PLR0917 - all that a run is made of
@@ -140,34 +135,16 @@ def _check(  # noqa: PLR0917 - all that a run is made of
 ) -> tuple[str, Verdict]:
     """Do the checks on a machine that boots from an image; return the id of that run and how it ended."""
     experiment = wanted.recipe.check(image.image_id)
-    run = _begin(replace(plans.check, experiment=experiment, image=image.image_id), session, home, log)
+    run = begin_build(replace(plans.check, experiment=experiment, image=image.image_id), session, home, log)
     bucket = Bucket(session, plans.check.bucket)
-    _schedule(ForegroundScheduler(session, bucket, home, run, log), bucket, run, log)
-    return run, _verdict(bucket, run)
+    return run, ForegroundScheduler(session, bucket, home, run, log).to_the_end()
 
 
-def _begin(prepared: Prepared, session: Session, home: Home, log: Log) -> str:
+def begin_build(prepared: Prepared, session: Session, home: Home, log: Log) -> str:
+    """Begin a run as any other; return its id."""
     run = begin(prepared, session, home, name=None, now=datetime.now(UTC), on_progress=log).run_id
     log(f"run {run}; `orch attach {run}` shows its terminal")
     return run
-
-
-def _schedule(scheduler: ForegroundScheduler, bucket: Bucket, run: str, log: Log) -> None:
-    """Schedule a run to its end in this process; when that is interrupted, see that the run ends, then say so."""
-    try:
-        scheduler.run(keep_lease=True)
-    except KeyboardInterrupt:
-        log("interrupted: ending the run, so that nothing is left (once more leaves that to `orch gc`)")
-        ask_stop(bucket, run, "build", "interrupted")
-        scheduler.again().run()
-        raise
-
-
-def _verdict(bucket: Bucket, run: str) -> Verdict:
-    verdict = Ledger(bucket, run, "build").read().verdict
-    if verdict is None:
-        raise OrchError(f"{run} has no verdict in {Keys(run).ledger}", "`orch gc` removes what it left")
-    return verdict
 
 
 def _remove(own: OwnImages, image: Image | None) -> None:

@@ -22,6 +22,7 @@ from orchestrator.core.experiment import Experiment
 from orchestrator.core.parts import PartKeys
 from orchestrator.core.units import iso, usd
 from orchestrator.errors import BadInput, NotFound, OrchError
+from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.read import list_runs
 from orchestrator.run.spec import load_spec
@@ -153,14 +154,22 @@ def resolve(experiment: Experiment, session: Session, bucket: Bucket) -> Experim
 
 
 def users(bucket: Bucket, items: Iterable[Dataset]) -> list[str]:
-    """Return the runs of the bucket that have not ended and name one of `items` as a source of data."""
+    """Return the runs of the bucket that have not ended and name one of `items` as a source of data.
+
+    A build of a snapshot that was killed is none: nobody goes on with it.
+    """
     wanted = [f"{item.url}/" for item in items]
 
     def uses(run: str) -> bool:
         try:
-            sources = [f"{data.source.rstrip('/')}/" for data in load_spec(bucket, run).experiment.data.values()]
+            spec = load_spec(bucket, run)
         except NotFound:
             return False
+        if spec.is_snapshot_build:
+            held = Lease(bucket, run, Owner.me()).read()
+            if held is None or not held.lives(bucket.server_time()):
+                return False
+        sources = [f"{data.source.rstrip('/')}/" for data in spec.experiment.data.values()]
         meant = any(source.startswith(url) or url.startswith(source) for source in sources for url in wanted)
         return meant and not Ledger(bucket, run, "dataset").read().closed
 

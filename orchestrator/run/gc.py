@@ -83,7 +83,7 @@ def _why_orphaned(bucket: Bucket, run: str) -> str | None:
     """Return why what carries this run's tag is an orphan; None while a scheduler looks after the run."""
     try:
         held = Lease(bucket, run, Owner.me()).read()
-        if held is not None and held.expires >= bucket.server_time() and not held.owner.surely_dead():
+        if held is not None and held.lives(bucket.server_time()):
             return None
         if Ledger(bucket, run, "gc").read().closed:
             return "its run has ended"

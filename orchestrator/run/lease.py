@@ -61,6 +61,10 @@ class Held:
     expires: datetime
     etag: str
 
+    def lives(self, now: datetime) -> bool:
+        """Whether somebody holds it: it has not expired, and its owner is not known to be dead."""
+        return self.expires >= now and not self.owner.surely_dead()
+
 
 class Lease:
     """One run's lease, held by `owner` once `acquire` returned."""

@@ -80,7 +80,7 @@ class NodeCommands:
             setup=experiment.setup,
             envs=experiment.envs,
             secrets=self._home.secrets(self._spec.run_id),
-            data=tuple(DataSource(name, d.source, d.mount or name, d.wait) for name, d in experiment.data.items()),
+            data=self._data(),
             restore_step=restore_step,
             grace=experiment.checkpoint_grace,
             preflight=experiment.preflight if preflight else "off",
@@ -88,6 +88,15 @@ class NodeCommands:
             efa=self._spec.efa_of(instance.instance_type, instance.zone),
         )
         self._send(facts, instance_id, start_script(config))
+
+    def _data(self) -> tuple[DataSource, ...]:
+        volumes = {volume.data: volume for volume in self._spec.volumes}
+        found = []
+        for name, data in self._spec.experiment.data.items():
+            volume = volumes.get(name)
+            place = (volume.label, 0 if volume.snapshot else volume.size_gib) if volume is not None else ("", 0)
+            found.append(DataSource(name, data.source, data.mount or name, data.wait, *place))
+        return tuple(found)
 
     def stop(self, facts: Facts, instance_id: str, generation: int, epoch: int) -> None:
         """Make the stop file appear on a node. Raises Unreachable, StaleEpoch."""

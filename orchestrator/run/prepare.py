@@ -24,7 +24,7 @@ from orchestrator.aws.quotas import Quotas
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core import catalog, ids
-from orchestrator.core.dataset import ROOT, is_unfinished
+from orchestrator.core.dataset import ROOT
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.forecast import HISTORY, Earlier
 from orchestrator.core.plan import Market, Plan, make_plan, quota_code
@@ -32,13 +32,16 @@ from orchestrator.core.settings import Settings
 from orchestrator.core.spec import Identity, RunSpec
 from orchestrator.core.uniform import by_deadline
 from orchestrator.core.units import counted, format_duration, format_size, format_usd, iso
-from orchestrator.errors import BadInput, NoCapacity, NotFound
+from orchestrator.core.volumes import DataVolume
+from orchestrator.core.ways import Choice
+from orchestrator.errors import BadInput, NoCapacity
 from orchestrator.node.bundle import Bundle, build_bundle
 from orchestrator.node.ssh import generate_key
 from orchestrator.run import datasets, prices
 from orchestrator.run.caller import caller_cidr
 from orchestrator.run.earlier import find_earlier
 from orchestrator.run.home import CachedRun, Home
+from orchestrator.run.volumes import Chosen, check_room, choose, sizes_of
 
 DIFF_LIMIT = 200_000
 
@@ -80,6 +83,8 @@ class Prepared:
     prelude: str = ""
     recipe: str = ""
     reads: tuple[str, ...] = ()
+    volumes: tuple[DataVolume, ...] = ()
+    choices: tuple[Choice, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as `orch plan --json` prints it."""
@@ -94,6 +99,7 @@ class Prepared:
             "rejected": [{"what": what, "why": why} for what, why in self.plan.rejected],
             "quotas": [{name: getattr(q, name) for name in q.__slots__} for q in self.plan.quotas],
             "timer_seconds": round(self.plan.timer.total_seconds()),
+            "data": [choice.to_json() for choice in self.choices],
             "will_create": list(self.will_create),
             "notes": list(self.notes),
         }
@@ -107,11 +113,13 @@ def prepare(
     *,
     environ: Mapping[str, str],
     home: Home | None = None,
+    volumes: tuple[DataVolume, ...] = (),
 ) -> Prepared:
     """Check everything and plan. Raises BadInput with all local faults before the first call to the cloud, then
     NoPermission, NotFound (image, data, network) or NoCapacity (nothing offered, no quota).
 
-    With `home` the forecast learns from earlier runs, of its reports and of those in the bucket."""
+    With `home` the forecast learns from earlier runs, of its reports and of those in the bucket. `volumes` are blank
+    ones that the run fills: then nothing is chosen of how data sets get onto nodes."""
     bundle, secret_values = _check_here(experiment, source, environ)
     bucket_name = settings.bucket or ids.bucket_name(session.account(), settings.region)
     experiment = datasets.resolve(experiment, session, Bucket(session, bucket_name))
@@ -126,7 +134,12 @@ def prepare(
             f"nothing to launch {experiment.how_many('node')} on: {reasons}",
             "name other types under resources.any_of, another region, or ask AWS for the quota",
         )
-    data_bytes = _check_data(experiment, session)
+    sizes = sizes_of(experiment, session)
+    chosen = choose(experiment, session, bucket_name, plan, sizes) if not volumes else Chosen(experiment, volumes, ())
+    experiment, volumes = chosen.experiment, chosen.volumes
+    apart = {volume.data for volume in volumes}
+    data_bytes = {name: size for name, size in sizes.items() if name not in apart}
+    check_room(experiment, data_bytes)
     return Prepared(
         experiment=experiment,
         source=source,
@@ -145,6 +158,8 @@ def prepare(
             *efa_notes(plan, market),
             *_namesakes(experiment.name, compute),
         ),
+        volumes=volumes,
+        choices=chosen.choices,
     )
 
 
@@ -194,34 +209,6 @@ def _market(experiment: Experiment, session: Session, compute: Compute, earlier:
         efa={name: item.efa for name, item in hardware.items()},
         private=frozenset(zone for zone, subnet in subnets.items() if not subnet.public),
     )
-
-
-def _check_data(experiment: Experiment, session: Session) -> dict[str, int]:
-    """Return the bytes of each data set. Raises NotFound or BadInput (too large for the disk), all of them at once."""
-    sizes: dict[str, int] = {}
-    faults: list[str] = []
-    for name, data in experiment.data.items():
-        bucket, _, prefix = data.source.removeprefix("s3://").partition("/")
-        prefix = prefix.rstrip("/") + "/"
-        try:
-            found = {item.key: item.size for item in Bucket(session, bucket).list(prefix)}
-        except NotFound:
-            found = {}
-        sizes[name] = sum(found.values())
-        if not sizes[name]:
-            faults.append(f"data.{name}: nothing at {data.source}")
-        elif is_unfinished(prefix, found):
-            faults.append(f"data.{name}: {data.source} was not finished (`orch dataset build` goes on with it)")
-    if faults:
-        raise NotFound("; ".join(faults), "upload the data set first, or mend data.*.source")
-    room = experiment.resources.disk_size * 2**30
-    if sum(sizes.values()) > room * 0.9:
-        needed = format_size(sum(sizes.values()))
-        raise BadInput(
-            f"the data ({needed}) does not fit a disk of {experiment.resources.disk_size} GiB",
-            "raise resources.disk_size",
-        )
-    return sizes
 
 
 def _will_create(session: Session, bucket: str, experiment: Experiment) -> tuple[str, ...]:
@@ -358,6 +345,7 @@ def _spec(  # noqa: PLR0917 - all that a spec is made of
         profile=prepared.source.profile,
         data_bytes=prepared.data_bytes,
         prelude=prepared.prelude,
+        volumes=prepared.volumes,
         recipe=prepared.recipe,
     )
 

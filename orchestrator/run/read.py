@@ -79,7 +79,7 @@ class Reader:
 
     def _scheduler(self) -> str | None:
         held = self._lease.read()
-        if held is None or held.expires < self._bucket.server_time() or held.owner.surely_dead():
+        if held is None or not held.lives(self._bucket.server_time()):
             return None
         return f"{held.owner.machine} (process {held.owner.pid})"
 

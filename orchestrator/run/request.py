@@ -9,6 +9,8 @@ from orchestrator.core import ids
 from orchestrator.core.facts import Resource
 from orchestrator.core.plan import Offer
 from orchestrator.core.spec import RunSpec
+from orchestrator.core.volumes import DEVICES, mapping
+from orchestrator.core.ways import gp3_for
 
 
 def tags(spec: RunSpec, generation: int | None = None) -> dict[str, str]:
@@ -64,7 +66,11 @@ def run_instances_request(
                     "DeleteOnTermination": True,
                     "Encrypted": True,
                 },
-            }
+            },
+            *(
+                mapping(volume, gp3_for(volume, offer, spec.experiment.max_duration), device)
+                for volume, device in zip(spec.volumes, DEVICES, strict=False)
+            ),
         ],
         "UserData": user_data,
         **_network(offer, by_kind["security-group"]),

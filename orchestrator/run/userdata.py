@@ -35,8 +35,7 @@ def user_data_of(spec: RunSpec, timer: timedelta, now: datetime, instance_type: 
             ssh_user=spec.ssh_user,
             timer=timer,
             deadline=now + timer,
-            stages_data=bool(spec.experiment.data)
-            and catalog.holds_in_memory(instance_type, sum(spec.data_bytes.values())),
+            stages_data=bool(spec.data_bytes) and catalog.holds_in_memory(instance_type, sum(spec.data_bytes.values())),
             prelude=spec.prelude,
         )
     )

@@ -7,6 +7,15 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
+class Disk:
+    """A volume of a machine beside its root: blank, or made of a snapshot ("" if of none)."""
+
+    volume_id: str
+    size_gib: int
+    snapshot_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class HostSpec:
     """A machine that EC2 wants booted. `public_key` is the OpenSSH line of the instance's key pair ("" if none)."""
 
@@ -20,6 +29,7 @@ class HostSpec:
     user_data: bytes
     public_key: str
     role_name: str | None
+    disks: tuple[Disk, ...] = ()
 
 
 class Hosts(Protocol):
@@ -39,6 +49,12 @@ class Hosts(Protocol):
 
     def forget_image(self, image_id: str) -> None:
         """Remove an image; unknown ids are ignored."""
+
+    def snapshot(self, instance_id: str, volume_id: str, snapshot_id: str) -> None:
+        """Keep what is on a disk of the host; returns when done. Raises OrchError or OSError, as `capture`."""
+
+    def forget_snapshot(self, snapshot_id: str) -> None:
+        """Remove a snapshot; unknown ids are ignored."""
 
     def announce_interruption(self, instance_id: str, iso_time: str) -> None:
         """From now on the host's IMDS serves `spot/instance-action` with that time."""

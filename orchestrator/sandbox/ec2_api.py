@@ -7,6 +7,7 @@ from orchestrator.sandbox.ec2_instances import InstanceOperations
 from orchestrator.sandbox.ec2_launch import LaunchOperations
 from orchestrator.sandbox.ec2_market import MarketOperations
 from orchestrator.sandbox.ec2_network import NetworkOperations
+from orchestrator.sandbox.ec2_snapshots import SnapshotOperations
 
 # Operations of moto's that would show instances which no host stands behind.
 GHOSTLY = frozenset(
@@ -20,5 +21,7 @@ GHOSTLY = frozenset(
 )
 
 
-class SandboxEC2(LaunchOperations, InstanceOperations, ImageOperations, NetworkOperations, MarketOperations):
+class SandboxEC2(
+    LaunchOperations, InstanceOperations, ImageOperations, SnapshotOperations, NetworkOperations, MarketOperations
+):
     """Answers one EC2 request; `dispatch` makes one for each."""

@@ -1,4 +1,4 @@
-"""Images and snapshots: CreateImage of a machine, which restarts for it, and what becomes of the image afterwards.
+"""Images: CreateImage of a machine, which restarts for it, and what becomes of the image afterwards.
 
 Moto's CreateImage is a name without content. Here an image is what `Hosts.capture` keeps of the machine's host.
 """
@@ -47,7 +47,7 @@ class MachineImage(Ami):
 
 
 class ImageOperations(EC2Operations):
-    """CreateImage, DeregisterImage, DeleteSnapshot, and a refusal of what would make images without content."""
+    """CreateImage, DeregisterImage, and a refusal of what would make images without content."""
 
     def create_image(self) -> ActionResult:
         """Make an image of a running or stopped machine; it is pending until the machine's files have been copied."""
@@ -128,12 +128,6 @@ class ImageOperations(EC2Operations):
         result: ActionResult = super().deregister_image()
         self.world.forget_tags(image_id)
         self.world.lifecycle.forget_image(image_id)
-        return result
-
-    def delete_snapshot(self) -> ActionResult:
-        """DeleteSnapshot; refused while an image is made of it, and its tags go with it."""
-        result: ActionResult = super().delete_snapshot()
-        self.world.forget_tags(str(self.param("SnapshotId")))
         return result
 
     def register_image(self) -> ActionResult:

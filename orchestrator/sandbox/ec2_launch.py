@@ -13,7 +13,7 @@ from moto.core.utils import utcnow
 from moto.ec2.models.instances import Instance, Reservation
 from moto.ec2.utils import parse_user_data, random_reservation_id
 
-from orchestrator.sandbox.boundary import HostSpec
+from orchestrator.sandbox.boundary import Disk, HostSpec
 from orchestrator.sandbox.ec2_backend import Machine
 from orchestrator.sandbox.ec2_instance_xml import reservation_values
 from orchestrator.sandbox.interfaces import attach
@@ -63,7 +63,7 @@ class LaunchOperations(LaunchChecks):
             raise
         for instance in reservation.instances:
             machine = self.world.machines[instance.id]
-            self.world.lifecycle.launch(instance, _host_spec(machine, order, self.region))
+            self.world.lifecycle.launch(instance, _host_spec(machine, order, self.region, self._disks(instance)))
         return reservation
 
     def _make(self, order: LaunchOrder, reservation: Reservation, token: str, index: int) -> Machine:
@@ -114,22 +114,32 @@ class LaunchOperations(LaunchChecks):
         mappings = {m.get("DeviceName"): m["Ebs"] for m in self.param("BlockDeviceMappings", []) if m.get("Ebs")}
         root = instance.root_device_name
         for device, asked in ({root: {}} | mappings).items():
+            snapshot_id = asked.get("SnapshotId")
+            least = self.world.snapshots[snapshot_id].volume_size if snapshot_id else 8
             volume = self.world.create_volume(
-                size=int(asked.get("VolumeSize") or 8),
+                size=int(asked.get("VolumeSize") or least),
                 zone_name=str(instance.placement.zone),
-                snapshot_id=asked.get("SnapshotId"),
+                snapshot_id=snapshot_id,
                 encrypted=str(asked.get("Encrypted", "")).lower() == "true",
                 kms_key_id=asked.get("KmsKeyId"),
                 volume_type=asked.get("VolumeType") or "gp3",
                 iops=int(asked["Iops"]) if asked.get("Iops") else None,
                 throughput=int(asked["Throughput"]) if asked.get("Throughput") else None,
             )
+            if rate := asked.get("VolumeInitializationRate"):
+                volume.volume_initialization_rate = int(rate)  # type: ignore[attr-defined]
             keep = str(asked.get("DeleteOnTermination", device == root)).lower() != "true"
             self.world.attach_volume(volume.id, instance.id, device, not keep)
             self.world.tags[volume.id].update(tags)
 
+    def _disks(self, instance: Instance) -> tuple[Disk, ...]:
+        """Return what an instance has beside its root."""
+        mapped = instance.block_device_mapping.items()
+        others = [self.world.volumes[item.volume_id] for device, item in mapped if device != instance.root_device_name]
+        return tuple(Disk(volume.id, volume.size, volume.snapshot_id or "") for volume in others)
 
-def _host_spec(machine: Machine, order: LaunchOrder, region: str) -> HostSpec:
+
+def _host_spec(machine: Machine, order: LaunchOrder, region: str, disks: tuple[Disk, ...]) -> HostSpec:
     item = machine.instance
     roles = machine.profile.roles if machine.profile else []
     return HostSpec(
@@ -143,4 +153,5 @@ def _host_spec(machine: Machine, order: LaunchOrder, region: str) -> HostSpec:
         user_data=order.user_data,
         public_key=order.public_key,
         role_name=roles[0].name if roles else None,
+        disks=disks,
     )

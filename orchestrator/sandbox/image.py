@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from orchestrator.errors import BadInput, OrchError
 from orchestrator.sandbox import shims, supervisor
 from orchestrator.sandbox.boundary import HostSpec
+from orchestrator.sandbox.host_disks import HostDisks
 from orchestrator.sandbox.host_images import HostImages
 from orchestrator.sandbox.supervisor import MARKER
 from orchestrator.sandbox.tools import SYSTEM_PATH, Tools
@@ -67,6 +68,7 @@ class Image:
         for name, text in shims.SHARED.items():
             _program(programs / name, text)
         _program(self.folder / "image/power", shims.POWER)
+        _program(self.folder / "image/disk", shims.DISK)
         _program(self.folder / "image/session", shims.SESSION)
         self._tmux_and_bash(programs)
         self._python_scripts()
@@ -80,6 +82,11 @@ class Image:
         """The images that were made of hosts."""
         return HostImages(self.folder)
 
+    @property
+    def disks(self) -> HostDisks:
+        """The data disks of hosts, and what was kept of them."""
+        return HostDisks(self.folder)
+
     def host_folder(self, number: int) -> Path:
         """Return the folder of host `number`."""
         return self.folder / "h" / str(number)
@@ -89,8 +96,10 @@ class Image:
         host = self.host_folder(number)
         for name in ("home", "tmp", "t", "bin", "ssh"):
             (host / name).mkdir(parents=True, mode=0o700)
-        for name in shims.POWER_NAMES:
-            (host / "bin" / name).symlink_to(self.folder / "image/power")
+        for program, names in (("power", shims.POWER_NAMES), ("disk", shims.DISK_NAMES)):
+            for name in names:
+                (host / "bin" / name).symlink_to(self.folder / "image" / program)
+        self.disks.attach(host, spec.disks)
         env = self.environment(number, spec)
         if not _first_on_path(env["PATH"], host / "bin/shutdown"):
             raise OrchError(

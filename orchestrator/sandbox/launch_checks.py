@@ -18,6 +18,7 @@ from moto.iam.models import InstanceProfile, iam_backends
 from orchestrator.core.units import to_micro, usd
 from orchestrator.sandbox import catalogue
 from orchestrator.sandbox.ec2_base import EC2Operations
+from orchestrator.sandbox.ec2_snapshots import check_volumes
 from orchestrator.sandbox.interfaces import check_interfaces
 from orchestrator.sandbox.quotas_api import quota_code
 from orchestrator.sandbox.wire import Refused
@@ -59,6 +60,7 @@ class LaunchChecks(EC2Operations):
         least, most = self._count()
         instance_type = self._instance_type()
         image_id = self._image()
+        check_volumes(self.world, self.param("BlockDeviceMappings", []))
         key_name, public_key = self._key()
         interfaces = self._interfaces(instance_type)
         interface = interfaces[0] if interfaces else {}

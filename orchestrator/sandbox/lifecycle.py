@@ -114,23 +114,35 @@ class Lifecycle:
         """Have an image made of an instance; `settle` is told, with the lock held, whether it was, and whether to keep
         it is what it answers.
         """
-        self._timers.after(self._pending, partial(self._capture, instance.id, image_id, settle, reboot=reboot))
+        take = partial(self._hosts.capture, instance.id, image_id, reboot=reboot)
+        self._timers.after(self._pending, partial(self._take, image_id, take, settle, self._hosts.forget_image))
 
     def forget_image(self, image_id: str) -> None:
         """Have the files of an image removed."""
         self._timers.after(0, partial(self._hosts.forget_image, image_id))
 
-    def _capture(self, instance_id: str, image_id: str, settle: Callable[[bool], bool], *, reboot: bool) -> None:
+    def snapshot(self, instance: Instance, volume_id: str, snapshot_id: str, settle: Callable[[bool], bool]) -> None:
+        """Have what is on a disk of an instance kept; `settle` is as in `capture`."""
+        take = partial(self._hosts.snapshot, instance.id, volume_id, snapshot_id)
+        self._timers.after(self._pending, partial(self._take, snapshot_id, take, settle, self._hosts.forget_snapshot))
+
+    def forget_snapshot(self, snapshot_id: str) -> None:
+        """Have the files of a snapshot removed."""
+        self._timers.after(0, partial(self._hosts.forget_snapshot, snapshot_id))
+
+    def _take(
+        self, name: str, take: Callable[[], None], settle: Callable[[bool], bool], forget: Callable[[str], None]
+    ) -> None:
         taken = False
         try:
-            self._hosts.capture(instance_id, image_id, reboot=reboot)
+            take()
             taken = True
         except Exception:
-            _log.exception("no image can be made of %s", instance_id)
+            _log.exception("%s cannot be made", name)
         with self._lock:
             wanted = settle(taken)
         if not wanted:
-            self._hosts.forget_image(image_id)
+            forget(name)
 
     def _begin(self, host: _Host) -> None:
         self.lives.append(host.life)

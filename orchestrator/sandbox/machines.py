@@ -110,14 +110,18 @@ class Machines:
 
     def capture(self, instance_id: str, image_id: str, *, reboot: bool) -> None:
         """Keep the files of a host as an image, with `reboot` while nothing runs on it. Raises OrchError, OSError."""
-        with self._lock:
-            host = self._by_instance.get(instance_id)
-        if host is None:
-            raise NotFound(f"{instance_id} has no host", "`orch sandbox status` lists the hosts")
+        host = self._host(instance_id)
         if reboot:
             self.disturb(instance_id, "reboot")
             self._wait_until_down(host)
         self._image.images.take(image_id, self._image.host_folder(host.number))
+
+    def _host(self, instance_id: str) -> Host:
+        with self._lock:
+            host = self._by_instance.get(instance_id)
+        if host is None:
+            raise NotFound(f"{instance_id} has no host", "`orch sandbox status` lists the hosts")
+        return host
 
     def _wait_until_down(self, host: Host) -> None:
         """Return once a host that was told to reboot has no process but its supervisor, or it is up again already."""
@@ -128,6 +132,15 @@ class Machines:
     def forget_image(self, image_id: str) -> None:
         """Remove an image; unknown ids are ignored."""
         self._image.images.forget(image_id)
+
+    def snapshot(self, instance_id: str, volume_id: str, snapshot_id: str) -> None:
+        """Keep what is on a disk of a host. Raises OrchError, OSError."""
+        host = self._host(instance_id)
+        self._image.disks.take(snapshot_id, self._image.host_folder(host.number), volume_id)
+
+    def forget_snapshot(self, snapshot_id: str) -> None:
+        """Remove a snapshot; unknown ids are ignored."""
+        self._image.disks.forget(snapshot_id)
 
     def announce_interruption(self, instance_id: str, iso_time: str) -> None:
         """From now on serve `spot/instance-action` with that time from the host's metadata service."""

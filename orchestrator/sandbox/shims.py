@@ -53,10 +53,64 @@ if [ $# -gt 0 ]; then exec "$@"; fi
 [ -z "$login" ] || exec "$SHELL" -l
 """
 
-_MOUNT = r"""#!/bin/sh
-# Hosts share one kernel and may not mount: what would be a file system of its own stays a plain folder.
-[ $# -gt 0 ] || exec cat /proc/mounts
-echo "mount: this is a sandbox host, ${0##*/} leaves a plain folder" >&2
+# Found by its host as POWER is. A data disk is a folder (`host_disks`), and is mounted by a link to it.
+DISK = r"""#!/bin/sh
+# lsblk, mkfs.ext4, mount and umount of this host. Hosts share one kernel and may not mount.
+disks=$(cd "${0%/*}/../disks" 2>/dev/null && pwd) || disks=
+for word; do last=$word; done
+say() { if [ -s "$1" ]; then printf '"%s"' "$(cat "$1")"; else printf null; fi; }
+fail() { echo "${0##*/}: $1" >&2; exit 32; }
+case ${0##*/} in
+  lsblk)
+    comma=
+    printf '{"blockdevices": ['
+    for disk in "$disks"/vol-*; do
+      [ -d "$disk" ] || continue
+      printf '%s{"path": "%s", "size": %s, "type": "disk"' "$comma" "$disk" "$(cat "$disk/size")"
+      for key in fstype label mountpoint; do printf ', "%s": ' "$key"; say "$disk/$key"; done
+      printf '}'
+      comma=', '
+    done
+    printf ']}\n' ;;
+  mkfs.ext4)
+    [ -d "$last/files" ] || fail "$last is no disk of this host"
+    [ ! -e "$last/mountpoint" ] || fail "$last is mounted"
+    while [ $# -gt 1 ]; do [ "$1" != -L ] || printf %s "$2" >"$last/label"; shift; done
+    printf ext4 >"$last/fstype" ;;
+  mount)
+    if [ $# = 0 ]; then
+      cat /proc/mounts
+      for disk in "$disks"/vol-*; do
+        [ ! -e "$disk/mountpoint" ] || echo "$disk $(cat "$disk/mountpoint") ext4 $(cat "$disk/options") 0 0"
+      done
+      exit
+    fi
+    options=rw disk=
+    for word; do
+      [ "$disk" != -o ] || options=$word
+      [ "$word" != "$last" ] || break
+      disk=$word
+    done
+    case $disk in
+      "$disks"/vol-*) ;;
+      *) echo "mount: this is a sandbox host, mount leaves a plain folder" >&2; exit ;;
+    esac
+    [ -s "$disk/fstype" ] || fail "$disk: wrong fs type, bad superblock"
+    [ ! -e "$disk/mountpoint" ] || fail "$disk is mounted already"
+    case ,$options, in
+      *,ro,*) ;;
+      *) [ ! -e "$disk/snapshot" ] || fail "what a snapshot holds is only mounted read-only here (-o ro)" ;;
+    esac
+    rmdir "$last" && ln -s "$disk/files" "$last" || fail "$last: mount point does not exist, or holds something"
+    printf %s "$options" >"$disk/options"
+    printf %s "$last" >"$disk/mountpoint" ;;
+  umount)
+    for disk in "$disks"/vol-*; do
+      [ -e "$disk/mountpoint" ] && [ "$(cat "$disk/mountpoint")" = "$last" ] || continue
+      rm "$disk/mountpoint" "$disk/options" "$last" && exec mkdir "$last"
+    done
+    echo "umount: this is a sandbox host, umount leaves a plain folder" >&2 ;;
+esac
 """
 
 _HOSTNAME = r"""#!/bin/sh
@@ -92,11 +146,10 @@ exec "$SHELL" -l
 
 # The names of those links.
 POWER_NAMES = ("shutdown", "poweroff", "halt")
+DISK_NAMES = ("lsblk", "mkfs.ext4", "mount", "umount")
 
 SHARED: Mapping[str, str] = {
     "sudo": _SUDO,
-    "mount": _MOUNT,
-    "umount": _MOUNT,
     "hostname": _HOSTNAME,
     "nvidia-smi": _NVIDIA_SMI,
     "reboot": _REBOOT,

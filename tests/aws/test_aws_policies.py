@@ -75,6 +75,15 @@ def test_whatever_the_operator_changes_in_ec2_is_bound_to_the_tag_of_runs() -> N
     assert tagging["Condition"]["StringEquals"]["ec2:CreateAction"]
 
 
+def test_snapshots_are_taken_of_volumes_of_runs_and_carry_their_tag() -> None:
+    taking = {s["Sid"]: s for s in OPERATOR["Statement"] if "ec2:CreateSnapshot" in s["Action"]}
+    (of,) = (s for s in taking.values() if any("volume/" in resource for resource in s["Resource"]))
+    assert of["Condition"] == {"Null": {"aws:ResourceTag/orch:run": "false"}}
+    assert allows(OPERATOR, "ec2:CreateSnapshot", "arn:aws:ec2:us-east-1::snapshot/snap-1")
+    tagging = next(s for s in OPERATOR["Statement"] if s["Sid"] == "TagAtCreation")
+    assert "CreateSnapshot" in tagging["Condition"]["StringEquals"]["ec2:CreateAction"]
+
+
 def test_the_operator_may_hand_on_one_role_only() -> None:
     passing = [s for s in OPERATOR["Statement"] if "iam:PassRole" in s["Action"]]
     assert [s["Resource"] for s in passing] == [["arn:aws:iam::123456789012:role/orch-node"]]

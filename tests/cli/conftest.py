@@ -12,6 +12,7 @@ from orchestrator.cli.context import NO_CREDENTIALS, NoCredentials, Place
 from orchestrator.core.settings import Settings
 from orchestrator.run.home import Home
 from orchestrator.run.view import RunView
+from orchestrator.sandbox.catalogue import SANDBOX_AMI
 from tests.cli.fake_clouds import SETTINGS, FakeCloud, Handle, Orch
 from tests.sandbox.cloud_fixture import REGION, World
 
@@ -29,7 +30,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 def sandboxed(shared_world: World, home: Home, monkeypatch: pytest.MonkeyPatch) -> Orch:
     """`orch` with the sandbox of the module's `shared_world` and no AWS."""
     cloud = shared_world.cloud
-    settings = Settings("sandbox", REGION, shared_world.endpoint, cloud.access_key, cloud.secret_key)
+    settings = Settings("sandbox", REGION, shared_world.endpoint, cloud.access_key, cloud.secret_key, image=SANDBOX_AMI)
 
     def no_aws(_: Home) -> None:
         raise NoCredentials(NO_CREDENTIALS, context.GET_CLOUD)

@@ -43,7 +43,7 @@ def test_a_data_set_is_built_listed_shown_staged_and_removed(orch: Orch, tmp_pat
     assert (built["state"], built["moved_bytes"], built["kept_bytes"]) == ("ready", 5003, 0)
     assert built["url"].endswith(f"/datasets/texts/{built['version']}")
     assert json.loads(orch("dataset", "list", "--json").stdout) == [
-        {key: value for key, value in built.items() if not key.endswith("_bytes")}
+        {key: value for key, value in built.items() if not key.endswith("_bytes")} | {"snapshots": []}
     ]
     (row,) = [line.split() for line in orch("dataset", "list").stdout.splitlines() if line.startswith("texts")]
     assert row[:4] == ["texts", built["version"], "ready", "2"]
@@ -66,6 +66,33 @@ def test_a_data_set_is_built_listed_shown_staged_and_removed(orch: Orch, tmp_pat
     shared_world.s3.delete_object(Bucket=bucket, Key=Keys(used.run_id).spec)
     assert json.loads(orch("dataset", "rm", "texts", "-y", "--json").stdout)["removed"] is True
     assert json.loads(orch("dataset", "list", "--json").stdout) == []
+
+
+def test_a_snapshot_is_planned_shown_with_its_set_and_removed_with_it(
+    orch: Orch, tmp_path: Path, shared_world: World
+) -> None:
+    built = values(orch("dataset", "build", str(write(tmp_path / "set", FILES)), "shot", "--as-is", "--json"))[-1]
+    done = orch("dataset", "snapshot", "shot", "--dry-run", "--json")
+    assert done.exit_code == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert (plan["name"], plan["num_nodes"]) == ("snapshot-shot", 1)
+    assert plan["will_create"][-1] == "a volume of 1 GiB on it, and a snapshot that stays"
+    assert orch("dataset", "snapshot", "shot").exit_code == Exit.BAD_INPUT, "there is nobody to ask"
+    ec2 = shared_world.ec2
+    labels = {"orch:run": "r", "orch:version": built["version"], "orch:bytes": str(2**30), "orch:dataset": "shot"}
+    tags = [{"ResourceType": "snapshot", "Tags": [{"Key": key, "Value": value} for key, value in labels.items()]}]
+    volume = ec2.create_volume(AvailabilityZone="us-east-1a", Size=2)["VolumeId"]
+    made = ec2.create_snapshot(VolumeId=volume, TagSpecifications=tags)["SnapshotId"]
+    there = orch("dataset", "snapshot", "shot", "-y").stdout
+    assert f"shot@{built['version']} has {made}, $0.05 a month" in there
+    (row,) = [line for line in orch("dataset", "list").stdout.splitlines() if line.startswith("shot")]
+    assert "  yes  " in row
+    assert f"{made}, completed, for volumes of 2 GiB, $0.05 a month" in orch("dataset", "show", "shot").stdout
+    (listed,) = json.loads(orch("dataset", "list", "--json").stdout)
+    assert [(item["snapshot_id"], item["usd_month"]) for item in listed["snapshots"]] == [(made, "0.050000")]
+    orch("dataset", "rm", "shot", "-y")
+    own = ec2.describe_snapshots(OwnerIds=["self"], Filters=[{"Name": "tag-key", "Values": ["orch:dataset"]}])
+    assert own["Snapshots"] == []
 
 
 def test_what_cannot_be_staged_is_said_with_what_to_do(orch: Orch, tmp_path: Path, shared_world: World) -> None:

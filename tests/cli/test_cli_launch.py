@@ -37,6 +37,7 @@ class FakePrepared:
         quota = QuotaLine("L-7212CCBC", "spot", "p3.16xlarge", 128, 256)
         self.experiment, self.settings = experiment, settings
         self.plan = Plan(experiment.num_nodes, (offer(),), (), (quota,), timedelta(hours=1))
+        self.choices = ()
         self.will_create = ("2 instances",)
         self.notes = ("without a scheduler the nodes' own timers end the run after 1h00m",)
 

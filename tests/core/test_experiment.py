@@ -78,8 +78,8 @@ def test_the_grace_leaves_time_to_train_in_a_short_run() -> None:
 def test_data_is_mounted_under_its_name_unless_told() -> None:
     data = made(data={"a": {"source": "s3://bucket/x"}, "b": {"source": "s3://bucket", "mount": "sets/b"}}).data
     assert [(item.source, item.mount, item.mode) for item in data.values()] == [
-        ("s3://bucket/x", "a", "stage"),
-        ("s3://bucket", "sets/b", "stage"),
+        ("s3://bucket/x", "a", "auto"),
+        ("s3://bucket", "sets/b", "auto"),
     ]
 
 
@@ -142,8 +142,14 @@ REFUSED = [
     ({"data": {"x": {"source": "s3://bucket/x", "mount": "/x"}}}, "data.x.mount: must be a relative path"),
     ({"data": {"x": {"source": "s3://bucket/x", "mount": "a/../../x"}}}, "data.x.mount: must be a relative path"),
     ({"data": {"x": {"source": "s3://bucket/x", "mount": "-x"}}}, "data.x.mount: must be a relative path"),
-    ({"data": {"x": {"source": "s3://bucket/x", "mode": "ebs"}}}, "data.x.mode: mode ebs is not there yet; use stage"),
-    ({"data": {"x": {"source": "s3://bucket/x", "mode": "copy"}}}, "data.x.mode: must be stage, not the text 'copy'"),
+    (
+        {"data": {"x": {"source": "s3://bucket/x", "mode": "fsx"}}},
+        "data.x.mode: mode fsx is not there yet; use stage or ebs",
+    ),
+    (
+        {"data": {"x": {"source": "s3://bucket/x", "mode": "copy"}}},
+        "data.x.mode: must be stage, ebs or auto, not the text 'copy'",
+    ),
     ({"data": {"../x": {"source": "s3://bucket/x"}}}, "data.'../x': must be a name of letters"),
     (
         {"data": {"x": {"source": "s3://bucket/x"}, "y": {"source": "s3://bucket/y", "mount": "x/y"}}},

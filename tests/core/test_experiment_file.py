@@ -165,7 +165,7 @@ def test_a_profile_is_explained_by_the_keys_it_changes() -> None:
         "secrets: [TOKEN] -> []",
         "data.valid.source: s3://bucket/valid -> (not set)",
         "data.valid.mount: valid -> (not set)",
-        "data.valid.mode: stage -> (not set)",
+        "data.valid.mode: auto -> (not set)",
         "data.valid.wait: first -> (not set)",
         "envs.NCCL_DEBUG: WARN -> (not set)",
     ]

@@ -28,7 +28,7 @@ data_sets = st.fixed_dictionaries(
             lambda s: "/.." not in s
         )
     },
-    optional={"mode": st.just("stage"), "wait": st.sampled_from(["first", "all"])},
+    optional={"mode": st.sampled_from(["stage", "ebs", "auto"]), "wait": st.sampled_from(["first", "all"])},
 )
 overlays = st.fixed_dictionaries(
     {},

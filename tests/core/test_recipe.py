@@ -145,12 +145,13 @@ def machine(*, synced: bool, state: str = "running") -> Facts:
 
 
 def test_an_image_is_taken_once_of_a_machine_whose_logs_are_safe() -> None:
-    assert next_step(machine(synced=False), None) == "wait"
-    assert next_step(machine(synced=True), None) == "take"
-    assert next_step(machine(synced=True), replace(IMAGE, state="pending")) == "wait"
-    assert next_step(machine(synced=True), IMAGE) == "done"
-    gone = next_step(machine(synced=True, state="terminated"), None)
-    failed = next_step(machine(synced=True), replace(IMAGE, state="failed"))
+    assert next_step(machine(synced=False), "image", None) == "wait"
+    assert next_step(machine(synced=True), "image", None) == "take"
+    assert next_step(machine(synced=True), "image", ("ami-1", "pending")) == "wait"
+    assert next_step(machine(synced=True), "image", ("ami-1", "available")) == "done"
+    assert next_step(machine(synced=True), "snapshot", ("snap-1", "completed")) == "done"
+    gone = next_step(machine(synced=True, state="terminated"), "image", None)
+    failed = next_step(machine(synced=True), "image", ("ami-1", "failed"))
     assert isinstance(gone, Verdict)
     assert isinstance(failed, Verdict)
     assert (gone.kind, failed.kind) == ("failed", "failed")

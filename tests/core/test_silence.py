@@ -10,8 +10,9 @@ from orchestrator.core.actions import Probe, Recover, Terminate
 from orchestrator.core.beacon import Beacon
 from orchestrator.core.decide import decide
 from orchestrator.core.facts import Facts
+from orchestrator.core.units import iso
 from tests.core.gangs import FOUR, four, gang_of_four, recovered, recovery_of, verdict_of, world
-from tests.core.worlds import at, beacon
+from tests.core.worlds import at, beacon, instance
 
 
 def test_while_a_node_is_silent_the_crash_of_the_others_is_not_judged() -> None:
@@ -41,6 +42,24 @@ def test_a_node_under_notice_that_falls_silent_was_interrupted_whatever_ec2_show
     book = four().add("wish", "stop", 50, reason="asked to stop")
     verdict = verdict_of(decide(gang_of_four(), book.state, quiet))
     assert (verdict.kind, "fell silent" in verdict.message) == ("interrupted", True)
+
+
+def test_a_run_does_not_end_by_a_silence_of_seconds_as_ec2_may_yet_say_that_it_took_the_node() -> None:
+    crashed = {"exit_code": 1, "exit_time": iso(at(61)), "started": at(60).timestamp(), "progress": {"step": 1}}
+    taking = instance(2, "shutting-down", end_reason="Server.SpotInstanceTermination", end_time=at(60))
+
+    def seen(seconds: float) -> Facts:
+        said = [beacon(i, "exited", seconds, **crashed) for i in (0, 3)]
+        silent = [beacon(i, seconds=60) for i in (1, 2)]
+        return world(seconds, said=[*said, *silent], unanswered=frozenset({"i-1", "i-2"}))
+
+    told = [taking if i.instance_id == "i-2" else i for i in seen(75).instances]
+    stopped = four().add("wish", "stop", 50, reason="asked to stop")
+    for run, book in ((gang_of_four(), stopped), (gang_of_four(max_duration="4m"), four())):
+        assert Probe(("i-1", "i-2")) in decide(run, book.state, seen(75))
+        assert verdict_of(decide(run, book.state, replace(seen(75), instances=tuple(told)))).kind == "interrupted"
+        assert "fell silent" in verdict_of(decide(run, book.state, seen(185))).message, "it never does"
+    assert verdict_of(decide(gang_of_four(), stopped.state, seen(171))).kind == "stopped"
 
 
 def test_a_machine_that_answers_and_has_neither_agent_nor_training_is_lost_at_once() -> None:

@@ -71,7 +71,7 @@ def test_two_nodes_pack_what_one_machine_does(  # noqa: PLR0917 - fixtures
     for packer in (second, another):
         packer.digest()
     keys, progress = PartKeys(RUN), Noted()
-    said = [line.split(":")[1] for line in capsys.readouterr().out.splitlines() if " images, " in line]
+    said = [line.split(":")[1] for line in capsys.readouterr().out.splitlines() if " 1 image, " in line]
     assert sorted(said) == [f" part {number}" for number in range(5)], "what lies in S3 is not done again"
     lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
     assert {(line["steps"], line["of"]) for line in lines if "steps" in line} == {(5, 5)}

@@ -13,8 +13,10 @@ from orchestrator.aws.session import Session
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.ids import Keys
 from orchestrator.core.settings import Settings
+from orchestrator.core.volumes import DataVolume
 from orchestrator.errors import BadInput, NotFound
 from orchestrator.run import datasets
+from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.prepare import Source, prepare
 from tests.core.worlds import at, spec
@@ -86,6 +88,14 @@ def test_runs_that_have_not_ended_use_what_they_name(
     bucket.put(Keys(made.run_id).spec, made.to_json())
     assert datasets.users(bucket, [one, two]) == [made.run_id]
     assert datasets.users(bucket, [two]) == []
+    blank = DataVolume("x", "", one.version, 1, one.size)
+    bucket.put(Keys(made.run_id).spec, replace(made, volumes=(blank,)).to_json())
+    assert datasets.users(bucket, [one]) == [], "a build of its snapshot that was killed"
+    lease = Lease(bucket, made.run_id, Owner.me())
+    assert lease.try_acquire(bucket.server_time())
+    assert datasets.users(bucket, [one]) == [made.run_id], "one that goes on"
+    lease.release(bucket.server_time())
+    bucket.put(Keys(made.run_id).spec, made.to_json())
     Ledger(bucket, made.run_id, "test").append("outcome", "close", {"generation": 1}, epoch=1, now=at(0))
     assert datasets.users(bucket, [one, two]) == []
     datasets.remove(session, bucket, one.name, one.version)

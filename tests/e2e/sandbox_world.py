@@ -18,6 +18,25 @@ from typing import Any
 import boto3
 
 ORCH = [sys.executable, "-m", "orchestrator.cli.main"]
+# Runs `orch`, and kills it once the Nth change of EC2 has taken effect; without one it counts them on stdout.
+KILLED = """
+import os, signal, sys
+from orchestrator.aws.session import Session
+made, done = Session._make, []
+def make(self, service, region):
+    client = made(self, service, region)
+    client.meta.events.register("after-call.ec2", count)
+    return client
+def count(model, **_):
+    if not model.name.startswith("Describe"):
+        done.append(model.name)
+        if len(done) == int(os.environ["KILL_AFTER"]):
+            print(model.name, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+Session._make = make
+from orchestrator.cli.main import main
+main()
+"""
 
 
 @dataclass
@@ -159,3 +178,18 @@ def kill_scheduler(run_id: str) -> None:
     pid = scheduler(run_id)
     assert pid is not None, "no scheduler process"
     os.kill(pid, signal.SIGKILL)
+
+
+def killed_after(world: World, changes: int, *arguments: str) -> str:
+    """Run `orch`, killed after so many changes of EC2; return the last of them, "" where there were not so many."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *arguments],
+        env=world.environment | {"KILL_AFTER": str(changes)},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode in {0, -signal.SIGKILL}, done.stderr
+    return done.stdout.splitlines()[-1] if done.returncode else ""

@@ -5,36 +5,16 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from orchestrator.sandbox import control
-from tests.e2e.sandbox_world import World, running, wait_for
+from tests.e2e.sandbox_world import World, killed_after, running, wait_for
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(900)]
 
 BASE = "ssm:/aws/service/orch-sandbox/host/latest/ami-id"
-# Runs `orch`, and kills it once the Nth change of EC2 has taken effect; without one it counts them on stdout.
-KILLED = """
-import os, signal, sys
-from orchestrator.aws.session import Session
-made, done = Session._make, []
-def make(self, service, region):
-    client = made(self, service, region)
-    client.meta.events.register("after-call.ec2", count)
-    return client
-def count(model, **_):
-    if not model.name.startswith("Describe"):
-        done.append(model.name)
-        if len(done) == int(os.environ["KILL_AFTER"]):
-            print(model.name, flush=True)
-            os.kill(os.getpid(), signal.SIGKILL)
-Session._make = make
-from orchestrator.cli.main import main
-main()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +78,12 @@ def nothing(**but: int) -> dict[str, int]:
 def test_an_image_is_built_checked_on_a_real_boot_and_used_again_without_a_builder(world: World) -> None:
     file = recipe(world, "tiny")
     # A key pair, a security group and its two rules come before.
-    assert killed(world, file, 5) == "RunInstances"
-    (dead,) = {item["run"] for item in world.json("gc")["orphans"]}
+    assert killed_after(world, 5, "ami", "build", file, "--cloud", "sandbox", "-y", "--force") == "RunInstances"
+    (dead,) = {item["run"] for item in json.loads(world.orch("gc", "--json", check=9).stdout)["orphans"]}
     done = build(world, file, "--json")
     made = json.loads(done.stdout)
     assert made["built"]
-    assert f"{dead} built this recipe and was killed" in done.stderr
+    assert f"{dead} built the same and was killed" in done.stderr
     assert {item["State"]["Name"] for item in world.instances(dead)} == {"terminated"}
     assert "step 2 of 2: program" in done.stderr
     build_run, check_run = made["runs"]
@@ -185,21 +165,6 @@ def test_ctrl_c_ends_the_build_and_leaves_nothing(world: World, what: str) -> No
     assert "endless" not in images(world)
 
 
-def killed(world: World, file: str, after: int) -> str:
-    """Build, killed after so many changes of EC2; return the last of them, "" where there were not so many."""
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, "ami", "build", file, "--cloud", "sandbox", "-y", "--force"],
-        env=world.environment | {"KILL_AFTER": str(after)},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode in {0, -signal.SIGKILL}, done.stderr
-    return done.stdout.splitlines()[-1] if done.returncode else ""
-
-
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_a_build_killed_after_any_change_leaves_only_what_gc_finds_and_removes(world: World) -> None:
@@ -207,7 +172,8 @@ def test_a_build_killed_after_any_change_leaves_only_what_gc_finds_and_removes(w
     build(world, file)
     (kept,) = (item for item in world.json("ami", "list") if item["name"] == "tiny")
     names: list[str] = []
-    while name := killed(world, file, len(names) + 1):
+    again = ("ami", "build", file, "--cloud", "sandbox", "-y", "--force")
+    while name := killed_after(world, len(names) + 1, *again):
         names.append(name)
         world.orch("gc", "--cloud", "sandbox", "-y")
         assert world.json("gc")["orphans"] == []

@@ -30,6 +30,12 @@ class NoHosts:
     def forget_image(self, image_id: str) -> None:
         pass
 
+    def snapshot(self, instance_id: str, volume_id: str, snapshot_id: str) -> None:
+        pass
+
+    def forget_snapshot(self, snapshot_id: str) -> None:
+        pass
+
     def announce_interruption(self, instance_id: str, iso_time: str) -> None:
         pass
 

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.facts import Instance, Node, PriceRow
+from orchestrator.core.facts import Instance, Node, PriceRow, Volume
 from orchestrator.core.forecast import Forecast
 from orchestrator.core.plan import Plan
 from orchestrator.core.spec import RunSpec
+from orchestrator.core.volumes import DataVolume
 from orchestrator.run.observe import Watch, gone_by, merge
 from orchestrator.run.prepare import plan_notes
 from orchestrator.run.prices import from_lines, to_lines
@@ -22,6 +23,8 @@ from orchestrator.run.request import run_instances_request
 from orchestrator.run.userdata import timer_left, user_data_of
 from orchestrator.sandbox.user_data import scripts_of
 from tests.core.worlds import RESOURCES, at, beacon, instance, offer, spec
+
+FLOWERS = DataVolume("flowers", "snap-1", "0123456789abcdef", 60, 50 * 2**30)
 
 
 def request(**changes: object) -> dict[str, object]:
@@ -101,6 +104,24 @@ def test_spot_requests_are_one_time_and_without_a_price_ceiling() -> None:
     assert "InstanceMarketOptions" not in request(lifecycle="on-demand")
 
 
+def test_every_node_gets_its_volumes_in_the_launch_provisioned_for_the_type_that_is_asked_for() -> None:
+    run = replace(spec(2), volumes=(FLOWERS, replace(FLOWERS, data="roses", snapshot="")))
+
+    def volumes(instance_type: str) -> list[dict[str, Any]]:
+        made = run_instances_request(
+            run, replace(offer(), instance_type=instance_type), generation=1, attempt=1, count=2, resources=RESOURCES,
+            root_device="/dev/sda1", user_data="",
+        )  # fmt: skip
+        return list(made["BlockDeviceMappings"])
+
+    root, first, second = volumes("p3.16xlarge")
+    assert [item["DeviceName"] for item in (root, first, second)] == ["/dev/sda1", "/dev/sdf", "/dev/sdg"]
+    assert (first["Ebs"]["SnapshotId"], first["Ebs"]["DeleteOnTermination"]) == ("snap-1", True)
+    assert "SnapshotId" not in second["Ebs"]
+    slow = volumes("m5.large")[1]
+    assert slow["Ebs"]["VolumeInitializationRate"] < first["Ebs"]["VolumeInitializationRate"], "it reads no more of EBS"
+
+
 def test_each_attempt_has_a_token_of_its_own_and_repeating_it_the_same() -> None:
     assert request() == request()
     other = run_instances_request(
@@ -144,6 +165,8 @@ def test_who_comes_late_does_not_stay_longer_and_money_that_is_spent_is_not_spen
 def test_a_spec_survives_its_file() -> None:
     made = spec(3, max_cost="12.50", envs={"A": "b"})
     assert RunSpec.from_json(made.to_json()) == made
+    with_volume = replace(made, volumes=(FLOWERS,))
+    assert RunSpec.from_json(with_volume.to_json()) == with_volume
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"version": 2}', b'{"version": 1}', b"\xff"])
@@ -155,6 +178,10 @@ def test_what_is_no_spec_is_refused(body: bytes) -> None:
 def test_an_instance_survives_its_record() -> None:
     gone = instance(3, "terminated", end_time=at(9), end_reason="x")
     assert Instance.from_json(gone.to_json()) == gone
+    made = replace(gone, volumes=(Volume("vol-1", 8, "gp3"), Volume("vol-2", 8, "gp3", 4000, 1000, 300)))
+    assert Instance.from_json(made.to_json()) == made
+    older = made.to_json() | {"volumes": [["vol-1", 8, "gp3"]]}
+    assert Instance.from_json(older).volumes == made.volumes[:1], "records of runs before volumes were provisioned"
 
 
 def test_what_ec2_forgot_is_taken_from_the_record_as_gone() -> None:

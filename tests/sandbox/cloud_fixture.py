@@ -35,6 +35,7 @@ class NotingHosts:
         self.disturbed: dict[str, set[str]] = {}
         self.images: dict[str, tuple[str, bool]] = {}
         self.copied: list[str] = []
+        self.snapshots: dict[str, tuple[str, str]] = {}
         self.stuck = self.broken = False
 
     def boot(self, spec: HostSpec) -> None:
@@ -56,6 +57,14 @@ class NotingHosts:
 
     def forget_image(self, image_id: str) -> None:
         self.images.pop(image_id, None)
+
+    def snapshot(self, instance_id: str, volume_id: str, snapshot_id: str) -> None:
+        if self.broken:
+            raise OSError("this disk cannot be copied")
+        self.snapshots[snapshot_id] = (instance_id, volume_id)
+
+    def forget_snapshot(self, snapshot_id: str) -> None:
+        self.snapshots.pop(snapshot_id, None)
 
     def announce_interruption(self, instance_id: str, iso_time: str) -> None:
         self.notices[instance_id] = iso_time

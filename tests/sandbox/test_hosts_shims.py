@@ -16,11 +16,18 @@ from orchestrator.sandbox import shims
 @pytest.fixture
 def host(tmp_path: Path) -> Path:
     (tmp_path / "bin").mkdir()
-    for name, text in {"power.sh": shims.POWER, **shims.SHARED, "session": shims.SESSION}.items():
+    for name, text in {
+        "power.sh": shims.POWER,
+        "disk.sh": shims.DISK,
+        **shims.SHARED,
+        "session": shims.SESSION,
+    }.items():
         (tmp_path / "bin" / name).write_text(text)
         (tmp_path / "bin" / name).chmod(0o700)
     for name in shims.POWER_NAMES:
         (tmp_path / "bin" / name).symlink_to("power.sh")
+    for name in shims.DISK_NAMES:
+        (tmp_path / "bin" / name).symlink_to("disk.sh")
     os.mkfifo(tmp_path / "power")
     return tmp_path
 

@@ -120,9 +120,10 @@ def budget(world: World) -> str | None:
 
 
 def durability(world: World, key: str) -> str | None:
-    """A manifest is written after the data it speaks of."""
+    """A manifest is written after the data it speaks of; what is damaged between the two nobody could know of."""
     folder = key.removesuffix(NAME)
-    return None if world.store.has(folder + "state.pt") else f"{key} is there, its data is not"
+    there = world.store.has(folder + "state.pt") or int(folder.split("/")[-2]) in world.truth.damaged
+    return None if there else f"{key} is there, its data is not"
 
 
 def lost_work(world: World, gang: Gang, reached: int) -> str | None:

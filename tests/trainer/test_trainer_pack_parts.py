@@ -78,7 +78,7 @@ def test_corrupt_images_are_counted_over_all_parts(tmp_path: Path, capsys: pytes
     (tmp_path / "empty").mkdir()
     assert main(["parts", "plan", str(tmp_path / "empty"), str(work), "--listing", str(files), *OPTIONS]) == 0
     assert main(["parts", "join", str(work)]) == 2
-    assert "4 parts are not packed yet, 0 first" in capsys.readouterr().err
+    assert "4 parts not packed yet, 0 first" in capsys.readouterr().err
     with pytest.raises(AssertionError):
         pack_all(source, work)
     assert "4 of 34 images cannot be decoded, more than 0.10%: train/n00/" in capsys.readouterr().err

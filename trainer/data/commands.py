@@ -15,6 +15,7 @@ from trainer.data import damage
 from trainer.data.progress import write_json
 from trainer.data.whole import Say
 from trainer.errors import DONE, INTERRUPTED, TrainerError
+from trainer.words import counted
 
 if TYPE_CHECKING:
     from trainer.data import packing
@@ -144,7 +145,7 @@ def _plan_parts(arguments: argparse.Namespace) -> int:
         count = parts.plan(source, arguments.source, arguments.work, _how(arguments, source.name))
     except OSError as error:
         raise _cannot_write(arguments.work, error) from error
-    _say(f"{len(source):,} images in {count} parts", as_json=arguments.json)
+    _say(f"{counted(len(source), 'image')} in {counted(count, 'part')}", as_json=arguments.json)
     return DONE
 
 

@@ -26,6 +26,7 @@ from trainer.data import pack, packing
 from trainer.data.journal import FILE, Journal, Plan, read_shards
 from trainer.data.sources import Found, Source
 from trainer.errors import TrainerError
+from trainer.words import counted
 
 PLAN = "plan.json"
 MOST = 4096  # images of a part: some 450 MB of ImageNet, a minute's work
@@ -104,7 +105,9 @@ def join(work: Work, folder: Path, stream: TextIO) -> None:
     """Make all of the data set but its images. Raises TrainerError when a part is not done, or too much is corrupt."""
     missing = [number for number in range(len(work.parts)) if not (folder / f"done/{number:05}.jsonl").is_file()]
     if missing:
-        raise TrainerError(f"{len(missing)} parts are not packed yet, {missing[0]} first", "pack them, then join")
+        raise TrainerError(
+            f"{counted(len(missing), 'part')} not packed yet, {missing[0]} first", "pack them, then join"
+        )
     splits: dict[str, list[Found]] = {name: [] for name in pack.SPLITS}
     for number, (split, _) in enumerate(work.parts):
         splits[split] += [Found(*image) for image in _images(folder, number)]

@@ -1,0 +1,110 @@
+"""`orch dataset snapshot`: the EBS snapshot of a data set, which gives every node of a run a volume with the data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.context import open_for_launch, open_home, wanted
+from orchestrator.cli.options import can_ask, cloud_option, json_option, yes_option
+from orchestrator.errors import BadInput, Exit, OrchError
+
+if TYPE_CHECKING:
+    from orchestrator.cli.context import Place
+    from orchestrator.core.volumes import Snapshot
+    from orchestrator.run.datasets import Dataset
+    from orchestrator.run.home import Home
+    from orchestrator.run.prepare import Prepared
+
+
+@click.command(name="snapshot")
+@click.argument("name", metavar="NAME[@VERSION]")
+@click.option("--instance-type", "types", multiple=True, metavar="TYPE", help="Of the builder; may be repeated.")
+@click.option("--force", is_flag=True, help="Make one even when this version has one; that one is removed.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be done and cost; change nothing.")
+@yes_option
+@cloud_option
+@json_option
+def command(
+    *, name: str, types: tuple[str, ...], force: bool, dry_run: bool, yes: bool, cloud: str | None, as_json: bool
+) -> int:
+    """Make the EBS snapshot of a data set, for `mode: ebs`, on a cheap spot machine that fills a volume.
+
+    Every file is read back from the volume and checked by its digest before the snapshot is taken. A version that has a
+    snapshot is not built again. When something fails nothing is published and nothing is left.
+    """
+    from orchestrator.run.datasets import find
+    from orchestrator.run.prepare import Source
+    from orchestrator.run.snapshots import TYPES, look_up, plan_build
+
+    home = open_home()
+    place = open_for_launch(home, wanted(home, cloud), _progress)
+    item = find(place.session, place.bucket, name)
+    there = look_up(item, place.session)
+    if there is not None and not force:
+        return _tell(item, there, (), None, as_json=as_json)
+    prepared = plan_build(
+        item, Source(item.reference, None, place.cloud), place.session, place.settings, types or TYPES
+    )
+    if dry_run or not as_json:
+        _show_plan(item, prepared, as_json=as_json)
+    if dry_run:
+        return Exit.DONE
+    if not (yes or can_ask()):
+        raise BadInput("a snapshot needs a yes, and there is no terminal to ask on", "give -y, or --dry-run")
+    if not yes and not click.confirm(f"Make the snapshot of {item.reference}?", default=True, err=as_json):
+        raise OrchError("nothing was made", exit_code=Exit.INTERRUPTED)
+    return _build(item, prepared, place, home, as_json=as_json)
+
+
+def _show_plan(item: Dataset, prepared: Prepared, *, as_json: bool) -> None:
+    from orchestrator.cli.experiment import Loaded
+    from orchestrator.cli.plan import show
+
+    if not as_json:
+        click.echo(
+            f"{item.reference}: a machine fetches it onto a volume and reads it back, then the snapshot is taken"
+        )
+    show(prepared, Loaded(prepared.experiment, prepared.source), as_json=as_json)
+
+
+def _build(item: Dataset, prepared: Prepared, place: Place, home: Home, *, as_json: bool) -> int:
+    from orchestrator.cli.outcome import TAIL_SHOWN, exit_code
+    from orchestrator.run.snapshots import build_snapshot
+
+    outcome = build_snapshot(item, prepared, place.session, home, _progress)
+    if outcome.snapshot is None:
+        raise OrchError(
+            f"no snapshot was published: {outcome.verdict.message}",
+            f"`orch logs {outcome.run}` has everything it said",
+            exit_code=exit_code(outcome.verdict),
+            details=outcome.verdict.details[-TAIL_SHOWN:],
+        )
+    return _tell(item, outcome.snapshot, outcome.removed, outcome.run, as_json=as_json)
+
+
+def _tell(item: Dataset, made: Snapshot, removed: tuple[Snapshot, ...], run: str | None, *, as_json: bool) -> int:
+    from orchestrator.core.units import format_usd
+    from orchestrator.report.datasets import snapshot_json
+
+    if as_json:
+        from orchestrator.report.json import dumps
+
+        ids = [old.snapshot_id for old in removed]
+        value = {"built": run is not None, "snapshot": snapshot_json(made), "run": run, "removed": ids}
+        click.echo(dumps(value))
+        return Exit.DONE
+    month = f"{format_usd(made.monthly)} a month"
+    if run is None:
+        click.echo(f"{item.reference} has {made.snapshot_id}, {month}; --force makes another")
+    else:
+        click.echo(f"{item.reference} has {made.snapshot_id}, {month}; `orch cost {run}` shows what making it cost")
+    click.echo(f"an experiment uses it so: data: {{{item.name}: {{source: dataset:{item.name}, mode: ebs}}}}")
+    return Exit.DONE
+
+
+def _progress(line: str) -> None:
+    from datetime import UTC, datetime
+
+    click.echo(f"{datetime.now(UTC):%H:%M:%S}  {line}", err=True)

@@ -1,0 +1,140 @@
+"""Making the EBS snapshot of a data set: a run of one cheap machine fills a volume, of which a snapshot is published.
+
+It is a run like any other, with ledger, lease, timer, tmux session, logs in S3 and a bill. What a build that is killed
+leaves carries the tag of its run: `orch gc` finds it. May not publish what was not read back and found right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from orchestrator.aws.s3 import Bucket
+from orchestrator.aws.session import Session
+from orchestrator.aws.snapshots import Snapshots
+from orchestrator.core.experiment import Experiment
+from orchestrator.core.ledger import Verdict
+from orchestrator.core.settings import Settings
+from orchestrator.core.units import format_size
+from orchestrator.core.volumes import DataVolume, Snapshot, newest, size_for
+from orchestrator.errors import BadInput
+from orchestrator.run.build import begin_build, remove_dead
+from orchestrator.run.datasets import Dataset
+from orchestrator.run.foreground import Log
+from orchestrator.run.home import Home
+from orchestrator.run.lease import kept
+from orchestrator.run.prepare import Prepared, Source, prepare
+from orchestrator.run.snapshot_builder import SnapshotBuilder
+
+# Any of them reads S3 and writes EBS at some 80 MB/s for hours, and costs a few cents an hour on the spot market.
+TYPES = ("m5.large", "c5.large", "m5.xlarge", "c5.xlarge")
+# Where the settings name no image: Ubuntu, with what the node's agent needs.
+IMAGE = "ssm:/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
+PRELUDE = """\
+python3 -c 'import boto3' || {
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get -o DPkg::Lock::Timeout=300 update -q
+  apt-get -o DPkg::Lock::Timeout=300 install -qy python3-boto3 tmux
+}
+"""
+# Bytes a second that a build is sure to do, reading back and the snapshot included.
+SLOWEST = 15e6
+SHORTEST = timedelta(hours=2)
+LONGEST = timedelta(days=5)
+LONGEST_NAME = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a build ended: `snapshot` is None unless it was published, `removed` are older ones of the same version."""
+
+    verdict: Verdict
+    run: str
+    snapshot: Snapshot | None = None
+    removed: tuple[Snapshot, ...] = ()
+
+
+def look_up(item: Dataset, session: Session) -> Snapshot | None:
+    """Return the published snapshot of a data set that makes a build needless. Raises NoPermission, Unreachable."""
+    found = newest(Snapshots(session).published(item.name), item.name, item.version)
+    return found if found is not None and found.state == "completed" else None
+
+
+def plan_build(
+    item: Dataset, source: Source, session: Session, settings: Settings, types: Sequence[str] = TYPES
+) -> Prepared:
+    """Plan the run on one of `types`; changes nothing. Raises BadInput, NoCapacity, NoPermission, NotFound."""
+    if item.manifest is None:
+        raise BadInput(f"{item.reference} is not finished", "`orch dataset build` with the same source goes on with it")
+    volume = DataVolume(item.name, "", item.version, size_for(item.manifest.files), item.size)
+    prepared = prepare(_experiment(item, settings, types), source, session, settings, environ={}, volumes=(volume,))
+    made = f"a volume of {volume.size_gib} GiB on it, and a snapshot that stays"
+    return replace(prepared, prelude=PRELUDE, will_create=(*prepared.will_create, made))
+
+
+def _experiment(item: Dataset, settings: Settings, types: Sequence[str]) -> Experiment:
+    longest = min(max(SHORTEST, timedelta(seconds=round(item.size / SLOWEST))), LONGEST)
+    return Experiment.model_validate(
+        {
+            "name": f"snapshot-{item.name}"[:LONGEST_NAME],
+            "resources": {
+                "any_of": [{"instance_type": name} for name in types],
+                "image": settings.image or IMAGE,
+                "disk_size": 8,
+            },
+            "device": "cpu",
+            "procs_per_node": 1,
+            "data": {item.name: {"source": item.url, "mode": "stage", "wait": "all"}},
+            # The staging has done it all: made the file system, filled it, read it back and let go of it.
+            "run": "echo 'orch: the volume is ready for its snapshot'",
+            "max_duration": longest,
+            "preflight": "off",
+            "retries": 0,
+            "checkpoint_grace": timedelta(seconds=5),
+        }
+    )
+
+
+def build_snapshot(item: Dataset, prepared: Prepared, session: Session, home: Home, log: Log) -> Outcome:
+    """Make the snapshot and publish it. Whatever ends it before that, none is left, unless this process is killed.
+
+    What builds of the same version left that were killed is removed before: nothing of it could be gone on with.
+    Raises OrchError, and KeyboardInterrupt once nothing is left.
+    """
+    bucket, snapshots = Bucket(session, prepared.bucket), Snapshots(session)
+    remove_dead(session, bucket, lambda spec: spec.is_snapshot_build and spec.volumes[0].label == item.version, log)
+    run = begin_build(prepared, session, home, log)
+    try:
+        builder = SnapshotBuilder(session, bucket, home, run, log, item.version)
+        verdict = builder.to_the_end()
+        with kept(builder.lease, bucket.server_time):
+            made = snapshots.of_run(run)
+            if made is not None and verdict.kind == "finished":
+                snapshots.publish(made, item.name)
+                log(f"published {made.snapshot_id} as {item.reference}, {format_size(made.bytes)}")
+                return Outcome(verdict, run, replace(made, name=item.name), _remove_older(snapshots, made, item, log))
+    except BaseException:
+        _remove_unpublished(snapshots, run)
+        raise
+    _remove_unpublished(snapshots, run)
+    return Outcome(verdict, run)
+
+
+def _remove_unpublished(snapshots: Snapshots, run: str) -> None:
+    made = snapshots.of_run(run)
+    if made is not None and not made.name:
+        snapshots.remove(made)
+
+
+def _remove_older(snapshots: Snapshots, made: Snapshot, item: Dataset, log: Log) -> tuple[Snapshot, ...]:
+    """Remove what the new snapshot replaces: others of the same version. Volumes made of them stay."""
+    older = [
+        old
+        for old in snapshots.published(item.name)
+        if old.version == item.version and old.snapshot_id != made.snapshot_id
+    ]
+    for old in older:
+        snapshots.remove(old)
+        log(f"removed {old.snapshot_id}, the snapshot before")
+    return tuple(older)

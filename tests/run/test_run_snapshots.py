@@ -1,0 +1,107 @@
+"""Snapshots of data sets: found by experiments once they are published, by `orch gc` until then. Over HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.aws.s3 import Bucket
+from orchestrator.aws.session import Session
+from orchestrator.aws.snapshots import Snapshots
+from orchestrator.core.experiment import Experiment
+from orchestrator.core.ids import TAG_BYTES, TAG_RUN, TAG_VERSION
+from orchestrator.core.plan import Plan
+from orchestrator.core.volumes import DataVolume, Snapshot
+from orchestrator.errors import NotFound
+from orchestrator.run.gc import find_orphans, remove
+from orchestrator.run.volumes import choose
+from tests.core.worlds import offer, spec
+
+RUN = "snapshot-flowers-20261120-120000-abcd"
+VERSION = "0123456789abcdef"
+URL = f"s3://bucket/datasets/flowers/{VERSION}"
+BYTES = 149 * 2**30
+
+
+@pytest.fixture
+def snapshots(session: Session) -> Snapshots:
+    return Snapshots(session)
+
+
+def taken(session: Session, snapshots: Snapshots, run: str = RUN) -> Snapshot:
+    ec2 = session.client("ec2")
+    volume = ec2.create_volume(AvailabilityZone="us-east-1a", Size=155)["VolumeId"]
+    snapshots.take(volume, {TAG_RUN: run, "Name": f"orch-{run}", TAG_VERSION: VERSION, TAG_BYTES: str(BYTES)})
+    ec2.delete_volume(VolumeId=volume)
+    made = snapshots.of_run(run)
+    assert made is not None
+    return made
+
+
+def asked(mode: str, url: str = URL, instance_type: str = "p3.16xlarge") -> Experiment:
+    resources = {"any_of": [{"instance_type": instance_type}]}
+    return spec(data={"x": {"source": url, "mode": mode}}, resources=resources).experiment
+
+
+def plan_on(instance_type: str, price: int) -> Plan:
+    return Plan(2, (replace(offer(price=price), instance_type=instance_type),), (), (), spec().timer)
+
+
+PLAN = plan_on("p3.16xlarge", 3_000_000)
+
+
+def test_a_snapshot_is_an_orphan_until_it_is_published_and_kept_from_then_on(
+    session: Session, bucket: Bucket, snapshots: Snapshots
+) -> None:
+    made, lost = taken(session, snapshots), taken(session, snapshots, RUN.replace("flowers", "lost"))
+    assert (made.name, made.version, made.bytes, made.size_gib, made.state) == ("", VERSION, BYTES, 155, "completed")
+    orphans = find_orphans(session, bucket)
+    assert {(item.kind, item.id) for item in orphans} == {("snapshot", item.snapshot_id) for item in (made, lost)}
+    assert snapshots.published() == ()
+    snapshots.publish(made, "flowers")
+    assert remove(session, bucket, orphans, lambda _: None) == [], "it was published between list and yes"
+    assert find_orphans(session, bucket) == []
+    assert snapshots.published("flowers") == snapshots.published() == (replace(made, name="flowers"),)
+    assert snapshots.published("roses") == ()
+    for _ in range(2):
+        snapshots.remove(made)
+    assert snapshots.published() == ()
+
+
+def test_the_mode_of_every_data_set_is_settled_before_anything_is_launched(
+    session: Session, snapshots: Snapshots
+) -> None:
+    plain = asked("auto", "s3://bucket/x")
+    nothing = choose(plain, session, "bucket", PLAN, {"x": BYTES})
+    assert (nothing.experiment.data["x"].mode, nothing.volumes, nothing.choices) == ("stage", (), ())
+    without = choose(asked("auto"), session, "bucket", PLAN, {"x": BYTES})
+    assert without.experiment.data["x"].mode == "stage"
+    assert [way.mode for way in without.choices[0].ways] == ["stage"]
+    made = taken(session, snapshots)
+    snapshots.publish(made, "flowers")
+    told = choose(asked("ebs"), session, "bucket", PLAN, {"x": BYTES})
+    assert told.volumes == (DataVolume("x", made.snapshot_id, VERSION, 155, BYTES),)
+    assert told.experiment.data["x"].mode == "ebs"
+    # Half the memory of the one holds it; of the other it does not, and it would go to a slow root volume.
+    small = plan_on("p3.8xlarge", 2_000_000)
+    picked = [choose(asked("auto"), session, "bucket", plan, {"x": BYTES}).choices[0] for plan in (PLAN, small)]
+    assert [choice.mode for choice in picked] == ["stage", "ebs"]
+    assert all([way.mode for way in choice.ways] == ["stage", "ebs"] for choice in picked)
+    assert choose(asked("stage"), session, "bucket", small, {"x": BYTES}).volumes == ()
+    snapshots.remove(made)
+
+
+def test_a_volume_that_cannot_be_had_is_refused_in_the_plan(
+    session: Session, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(NotFound, match=rf"data.x: flowers@{VERSION} has no snapshot in us-east-1") as caught:
+        choose(asked("ebs"), session, "bucket", PLAN, {"x": BYTES})
+    assert "orch dataset snapshot" in caught.value.hint
+    with pytest.raises(NotFound, match="only a data set of `orch dataset build` in the bucket of the runs"):
+        choose(asked("ebs", "s3://bucket/x"), session, "bucket", PLAN, {"x": BYTES})
+    pending = replace(taken(session, snapshots), name="flowers", state="pending")
+    monkeypatch.setattr(Snapshots, "published", lambda *_: (pending,))
+    with pytest.raises(NotFound, match=f"{pending.snapshot_id}, the snapshot of flowers@{VERSION}.* is pending"):
+        choose(asked("ebs"), session, "bucket", PLAN, {"x": BYTES})
+    snapshots.remove(pending)
