@@ -10,7 +10,7 @@ import secrets as random
 import socket
 import string
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -152,7 +152,7 @@ def prepare(
         vpc=compute.default_vpc(),
         secrets=secret_values,
         data_bytes=data_bytes,
-        will_create=_will_create(session, bucket_name, experiment),
+        will_create=_will_create(session, bucket_name, experiment, volumes),
         notes=(
             *plan_notes(experiment, plan, data_bytes),
             *efa_notes(plan, market),
@@ -211,13 +211,16 @@ def _market(experiment: Experiment, session: Session, compute: Compute, earlier:
     )
 
 
-def _will_create(session: Session, bucket: str, experiment: Experiment) -> tuple[str, ...]:
+def _will_create(
+    session: Session, bucket: str, experiment: Experiment, volumes: Iterable[DataVolume]
+) -> tuple[str, ...]:
     lines = []
     if not account.bucket_exists(session, bucket):
         lines.append(f"bucket {bucket} (kept between runs)")
     if not account.node_role_exists(session):
         lines.append(f"IAM role and instance profile {account.NODE_ROLE} (kept between runs)")
-    disk = f"{experiment.resources.disk_size} GiB gp3"
+    made = [f"{item.size_gib} GiB gp3 of {item.snapshot or 'nothing yet'} ({item.data})" for item in volumes]
+    disk = ", ".join([f"{experiment.resources.disk_size} GiB gp3", *made])
     machines = experiment.how_many("instance") + (", each" if experiment.num_nodes > 1 else "")
     lines.append(
         f"{machines} with {disk}; a key pair, a security group"

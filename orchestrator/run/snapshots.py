@@ -69,7 +69,7 @@ def plan_build(
         raise BadInput(f"{item.reference} is not finished", "`orch dataset build` with the same source goes on with it")
     volume = DataVolume(item.name, "", item.version, size_for(item.manifest.files), item.size)
     prepared = prepare(_experiment(item, settings, types), source, session, settings, environ={}, volumes=(volume,))
-    made = f"a volume of {volume.size_gib} GiB on it, and a snapshot that stays"
+    made = f"a snapshot of {item.reference}, which stays"
     return replace(prepared, prelude=PRELUDE, will_create=(*prepared.will_create, made))
 
 

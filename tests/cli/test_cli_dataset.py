@@ -76,7 +76,8 @@ def test_a_snapshot_is_planned_shown_with_its_set_and_removed_with_it(
     assert done.exit_code == 0, done.stderr
     plan = json.loads(done.stdout)
     assert (plan["name"], plan["num_nodes"]) == ("snapshot-shot", 1)
-    assert plan["will_create"][-1] == "a volume of 1 GiB on it, and a snapshot that stays"
+    assert "1 instance with 8 GiB gp3, 1 GiB gp3 of nothing yet (shot)" in plan["will_create"][-2]
+    assert plan["will_create"][-1] == f"a snapshot of shot@{built['version']}, which stays"
     assert orch("dataset", "snapshot", "shot").exit_code == Exit.BAD_INPUT, "there is nobody to ask"
     ec2 = shared_world.ec2
     labels = {"orch:run": "r", "orch:version": built["version"], "orch:bytes": str(2**30), "orch:dataset": "shot"}

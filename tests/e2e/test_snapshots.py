@@ -77,7 +77,9 @@ def test_a_snapshot_is_made_once_and_every_node_of_a_run_has_a_volume_of_it(worl
     file = world.experiment("reader", script, data=data("ebs"))
     plan = json.loads(world.orch("plan", file, "--cloud", "sandbox", "--json").stdout)["data"][0]
     assert (plan["mode"], [way["mode"] for way in plan["ways"]]) == ("ebs", ["stage", "ebs"])
-    assert "as the experiment says" in world.orch("plan", file, "--cloud", "sandbox").stdout
+    told = world.orch("plan", file, "--cloud", "sandbox").stdout
+    assert "as the experiment says" in told
+    assert f"8 GiB gp3, 1 GiB gp3 of {made['snapshot']['snapshot_id']} (flowers)" in " ".join(told.split())
     world.orch("launch", "--cloud", "sandbox", "-y", "--detach", file)
     run = world.run_id("reader")
     wait_for("both nodes read", lambda: len(list(up(world))) == 2)
@@ -128,7 +130,7 @@ def test_a_build_whose_data_is_damaged_publishes_nothing(world: World) -> None:
 
 def test_a_build_killed_after_any_change_leaves_only_what_gc_finds_and_removes(world: World) -> None:
     assert killed_after(world, 5, *SNAPSHOT, "--force") == "RunInstances"
-    (dead,) = {item["run"] for item in world.json("gc")["orphans"]}
+    (dead,) = {item["run"] for item in json.loads(world.orch("gc", "--json", check=9).stdout)["orphans"]}
     done = world.orch(*SNAPSHOT, "--force", "--json")
     assert f"{dead} built the same and was killed" in done.stderr
     assert left(world) == nothing(snapshots=1, folders=1)
