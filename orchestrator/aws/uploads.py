@@ -123,8 +123,8 @@ class Uploads:
     ) -> None:
         """Make the object `key` of spans of the objects `pieces` of the same bucket, each of `parts` an upload's part.
 
-        What is one span is copied within S3, the rest passes through here, as does one of 5 MiB or less: of an object no
-        larger S3 copies no range. `joined` is told of bytes, from other threads. It is there whole or not at all.
+        What is one span is copied within S3, the rest passes through here, as does one of 5 MiB or less: of an object
+        no larger S3 copies no range. `joined` is told of bytes, from other threads. It is there whole or not at all.
         Raises NotFound for a piece that is gone.
         """
         upload = self._begin(key)
