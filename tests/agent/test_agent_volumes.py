@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -86,6 +87,19 @@ def test_a_node_has_the_set_on_its_own_volume_read_only_and_fetches_nothing(
     assert (node.home / "data/flowers/train/images.bin").read_bytes() == FILES["train/images.bin"]
     assert (node.folder / "disks/vol-2/options").read_text() == "ro,noatime"
     assert (node.home / "data/flowers/train/images.bin").stat().st_mode & 0o222 == 0
+    assert not node_config(node.home).staging_file.exists(), "nor did it digest what the builder did"
+
+
+def test_the_stand_in_lets_nobody_write_what_a_snapshot_holds(
+    tmp_path: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path, store, monkeypatch).disks.take("snap-1", tmp_path / "builder", "vol-1")
+    node = Host(tmp_path, "node", monkeypatch, Attached("vol-2", 2, "snap-1"))
+    (node.home / "here").mkdir()
+    words = ("mount", str(node.folder / "disks/vol-2"), str(node.home / "here"))
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, "only mounted read-only here" in done.stderr) == (32, True)
+    assert list((node.home / "here").iterdir()) == []
 
 
 def test_what_is_not_on_the_volume_as_it_was_written_is_named_and_sealed_by_nobody(

@@ -76,6 +76,7 @@ def test_two_nodes_pack_what_one_machine_does(  # noqa: PLR0917 - fixtures
     lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
     assert {(line["steps"], line["of"]) for line in lines if "steps" in line} == {(5, 5)}
     assert max(line["step"] for line in lines) == 5
+    assert all(lines[-1][name] > 5 for name in ("s3_gets", "s3_puts", "s3_bytes")), "the bill has them"
     assert sharded.is_packed(bucket, RUN)
     order = make_order(source)
     with monkeypatch.context() as killed, pytest.raises(ZeroDivisionError):

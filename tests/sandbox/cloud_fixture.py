@@ -62,6 +62,7 @@ class NotingHosts:
         if self.broken:
             raise OSError("this disk cannot be copied")
         self.snapshots[snapshot_id] = (instance_id, volume_id)
+        self.copied.append(snapshot_id)
 
     def forget_snapshot(self, snapshot_id: str) -> None:
         self.snapshots.pop(snapshot_id, None)

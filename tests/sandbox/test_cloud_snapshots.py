@@ -59,6 +59,7 @@ def test_one_that_cannot_be_kept_has_failed_and_one_deleted_meanwhile_leaves_no_
     _, volume = launch(world)
     given_up = taken(world, volume["VolumeId"])
     world.ec2.delete_snapshot(SnapshotId=given_up)
+    until(lambda: given_up in world.hosts.copied)
     world.hosts.broken = True
     failed = taken(world, volume["VolumeId"])
     until(lambda: state(world, failed) == "error")
