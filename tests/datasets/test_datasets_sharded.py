@@ -109,6 +109,10 @@ def test_pieces_of_all_sizes_become_one_object(session: Session, bucket: Bucket)
     uploads.join("joined", names, make_spans([len(body) for body in bodies]), told.append)
     assert bucket.get("joined") == b"".join(bodies)
     assert sum(told) == 3 * LEAST + 20
+    for number in (0, 2):
+        # No range can be copied of an object of 5 MiB or less.
+        uploads.join("alone", [names[number]], make_spans([len(bodies[number])]), told.append)
+        assert bucket.get("alone") == bodies[number]
     with pytest.raises(NotFound):
         uploads.join("not-joined", ["pieces/0", "pieces/none"], make_spans([LEAST, LEAST]), told.append)
     assert uploads.pending("not-joined") == ()
