@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.agent.config import DataSource, NodeConfig
+from orchestrator.agent.counted import Counted, Counts
 from orchestrator.agent.gathering import digest_of, gather
 from orchestrator.agent.staging import patiently
 from orchestrator.agent.store import Store, open_store
@@ -76,12 +77,13 @@ class Packer:
     """One node's work. Every method may be called again after it was broken off. Raises OrchError, OSError."""
 
     def __init__(self, config: NodeConfig, order: Order, store: Store, source: Store, work: Path) -> None:
+        work.mkdir(parents=True, exist_ok=True)
         self._config, self._order, self._work = config, order, work
-        self._store, self._source = store, source
+        self._counts = Counts(work / "counts.json")
+        self._store, self._source = Counted(store, self._counts), Counted(source, self._counts)
         self._keys = PartKeys(config.run)
         self._parts: list[list[Any]] = []
         self._lock = threading.Lock()
-        work.mkdir(parents=True, exist_ok=True)
 
     def plan(self) -> None:
         """Have the plan here, which rank 0 makes."""
@@ -125,6 +127,7 @@ class Packer:
                 self._store.put(self._keys.digest(path), body.encode())
         if self._config.rank == 0:
             self._join(sizes)
+        self._done()
 
     def _make_plan(self) -> None:
         root, labels = self._work / self._order.name, self._work / "labels"
@@ -214,9 +217,8 @@ class Packer:
         self._report(step=len(self._parts), digested=size)
 
     def _report(self, **line: Any) -> None:
-        if self._config.rank == 0:
-            with Path(os.environ["ORCH_PROGRESS_FILE"]).open("a") as file:
-                file.write(json.dumps({"time": time.time(), **line}) + "\n")
+        with Path(os.environ["ORCH_PROGRESS_FILE"]).open("a") as file:
+            file.write(json.dumps({"time": time.time(), **line, **self._counts.keep()}) + "\n")
 
     def _images(self, number: int) -> Path:
         return self._work / "parts" / f"{number:05}.json"

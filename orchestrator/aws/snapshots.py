@@ -26,23 +26,29 @@ class Snapshots:
         self._client = session.client("ec2")
         self._compute = Compute(session)
 
-    def of_run(self, run: str) -> Snapshot | None:
-        """Return the snapshot that a build has made, in whatever state."""
-        return next(iter(self._find(run_filter(run))), None)
+    def of_run(self, run: str) -> tuple[Snapshot, ...]:
+        """Return the snapshots that a build has made, in whatever state, oldest first: one, unless EC2 made two."""
+        return tuple(sorted(self._find(run_filter(run)), key=lambda item: (item.created, item.snapshot_id)))
 
     def published(self, name: str | None = None) -> tuple[Snapshot, ...]:
         """Return the published snapshots, of one data set where it is named; newest first."""
         wanted = filters(tag_key=TAG_DATASET) if name is None else [{"Name": f"tag:{TAG_DATASET}", "Values": [name]}]
         return tuple(sorted(self._find(wanted), key=lambda item: (item.created, item.snapshot_id), reverse=True))
 
-    def take(self, volume_id: str, tags: Mapping[str, str]) -> None:
-        """Begin a snapshot of a volume. EC2 has no token for that: asked for twice, there are two."""
+    def users(self, snapshot: Snapshot) -> tuple[str, ...]:
+        """Return the volumes that were made of a snapshot and are there, by id."""
+        wanted = filters(snapshot_id=snapshot.snapshot_id)
+        pages = call_pages("ec2:DescribeVolumes", self._client, "describe_volumes", Filters=wanted)
+        return tuple(raw["VolumeId"] for page in pages for raw in page["Volumes"])
+
+    def take(self, volume_id: str, tags: Mapping[str, str]) -> str:
+        """Begin a snapshot of a volume; return its id. EC2 has no token for that: asked for twice, there are two."""
         request = {
             "VolumeId": volume_id,
             "Description": tags.get("Name", ""),
             "TagSpecifications": tag_specification("snapshot", tags),
         }
-        call("ec2:CreateSnapshot", lambda: self._client.create_snapshot(**request))
+        return str(call("ec2:CreateSnapshot", lambda: self._client.create_snapshot(**request))["SnapshotId"])
 
     def publish(self, snapshot: Snapshot, name: str) -> None:
         """Let experiments find a snapshot as that of data set `name`."""

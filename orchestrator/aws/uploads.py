@@ -19,7 +19,7 @@ from typing import Any
 from orchestrator.aws.errors import call, call_pages
 from orchestrator.aws.s3 import MIB, MULTIPART_FROM, PART_BYTES
 from orchestrator.aws.session import Session
-from orchestrator.core.parts import Span
+from orchestrator.core.parts import LEAST, Span
 from orchestrator.errors import NotFound, OrchError
 
 MOST_PARTS = 10_000  # of one object (S3 user guide, multipart upload limits)
@@ -123,14 +123,15 @@ class Uploads:
     ) -> None:
         """Make the object `key` of spans of the objects `pieces` of the same bucket, each of `parts` an upload's part.
 
-        What is one span is copied within S3, the rest passes through here. `joined` is told of bytes, from other
-        threads. It is there whole or not at all. Raises NotFound for a piece that is gone.
+        What is one span is copied within S3, the rest passes through here, as does one of 5 MiB or less: of an object
+        no larger S3 copies no range. `joined` is told of bytes, from other threads. It is there whole or not at all.
+        Raises NotFound for a piece that is gone.
         """
         upload = self._begin(key)
 
         def make(item: tuple[int, Sequence[Span]]) -> dict[str, Any]:
             number, spans = item
-            if len(spans) == 1:
+            if len(spans) == 1 and spans[0].stop - spans[0].start > LEAST:
                 part = self._copy_part(upload, number, pieces[spans[0].piece], spans[0])
             else:
                 body = b"".join(self._read(pieces[span.piece], span) for span in spans)

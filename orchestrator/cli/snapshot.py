@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command(name="snapshot")
 @click.argument("name", metavar="NAME[@VERSION]")
 @click.option("--instance-type", "types", multiple=True, metavar="TYPE", help="Of the builder; may be repeated.")
-@click.option("--force", is_flag=True, help="Make one even when this version has one; that one is removed.")
+@click.option("--force", is_flag=True, help="Make one even when this version has one; that goes, unless in use.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done and cost; change nothing.")
 @yes_option
 @cloud_option

@@ -19,9 +19,11 @@ from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
 from orchestrator.core.health import ENDED
 from orchestrator.core.ledger import LedgerState, Verdict
-from orchestrator.core.plan import ARMING_ALLOWANCE, PRICE_HEADROOM, SHORTEST_TIMER, TEARDOWN_ALLOWANCE
+from orchestrator.core.plan import ARMING_ALLOWANCE, PRICE_HEADROOM, SHORTEST_TIMER, TEARDOWN_ALLOWANCE, Offer
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import MICRO, MicroUSD, counted, format_duration, format_usd, per_hour
+from orchestrator.core.volumes import fee
+from orchestrator.core.ways import gp3_for
 
 # What comes after the training has had its time to save: the last uploads, the end of the machines, a slow tick.
 TEARDOWN = timedelta(seconds=75)
@@ -118,10 +120,16 @@ def cap_reached(spec: RunSpec, ledger: LedgerState, facts: Facts, needed: timede
     return None
 
 
-def cost_of_least(spec: RunSpec, price: MicroUSD) -> MicroUSD:
-    """Return the least that a gang costs at `price` (a node and hour), whoever ends it: nothing less is launched."""
+def cost_of_least(spec: RunSpec, offer: Offer) -> MicroUSD:
+    """Return the least that a gang on an offer costs, whoever ends it: nothing less is launched."""
     least = max(spec.experiment.checkpoint_grace + TEARDOWN, SHORTEST_TIMER + ARMING_ALLOWANCE)
-    return spec.num_nodes * per_hour(price, round(least.total_seconds()))
+    return spec.num_nodes * (per_hour(offer.price, round(least.total_seconds())) + volume_fees(spec, offer, least))
+
+
+def volume_fees(spec: RunSpec, offer: Offer, span: timedelta) -> MicroUSD:
+    """Return what the volumes of a node cost in `span`; that they are initialised is charged at once, dollars maybe."""
+    limit, hours = spec.experiment.max_duration, span / HOUR
+    return sum(fee(volume, gp3_for(volume, offer, limit), hours) for volume in spec.volumes)
 
 
 def extend_faults(spec: RunSpec, ledger: LedgerState, spend: Spend, now: datetime, caps: Caps) -> list[str]:
@@ -147,7 +155,7 @@ def resume_faults(spec: RunSpec, spend: Spend, caps: Caps) -> list[str]:
     """Return why a run that has ended cannot go on under `caps`, or its own where none are given."""
     faults = []
     cap = caps.max_cost or spec.experiment.max_cost_micro
-    least = spend.so_far + min(cost_of_least(spec, offer.price) for offer in spec.offers)
+    least = spend.so_far + min(cost_of_least(spec, offer) for offer in spec.offers)
     if cap is not None and cap <= least:
         begun = f"once {counted(spec.num_nodes, 'node')} began"
         cost = f"it has cost {format_usd(spend.so_far)}, and {format_usd(least)} {begun}"

@@ -95,7 +95,7 @@ def _too_dear(spec: RunSpec, ledger: LedgerState, facts: Facts) -> str | None:
     if launch is None or cap is None:
         return None
     share = (launch.least or launch.count or spec.num_nodes) / spec.num_nodes
-    least = round(share * caps.cost_of_least(spec, spec.offers[launch.offer].price))
+    least = round(share * caps.cost_of_least(spec, spec.offers[launch.offer]))
     return f"max_cost of {format_usd(cap)}" if facts.cost_so_far + least >= cap else None
 
 

@@ -38,11 +38,16 @@ PUTS_A_SECOND = 1
 
 @dataclass(frozen=True, slots=True)
 class S3Use:
-    """What a run left in S3 and what its nodes fetched: objects, bytes, and bytes of data sets staged by all nodes."""
+    """What a run left in S3 and what its nodes fetched: objects, bytes, and bytes of data sets staged by all nodes.
+
+    `gets` and `puts` are further requests, of the two prices, that the scripts of nodes say they made.
+    """
 
     objects: int
     stored_bytes: int
     staged_bytes: int
+    gets: int = 0
+    puts: int = 0
 
 
 def ebs_charge(volume: Volume, seconds: int) -> MicroUSD:
@@ -80,8 +85,9 @@ def planned_hourly(disk_gib: int) -> MicroUSD:
 
 def s3_requests(use: S3Use, node_seconds: int) -> MicroUSD:
     """Return the charge for requests: objects in parts, the nodes' own, and the parts of what was staged."""
-    puts = 2 * use.objects + _parts(use.stored_bytes) + PUTS_A_SECOND * node_seconds
-    return _micro(Decimal(puts * S3_1000_PUTS + _parts(use.staged_bytes) * S3_1000_GETS) / 1000)
+    puts = 2 * use.objects + _parts(use.stored_bytes) + PUTS_A_SECOND * node_seconds + use.puts
+    gets = _parts(use.staged_bytes) + use.gets
+    return _micro(Decimal(puts * S3_1000_PUTS + gets * S3_1000_GETS) / 1000)
 
 
 def fetch_charge(size: int) -> MicroUSD:

@@ -231,16 +231,18 @@ def settle(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Settling:
     broken = any(i not in usable and beacon.stage not in ENDED for i, beacon in old.items())
     if recovery.graceful and not broken and age <= grace:
         return Settling(_ask_to_save(recovery, old, facts), done=False)
-    busy = {i: b for i, b in pending.items() if b.stage not in ENDED and (i, b.generation) not in facts.killed}
+    busy = {i: b for i, b in pending.items() if b.stage not in ENDED}
     if age > grace + SYNC_ALLOWANCE:
         # Nobody may have been there to end it in time. Where it begins again is settled only once it makes no more
-        # steps, which would be lost; who is silent or goes is not waited for.
+        # steps, which would be lost: a kill that is under way may never arrive. Who is silent or goes is not waited
+        # for.
         busy = {i: b for i, b in busy.items() if i in recovery.kept and silence(b, facts) <= SUSPECT_AFTER}
         if not busy:
             return Settling()
+    alive = {i: b.generation for i, b in busy.items() if (i, b.generation) not in facts.killed}
     kills = tuple(
-        Kill(tuple(i for i, b in busy.items() if b.generation == generation), generation)
-        for generation in sorted({b.generation for b in busy.values()})
+        Kill(tuple(i for i, of in alive.items() if of == generation), generation)
+        for generation in sorted({*alive.values()})
     )
     return Settling(kills, done=False)
 

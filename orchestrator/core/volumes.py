@@ -28,6 +28,8 @@ MIB = 2**20
 # What gp3 has (AWS EBS user guide, 2026): MiB/s, of which each takes four operations a second.
 THROUGHPUTS = (GP3_THROUGHPUT, 150, 200, 250, 300, 500, 750, 1000, 1500, 2000)
 IOPS_PER_MIB = 4
+# Of what is above its base of 3,000, a volume has no more than so many operations a second for each GiB.
+IOPS_PER_GIB = 500
 RATES = tuple(range(100, 301, 25))
 # Device names that EC2 recommends for data volumes; where the kernel puts them is another matter.
 DEVICES = tuple(f"/dev/sd{letter}" for letter in "fghijklmnop")
@@ -121,7 +123,9 @@ def provision(volume: DataVolume, price: MicroUSD, hours: float, ebs_mbyte: floa
         waited = arrival_seconds(volume, gp3, ebs_mbyte) + again * _seconds(volume, gp3.throughput, ebs_mbyte)
         return price * waited / 3600 + fee(volume, gp3, hours), gp3
 
-    choices = (Gp3(mib, max(GP3_IOPS, IOPS_PER_MIB * mib), rate) for mib in THROUGHPUTS for rate in RATES)
+    most = max(GP3_IOPS, IOPS_PER_GIB * volume.size_gib)
+    speeds = [(mib, max(GP3_IOPS, IOPS_PER_MIB * mib)) for mib in THROUGHPUTS]
+    choices = (Gp3(mib, iops, rate) for mib, iops in speeds if iops <= most for rate in RATES)
     return min(map(total, choices), key=lambda item: (item[0], astuple(item[1])))[1]
 
 

@@ -25,10 +25,13 @@ class SnapshotBuilder(TakingScheduler):
         super().__init__(session, bucket, home, run_id, log)
         self._snapshots = Snapshots(session)
         self._version = version
+        self._asked = ""
 
     def _made(self) -> tuple[str, str] | None:
-        made = self._snapshots.of_run(self._spec.run_id)
-        return None if made is None else (made.snapshot_id, made.state)
+        for made in self._snapshots.of_run(self._spec.run_id):
+            return made.snapshot_id, made.state
+        # EC2 shows late what it has begun; asked again it would begin another.
+        return (self._asked, "pending") if self._asked else None
 
     def _take(self, instance: Instance, facts: Facts) -> None:
         (volume,) = self._spec.volumes
@@ -37,4 +40,4 @@ class SnapshotBuilder(TakingScheduler):
             raise BadInput(f"{instance.instance_id} has no volume at {DEVICES[0]}", "build it again")
         self._log(f"taking a snapshot of {volume_id}")
         labels = {TAG_VERSION: self._version, TAG_BYTES: str(volume.bytes)}
-        self._snapshots.take(volume_id, tags(self._spec) | labels)
+        self._asked = self._snapshots.take(volume_id, tags(self._spec) | labels)

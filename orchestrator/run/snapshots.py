@@ -105,36 +105,43 @@ def build_snapshot(item: Dataset, prepared: Prepared, session: Session, home: Ho
     bucket, snapshots = Bucket(session, prepared.bucket), Snapshots(session)
     remove_dead(session, bucket, lambda spec: spec.is_snapshot_build and spec.volumes[0].label == item.version, log)
     run = begin_build(prepared, session, home, log)
+    published: Snapshot | None = None
     try:
         builder = SnapshotBuilder(session, bucket, home, run, log, item.version)
         verdict = builder.to_the_end()
         with kept(builder.lease, bucket.server_time):
-            made = snapshots.of_run(run)
+            made = next(iter(snapshots.of_run(run)), None)
             if made is not None and verdict.kind == "finished":
                 snapshots.publish(made, item.name)
+                published = replace(made, name=item.name)
                 log(f"published {made.snapshot_id} as {item.reference}, {format_size(made.bytes)}")
-                return Outcome(verdict, run, replace(made, name=item.name), _remove_older(snapshots, made, item, log))
-    except BaseException:
-        _remove_unpublished(snapshots, run)
-        raise
-    _remove_unpublished(snapshots, run)
+                return Outcome(verdict, run, published, _remove_older(snapshots, made, item, log))
+    finally:
+        _remove_unpublished(snapshots, run, published)
     return Outcome(verdict, run)
 
 
-def _remove_unpublished(snapshots: Snapshots, run: str) -> None:
-    made = snapshots.of_run(run)
-    if made is not None and not made.name:
-        snapshots.remove(made)
+def _remove_unpublished(snapshots: Snapshots, run: str, published: Snapshot | None) -> None:
+    """Remove what a build made and did not publish; EC2 may not show the name of `published` yet."""
+    kept_id = "" if published is None else published.snapshot_id
+    for made in snapshots.of_run(run):
+        if not made.name and made.snapshot_id != kept_id:
+            snapshots.remove(made)
 
 
 def _remove_older(snapshots: Snapshots, made: Snapshot, item: Dataset, log: Log) -> tuple[Snapshot, ...]:
-    """Remove what the new snapshot replaces: others of the same version. Volumes made of them stay."""
-    older = [
-        old
-        for old in snapshots.published(item.name)
-        if old.version == item.version and old.snapshot_id != made.snapshot_id
-    ]
-    for old in older:
+    """Remove what the new snapshot replaces: others of the same version, but those that machines have volumes of."""
+    removed = []
+    for old in snapshots.published(item.name):
+        if old.version != item.version or old.snapshot_id == made.snapshot_id:
+            continue
+        if snapshots.users(old):
+            log(
+                f"kept {old.snapshot_id}: machines have volumes of it, and may have to be replaced; "
+                f"`orch dataset rm`, or another with --force, removes it later"
+            )
+            continue
         snapshots.remove(old)
         log(f"removed {old.snapshot_id}, the snapshot before")
-    return tuple(older)
+        removed.append(old)
+    return tuple(removed)

@@ -30,10 +30,20 @@ class LiveUse:
 
 
 def measure_s3(bucket: Bucket, run_id: str, facts: Facts) -> S3Use:
-    """Return the objects of a run, their bytes, and the bytes of data sets that its nodes say they staged."""
+    """Return the objects of a run, their bytes, and what its nodes staged and their scripts used by themselves.
+
+    The last is what is in the newest progress line of each (docs/node-contract.md).
+    """
     keys = Keys(run_id)
     # What does not change any more once the run is closed; its few other objects are below what can be seen.
     steady = (keys.nodes, keys.checkpoints, keys.logs, keys.metrics, keys.prices)
     kept = [item for item in bucket.list(keys.prefix) if item.key.startswith(steady)]
     staged = sum(node.beacon.staged for node in facts.nodes.values() if node.beacon is not None)
-    return S3Use(len(kept), sum(item.size for item in kept), staged)
+    lines = [node.beacon.progress or {} for node in facts.nodes.values() if node.beacon is not None]
+    gets, puts, stored = (sum(_count(line.get(name)) for line in lines) for name in ("s3_gets", "s3_puts", "s3_bytes"))
+    return S3Use(len(kept), sum(item.size for item in kept) + stored, staged, gets, puts)
+
+
+def _count(value: object) -> int:
+    """Return a count that a script told, 0 where that is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

@@ -19,6 +19,7 @@ from orchestrator.sandbox.wire import Refused
 
 # gp3, in MiB/s and operations a second; VolumeInitializationRate in MiB/s (API reference of EC2, EbsBlockDevice).
 THROUGHPUT, IOPS, RATE = (125, 2000), (3000, 80_000), (100, 300)
+IOPS_PER_GIB = 500
 
 
 class SnapshotOperations(EC2Operations):
@@ -65,6 +66,10 @@ def check_volumes(world: SandboxEC2Backend, mappings: Iterable[Mapping[str, Any]
                 raise Refused("InvalidParameterValue", f"{name} {value} is not between {least} and {most}")
         if int(asked.get("Throughput") or 0) * 4 > int(asked.get("Iops") or IOPS[0]):
             message = "Throughput (MiBps) to iops ratio is too high; the maximum is 0.25 MiBps per iops"
+            raise Refused("InvalidParameterCombination", message)
+        size = int(asked.get("VolumeSize") or 0)
+        if size and int(asked.get("Iops") or 0) > max(IOPS[0], IOPS_PER_GIB * size):
+            message = f"Iops to volume size ratio is too high; the maximum is {IOPS_PER_GIB}"
             raise Refused("InvalidParameterCombination", message)
 
 

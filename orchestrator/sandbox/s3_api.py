@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from html import unescape
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 from xml.sax.saxutils import escape
 
 from moto.core.common_types import TYPE_RESPONSE
@@ -30,6 +30,7 @@ _KEY = re.compile(r"<Key>(.*?)</Key>", re.DOTALL)
 SECURE = {"aws:securetransport": "true"}
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _PAGE = 1000
+_RANGES_ABOVE = 5 * 2**20
 
 
 class SandboxS3(S3Response):
@@ -101,6 +102,18 @@ def dispatch(request: Any, action: S3Action) -> TYPE_RESPONSE:
     if action.key:
         return SandboxS3.key_dispatch(request, request.raw_url, request.headers)
     return SandboxS3.bucket_dispatch(request, request.raw_url, request.headers)
+
+
+def check_copied_range(call: Call) -> None:
+    """Raise Refused for a range of an object that is too small to copy one of (API reference of UploadPartCopy)."""
+    if not call.header("x-amz-copy-source-range"):
+        return
+    bucket, _, key = unquote(call.header("x-amz-copy-source")).partition("?")[0].lstrip("/").partition("/")
+    there = s3_backends[ACCOUNT]["aws"].buckets.get(bucket)
+    found = there.keys.get(key) if there is not None else None
+    if isinstance(found, FakeKey) and found.size <= _RANGES_ABOVE:
+        message = "The specified copy source is not supported as a byte-range copy source"
+        raise Refused("InvalidRequest", message)
 
 
 def check_bucket_policy(action: S3Action, call: Call) -> None:

@@ -103,6 +103,7 @@ class Services:
         plain = aws_chunked.unframe(call)
         check_upload(plain, action.name)
         with self._s3_lock:
+            s3_api.check_copied_range(plain)
             reply = _moto(lambda request, *_: s3_api.dispatch(request, action), plain, action.name)
         if reply.status == 404 and action.key:
             self._hide_absence(caller, action, call)

@@ -98,3 +98,7 @@ def test_s3_is_estimated_from_objects_bytes_and_time() -> None:
     use = S3Use(100, 2**30, 160 * 2**30)
     bill = make_bill("run", [run.gone(0, 0, 1800)], run.PRICES, run.LISTED, at(0), s3=use)
     assert [(o.kind, o.usd) for o in bill.other[1:]] == [("s3-requests", 10_320 + 4_096), ("s3-storage", 16)]
+    more = make_bill(
+        "run", [run.gone(0, 0, 1800)], run.PRICES, run.LISTED, at(0), s3=replace(use, gets=1_000_000, puts=1000)
+    )
+    assert more.other[1].usd == bill.other[1].usd + 400_000 + 5_000

@@ -19,6 +19,7 @@ from orchestrator.core.decide import decide
 from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
 from orchestrator.core.ledger import Recovery, Verdict
+from orchestrator.core.volumes import DataVolume
 from tests.core.worlds import Book, at, beacon, facts, instance, spec
 from tests.report.views import LISTED, PRICES
 
@@ -72,6 +73,15 @@ def test_a_gang_whose_least_life_cannot_be_paid_is_not_launched() -> None:
     # 3 minutes of two nodes at $3.00 an hour cost $0.30, whatever the grace.
     for cap, launches in (("0.30", False), ("0.31", True)):
         run = spec(max_cost=cap, checkpoint_grace="10s")
+        actions = decide(run, Book().state, facts(1))
+        assert (actions != (Wish("stop", f"max_cost of ${cap} is near"),)) == launches
+
+
+def test_what_it_costs_to_initialise_volumes_is_due_at_once_and_counts_before_a_launch() -> None:
+    # Beside the $0.30 above two volumes of 150 GiB, initialised at 250 MiB/s: $0.90, and a fraction of a cent of gp3.
+    volume = DataVolume("x", "snap-1", "0" * 16, 150, 140 * 2**30)
+    for cap, launches in (("1.20", False), ("1.21", True)):
+        run = replace(spec(max_cost=cap, checkpoint_grace="10s"), volumes=(volume,))
         actions = decide(run, Book().state, facts(1))
         assert (actions != (Wish("stop", f"max_cost of ${cap} is near"),)) == launches
 

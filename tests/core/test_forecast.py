@@ -109,6 +109,14 @@ def test_what_makes_work_the_same(changes: dict[str, Any], same: bool) -> None:
     assert (work_of(experiment()) == work_of(experiment(**changes))) is same
 
 
+def test_a_run_whose_mode_of_data_was_settled_teaches_the_experiment_that_left_it_open() -> None:
+    works = {
+        work_of(experiment(data={"x": {"source": "s3://bucket/x", "mode": mode}})) for mode in ("auto", "stage", "ebs")
+    }
+    assert len(works) == 1
+    assert work_of(experiment(data={"x": {"source": "s3://bucket/y"}})) not in works
+
+
 def test_a_report_teaches_what_its_nodes_lived_once_its_run_has_finished() -> None:
     report = ended(Verdict("finished", "done")).report()
     assert read_earlier(report) == Earlier(spec().run_id, work_of(spec(2).experiment), "p3.16xlarge", 190.0)

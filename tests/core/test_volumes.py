@@ -70,6 +70,7 @@ def test_nothing_cheaper_is_found_and_a_dearer_machine_never_waits_longer(
     assert 125 <= made.throughput <= 2000
     assert 100 <= made.rate <= 300
     assert made.iops >= max(3000, IOPS_PER_MIB * made.throughput)
+    assert made.iops <= max(3000, 500 * wanted.size_gib), "EC2 takes no more of a small volume"
     dearer = provision(wanted, price * 2, hours, ebs, in_memory=in_memory)
     if in_memory:
         assert arrival_seconds(wanted, dearer, ebs) <= arrival_seconds(wanted, made, ebs)

@@ -76,6 +76,7 @@ def test_two_nodes_pack_what_one_machine_does(  # noqa: PLR0917 - fixtures
     lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
     assert {(line["steps"], line["of"]) for line in lines if "steps" in line} == {(5, 5)}
     assert max(line["step"] for line in lines) == 5
+    assert all(lines[-1][name] > 5 for name in ("s3_gets", "s3_puts", "s3_bytes")), "the bill has them"
     assert sharded.is_packed(bucket, RUN)
     order = make_order(source)
     with monkeypatch.context() as killed, pytest.raises(ZeroDivisionError):
@@ -108,6 +109,10 @@ def test_pieces_of_all_sizes_become_one_object(session: Session, bucket: Bucket)
     uploads.join("joined", names, make_spans([len(body) for body in bodies]), told.append)
     assert bucket.get("joined") == b"".join(bodies)
     assert sum(told) == 3 * LEAST + 20
+    for number in (0, 2):
+        # No range can be copied of an object of 5 MiB or less.
+        uploads.join("alone", [names[number]], make_spans([len(bodies[number])]), told.append)
+        assert bucket.get("alone") == bodies[number]
     with pytest.raises(NotFound):
         uploads.join("not-joined", ["pieces/0", "pieces/none"], make_spans([LEAST, LEAST]), told.append)
     assert uploads.pending("not-joined") == ()

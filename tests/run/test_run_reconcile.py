@@ -116,9 +116,14 @@ def test_what_a_run_left_in_s3_is_measured(bucket: Bucket) -> None:
     for key, size in ((keys.log(0, "out"), 10), (keys.checkpoint(5, "model"), 1000), (keys.metrics, 7)):
         bucket.put(key, b"x" * size)
     bucket.put(keys.report, b"written after the bill")
-    seen = facts(beacons=[beacon(0, staged=3000), beacon(1, staged=3000)])
-    use = measure_s3(bucket, keys.run, seen)
-    assert (use.objects, use.stored_bytes, use.staged_bytes) == (3, 1017, 6000)
+    own = {"step": 1, "s3_gets": 40, "s3_puts": 2, "s3_bytes": 100}
+    beacons = [
+        beacon(0, staged=3000, progress=own),
+        beacon(1, staged=3000, progress=own | {"s3_gets": 2, "s3_puts": "x"}),
+    ]
+    use = measure_s3(bucket, keys.run, facts(beacons=beacons))
+    assert (use.objects, use.stored_bytes, use.staged_bytes) == (3, 1217, 6000)
+    assert (use.gets, use.puts) == (42, 2)
 
 
 def test_what_a_run_that_goes_on_uses_is_measured_once_a_minute_and_not_before_it_has_machines(bucket: Bucket) -> None:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from orchestrator.aws.ec2 import Compute
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.aws.snapshots import Snapshots
 from orchestrator.core.experiment import Experiment
-from orchestrator.core.ids import TAG_BYTES, TAG_RUN, TAG_VERSION
+from orchestrator.core.ids import TAG_BYTES, TAG_RUN, TAG_VERSION, Keys
 from orchestrator.core.plan import Plan
 from orchestrator.core.volumes import DataVolume, Snapshot
 from orchestrator.errors import NotFound
+from orchestrator.run.datasets import Dataset
 from orchestrator.run.gc import find_orphans, remove
+from orchestrator.run.home import Home
+from orchestrator.run.snapshot_builder import SnapshotBuilder
+from orchestrator.run.snapshots import _remove_older, _remove_unpublished
 from orchestrator.run.volumes import choose
-from tests.core.worlds import offer, spec
+from tests.core.worlds import at, facts, instance, offer, spec
 
 RUN = "snapshot-flowers-20261120-120000-abcd"
 VERSION = "0123456789abcdef"
@@ -34,9 +40,7 @@ def taken(session: Session, snapshots: Snapshots, run: str = RUN) -> Snapshot:
     volume = ec2.create_volume(AvailabilityZone="us-east-1a", Size=155)["VolumeId"]
     snapshots.take(volume, {TAG_RUN: run, "Name": f"orch-{run}", TAG_VERSION: VERSION, TAG_BYTES: str(BYTES)})
     ec2.delete_volume(VolumeId=volume)
-    made = snapshots.of_run(run)
-    assert made is not None
-    return made
+    return snapshots.of_run(run)[-1]
 
 
 def asked(mode: str, url: str = URL, instance_type: str = "p3.16xlarge") -> Experiment:
@@ -67,6 +71,55 @@ def test_a_snapshot_is_an_orphan_until_it_is_published_and_kept_from_then_on(
     for _ in range(2):
         snapshots.remove(made)
     assert snapshots.published() == ()
+
+
+def test_an_older_snapshot_stays_while_there_are_volumes_of_it(session: Session, snapshots: Snapshots) -> None:
+    ec2, said = session.client("ec2"), list[str]()
+    item = Dataset("bucket", "flowers", VERSION, None, 1, BYTES, at(0))
+    older, newer = taken(session, snapshots), taken(session, snapshots, RUN.replace("abcd", "ef01"))
+    for made in (older, newer):
+        snapshots.publish(made, "flowers")
+    volume = ec2.create_volume(AvailabilityZone="us-east-1a", SnapshotId=older.snapshot_id)["VolumeId"]
+    assert _remove_older(snapshots, newer, item, said.append) == ()
+    assert said == [line for line in said if f"kept {older.snapshot_id}" in line]
+    ec2.delete_volume(VolumeId=volume)
+    assert [old.snapshot_id for old in _remove_older(snapshots, newer, item, said.append)] == [older.snapshot_id]
+    assert [there.snapshot_id for there in snapshots.published()] == [newer.snapshot_id]
+    snapshots.remove(newer)
+
+
+def test_of_what_a_build_made_twice_nothing_is_left_but_what_it_published(
+    session: Session, snapshots: Snapshots
+) -> None:
+    first, second = taken(session, snapshots), taken(session, snapshots)
+    assert {made.snapshot_id for made in snapshots.of_run(RUN)} == {first.snapshot_id, second.snapshot_id}
+    # EC2 does not show yet that the first has a name.
+    _remove_unpublished(snapshots, RUN, first)
+    assert snapshots.of_run(RUN) == (first,)
+    _remove_unpublished(snapshots, RUN, None)
+    assert snapshots.of_run(RUN) == ()
+
+
+def test_a_snapshot_that_ec2_does_not_show_yet_is_not_asked_for_again(
+    session: Session, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = DataVolume("flowers", "", VERSION, 155, BYTES)
+    run = replace(spec(1), run_id=RUN, region=session.region, bucket=bucket.name, volumes=(volume,))
+    bucket.put(Keys(RUN).spec, run.to_json())
+    builder = SnapshotBuilder(session, bucket, Home(tmp_path), RUN, lambda _: None, VERSION)
+    assert builder._made() is None
+    disk = session.client("ec2").create_volume(AvailabilityZone="us-east-1a", Size=155)["VolumeId"]
+    monkeypatch.setattr(Compute, "volume_at", lambda *_: disk)
+    with monkeypatch.context() as late:
+        late.setattr(Snapshots, "of_run", lambda *_: ())
+        builder._take(instance(0), facts(0))
+        made = builder._made()
+    (shown,) = builder._snapshots.of_run(RUN)
+    assert made == (shown.snapshot_id, "pending")
+    assert builder._made() == (shown.snapshot_id, "completed")
+    builder._snapshots.remove(shown)
+    session.client("ec2").delete_volume(VolumeId=disk)
+    bucket.delete(Keys(RUN).spec)
 
 
 def test_the_mode_of_every_data_set_is_settled_before_anything_is_launched(

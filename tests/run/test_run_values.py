@@ -159,7 +159,11 @@ def test_who_comes_late_does_not_stay_longer_and_money_that_is_spent_is_not_spen
     minutes = [timer_left(spec(), timedelta(minutes=age), 0) / timedelta(minutes=1) for age in (0, 25, 90)]
     assert minutes == [70, 45, 1]
     capped = spec(max_cost="6")
-    assert timer_left(capped, timedelta(), 4_000_000) < timer_left(capped, timedelta(), 0) < timedelta(hours=1)
+    whole = timer_left(capped, timedelta(), 0)
+    assert timer_left(capped, timedelta(), 4_000_000) < whole < timedelta(hours=1)
+    large = replace(FLOWERS, size_gib=150, bytes=140 * 2**30)
+    # Two volumes of 150 GiB, initialised at 250 MiB/s, are $0.90 at once: a seventh of the money.
+    assert timer_left(replace(capped, volumes=(large,)), timedelta(), 0) == whole - timedelta(minutes=8)
 
 
 def test_a_spec_survives_its_file() -> None:

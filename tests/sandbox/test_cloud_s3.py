@@ -155,6 +155,20 @@ def test_large_files_go_up_in_parts_and_down_in_ranges(bucket: Any) -> None:
     assert bucket.head_object(Bucket=BUCKET, Key="checkpoint")["ETag"].endswith('-4"')
 
 
+def test_a_range_is_copied_of_objects_of_more_than_5_mib_only(bucket: Any) -> None:
+    upload = bucket.create_multipart_upload(Bucket=BUCKET, Key="copy")["UploadId"]
+
+    def copy(size: int) -> Any:
+        bucket.put_object(Bucket=BUCKET, Key="from here", Body=b"x" * size)
+        source = {"Bucket": BUCKET, "Key": "from here"}
+        asked = {"Bucket": BUCKET, "Key": "copy", "UploadId": upload, "PartNumber": 1, "CopySource": source}
+        return bucket.upload_part_copy(**asked, CopySourceRange="bytes=0-8")
+
+    assert refusal(lambda: copy(5 * MIB))[0] == "InvalidRequest"
+    assert copy(5 * MIB + 1)["CopyPartResult"]["ETag"]
+    bucket.abort_multipart_upload(Bucket=BUCKET, Key="copy", UploadId=upload)
+
+
 @pytest.mark.parametrize("algorithm", ["CRC32", "SHA256", "SHA1"])
 def test_an_upload_with_a_checksum_is_stored_unframed(bucket: Any, algorithm: str) -> None:
     body = os.urandom(3 * MIB + 11)

@@ -74,6 +74,7 @@ def test_one_that_cannot_be_kept_has_failed_and_one_deleted_meanwhile_leaves_no_
         ({"Throughput": 100}, "InvalidParameterValue"),
         ({"Throughput": 2001, "Iops": 80_000}, "InvalidParameterValue"),
         ({"Throughput": 1000, "Iops": 3000}, "InvalidParameterCombination"),
+        ({"VolumeSize": 5, "Throughput": 1000, "Iops": 4000}, "InvalidParameterCombination"),
         ({"SnapshotId": "own", "VolumeInitializationRate": 99}, "InvalidParameterValue"),
         ({"SnapshotId": "own", "VolumeSize": 4}, "InvalidBlockDeviceMapping"),
     ],
