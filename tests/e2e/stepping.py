@@ -34,7 +34,7 @@ def trains(world: World, run_id: str, generation: int, after: int = 0) -> dict[s
         far = (seen["metrics"].get("generation"), seen["metrics"].get("step", 0))
         return seen if seen["phase"] == "running" and far[0] == generation and far[1] > after else None
 
-    found: dict[str, Any] = wait_for(f"generation {generation} trains", look, 120)
+    found: dict[str, Any] = wait_for(f"generation {generation} trains", look, 240)
     return found
 
 
