@@ -74,7 +74,7 @@ def test_a_snapshot_is_made_once_and_every_node_of_a_run_has_a_volume_of_it(worl
     script = (
         f'{wanted}; grep -q one {here}/a.txt; mount | grep -F " $ORCH_DATA_DIR/flowers ext4 ro,"; touch up; sleep 600'
     )
-    file = world.experiment("reader", script, data=data("ebs"))
+    file = world.experiment("reader", script, data=data("ebs"), checkpoint_grace="1s")
     plan = json.loads(world.orch("plan", file, "--cloud", "sandbox", "--json").stdout)["data"][0]
     assert (plan["mode"], [way["mode"] for way in plan["ways"]]) == ("ebs", ["stage", "ebs"])
     told = world.orch("plan", file, "--cloud", "sandbox").stdout

@@ -38,9 +38,12 @@ def snapshots(session: Session) -> Snapshots:
 def taken(session: Session, snapshots: Snapshots, run: str = RUN) -> Snapshot:
     ec2 = session.client("ec2")
     volume = ec2.create_volume(AvailabilityZone="us-east-1a", Size=155)["VolumeId"]
-    snapshots.take(volume, {TAG_RUN: run, "Name": f"orch-{run}", TAG_VERSION: VERSION, TAG_BYTES: str(BYTES)})
+    snapshot_id = snapshots.take(
+        volume, {TAG_RUN: run, "Name": f"orch-{run}", TAG_VERSION: VERSION, TAG_BYTES: str(BYTES)}
+    )
     ec2.delete_volume(VolumeId=volume)
-    return snapshots.of_run(run)[-1]
+    # Two that were begun within a second are in no order.
+    return next(made for made in snapshots.of_run(run) if made.snapshot_id == snapshot_id)
 
 
 def asked(mode: str, url: str = URL, instance_type: str = "p3.16xlarge") -> Experiment:
