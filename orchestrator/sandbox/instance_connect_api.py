@@ -26,7 +26,10 @@ _USER = re.compile(r"[A-Za-z_][A-Za-z0-9@._-]{0,30}[A-Za-z0-9$_-]?")
 
 
 class InstanceConnect:
-    """The service. `state_of` gives the state of an instance (None: there is none), `after` does something later; `seconds` is a key's life."""
+    """The service. `seconds` is a key's life.
+
+    `state_of` gives the state of an instance (None: there is none), `after` does something later.
+    """
 
     def __init__(
         self,
