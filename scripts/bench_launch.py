@@ -68,8 +68,8 @@ def measure(home: Home, session: Session, bucket: Bucket, nodes: int) -> Timing:
         view = reader.read()
     agents = time.time()
     zero = replied(bucket, run_id) + PENDING_SECONDS
-    stamps = file_times(view, home, bucket)
-    bare = min(bare_ssh(view, home, bucket) for _ in range(SSH_TRIALS))
+    stamps = file_times(view, home, session, bucket)
+    bare = min(bare_ssh(view, home, session, bucket) for _ in range(SSH_TRIALS))
     subprocess.run(
         [*ORCH, "stop", run_id], env=environment, check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL
     )
@@ -84,12 +84,12 @@ def replied(bucket: Bucket, run_id: str) -> float:
     return float(next(e.detail["replied"] for e in ledger.entries if e.kind == "outcome" and e.action == "launch"))
 
 
-def file_times(view: RunView, home: Home, bucket: Bucket) -> list[dict[str, float]]:
+def file_times(view: RunView, home: Home, session: Session, bucket: Bucket) -> list[dict[str, float]]:
     """Return for each node when its bundle was there, when the start command arrived, and when `run` began."""
     script = f"cd ~/orch/{view.spec.run_id} && stat -c %.6Y bundle epoch gen-1/started"
 
     def one(rank: int) -> dict[str, float]:
-        argv = ssh_command(view, home, rank, [script], tty=False, bucket=bucket)
+        argv = ssh_command(view, home, rank, [script], tty=False, session=session, bucket=bucket)
         times = subprocess.run(
             argv, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL
         ).stdout.split()
@@ -99,10 +99,11 @@ def file_times(view: RunView, home: Home, bucket: Bucket) -> list[dict[str, floa
         return list(pool.map(one, range(view.spec.num_nodes)))
 
 
-def bare_ssh(view: RunView, home: Home, bucket: Bucket) -> float:
+def bare_ssh(view: RunView, home: Home, session: Session, bucket: Bucket) -> float:
     """Return the seconds that `ssh HOST true` takes to all hosts at once."""
     commands: list[Any] = [
-        ssh_command(view, home, rank, ["true"], tty=False, bucket=bucket) for rank in range(view.spec.num_nodes)
+        ssh_command(view, home, rank, ["true"], tty=False, session=session, bucket=bucket)
+        for rank in range(view.spec.num_nodes)
     ]
     started = time.monotonic()
     processes = [subprocess.Popen(argv, stdin=subprocess.DEVNULL) for argv in commands]

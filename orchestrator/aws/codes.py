@@ -75,6 +75,7 @@ DENIED = frozenset(
         "AccessDenied",
         "AccessDeniedException",
         "AllAccessDisabled",
+        "AuthException",
         "AuthFailure",
         "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
         "Blocked",
@@ -107,6 +108,7 @@ BAD_REQUEST = frozenset(
         "InvalidAMIID.Malformed",
         "InvalidAMIID.NotFound",
         "InvalidAMIID.Unavailable",
+        "InvalidArgsException",
         "InvalidBlockDeviceMapping",
         "InvalidBucketName",
         "InvalidGroupId.Malformed",
@@ -134,6 +136,7 @@ BAD_REQUEST = frozenset(
 # What is named does not exist: for a deletion that is success.
 ALREADY_GONE = frozenset(
     {
+        "EC2InstanceNotFoundException",
         "InvalidGroup.NotFound",
         "InvalidInstanceID.NotFound",
         "InvalidKeyPair.NotFound",
@@ -180,10 +183,13 @@ CONFLICT = frozenset({"ConditionalRequestConflict", "OperationAborted", "Concurr
 # The service had a fault of its own: whether the request took effect is not known.
 UNREACHABLE = frozenset(
     {
+        "EC2InstanceStateInvalidException",
+        "EC2InstanceUnavailableException",
         "InternalError",
         "InternalFailure",
         "InternalServerError",
         "RequestTimeout",
+        "ServiceException",
         "ServiceFailure",
         "ServiceUnavailable",
         "Unavailable",

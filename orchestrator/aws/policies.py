@@ -73,8 +73,13 @@ def bucket_policy(bucket: str) -> Policy:
     }
 
 
-def operator_policy(account: str, region: str, bucket: str, datasets: Iterable[str] = ()) -> Policy:
-    """Return what `orch` needs for its user. The statement `FirstUse` may be dropped once bucket and role exist."""
+def operator_policy(
+    account: str, region: str, bucket: str, datasets: Iterable[str] = (), ssh_user: str = "ubuntu"
+) -> Policy:
+    """Return what `orch` needs for its user. The statement `FirstUse` may be dropped once bucket and role exist.
+
+    `ssh_user` is who a machine that did not launch a run may log in as on its nodes.
+    """
     ec2 = f"arn:aws:ec2:{region}:{account}"
     role = f"arn:aws:iam::{account}:role/{NODE_ROLE}"
     made = [f"{ec2}:{kind}/*" for kind in ("instance", "volume", "network-interface", "spot-instances-request")]
@@ -124,6 +129,12 @@ def operator_policy(account: str, region: str, bucket: str, datasets: Iterable[s
             ],
             [f"{ec2}:*/*", *pictures],
             _TAGGED_RESOURCE,
+        ),
+        _allow(
+            "PushKeyToOwn",
+            ["ec2-instance-connect:SendSSHPublicKey"],
+            [f"{ec2}:instance/*"],
+            {**_TAGGED_RESOURCE, "StringEquals": {"ec2:osuser": ssh_user}},
         ),
         _allow(
             "PassNodeRole", ["iam:PassRole"], [role], {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}

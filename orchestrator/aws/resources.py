@@ -47,12 +47,7 @@ class Resources:
         missing = sorted(wanted - present, key=str)
         surplus = sorted((rule for rule in present - wanted if not _one_address(rule, ssh_port)), key=str)
         for rule in missing:
-            _unless_duplicate(
-                "ec2:AuthorizeSecurityGroupIngress",
-                partial(
-                    self._client.authorize_security_group_ingress, GroupId=identifier, IpPermissions=[_permission(rule)]
-                ),
-            )
+            self._open(identifier, rule)
         if efa and inside not in set(_rules(group.get("IpPermissionsEgress", []))):
             _unless_duplicate(
                 "ec2:AuthorizeSecurityGroupEgress",
@@ -68,6 +63,13 @@ class Resources:
                 ),
             )
         return identifier
+
+    def open_ssh(self, name: str, vpc: str, ssh_cidr: str, ssh_port: int) -> None:
+        """Open the group `name`, where it is there, to one more address at `ssh_port`."""
+        group = self._find_group(name, vpc)
+        rule: Rule = ("tcp", ssh_port, ssh_port, ssh_cidr)
+        if group is not None and rule not in set(_rules(group.get("IpPermissions", []))):
+            self._open(str(group["GroupId"]), rule)
 
     def create_placement_group(self, name: str, tags: Mapping[str, str]) -> None:
         """Make the cluster placement group `name` unless it is there."""
@@ -188,6 +190,11 @@ class Resources:
     @property
     def _client(self) -> Any:
         return self._session.client("ec2")
+
+    def _open(self, group_id: str, rule: Rule) -> None:
+        request = {"GroupId": group_id, "IpPermissions": [_permission(rule)]}
+        send = partial(self._client.authorize_security_group_ingress, **request)
+        _unless_duplicate("ec2:AuthorizeSecurityGroupIngress", send)
 
     def _find_group(self, name: str, vpc: str) -> dict[str, Any] | None:
         wanted = filters(group_name=name, vpc_id=vpc)

@@ -15,7 +15,7 @@ from orchestrator.aws.errors import calling
 from orchestrator.core.settings import Settings
 from orchestrator.errors import NoPermission
 
-Service = Literal["ec2", "launch", "s3", "sts", "iam", "ssm", "pricing", "service-quotas"]
+Service = Literal["ec2", "launch", "s3", "sts", "iam", "ssm", "pricing", "service-quotas", "ec2-instance-connect"]
 
 CONNECT_SECONDS = 5
 READ_SECONDS = 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import click
 
@@ -15,6 +16,7 @@ from orchestrator.errors import BadInput, NotFound
 # tmux needs the name of a terminal it knows; these say nothing, and nodes lack the descriptions of rarer ones.
 NAMELESS = frozenset({"", "dumb", "unknown"})
 PLAIN_TERMINAL = "xterm-256color"
+WORKERS = 16
 
 
 @click.command()
@@ -38,14 +40,19 @@ def command(run: str | None, node: int, *, every: bool, cloud: str | None) -> No
     found = find_run(home, run, cloud)
     place = found.open()
     view, line = found.read(), [remote_line(found.run_id)]
+
+    def reach(rank: int) -> list[str]:
+        return ssh_command(view, home, rank, line, tty=True, session=place.session, bucket=place.bucket)
+
     if every:
         ranks = [item.rank for item in view.nodes if item.state == "running"]
         if not ranks:
             raise NotFound(f"{found.run_id} has no running node", "`orch status` shows where it is")
-        commands = {rank: ssh_command(view, home, rank, line, tty=True, bucket=place.bucket) for rank in ranks}
+        with ThreadPoolExecutor(WORKERS) as pool:
+            commands = dict(zip(ranks, pool.map(reach, ranks), strict=True))
         argv = open_windows(found.run_id, commands, inside="TMUX" in os.environ)
     else:
-        argv = ssh_command(view, home, node, line, tty=True, bucket=place.bucket)
+        argv = reach(node)
     os.execvpe(argv[0], argv, environment())  # noqa: S606 - no shell: the arguments go to ssh as they are
 
 

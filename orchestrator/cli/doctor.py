@@ -93,15 +93,17 @@ def _policies(home: Home, cloud: str | None) -> dict[str, object]:
     from orchestrator.aws import policies
     from orchestrator.core.ids import bucket_name
 
+    ssh_user = "ubuntu"
     try:
         place = open_place(home, cloud or "aws")
+        ssh_user = place.settings.ssh_user
         account, region, bucket = place.session.account(), place.settings.region, place.bucket.name
     except OrchError as error:
         account, region = "ACCOUNT", "REGION"
         bucket = bucket_name(account, region)
         click.echo(f"put your own in place of ACCOUNT and REGION: {error.message}", err=True)
     return {
-        "operator": policies.operator_policy(account, region, bucket),
+        "operator": policies.operator_policy(account, region, bucket, ssh_user=ssh_user),
         "node": policies.node_policy(bucket),
         "node_trust": policies.trust_policy(),
         "bucket": policies.bucket_policy(bucket),

@@ -71,6 +71,7 @@ def command(
         ranks=nodes or None,
         timeout=seconds,
         on_line=on_line,
+        session=place.session,
         bucket=place.bucket,
     )
     if as_json:

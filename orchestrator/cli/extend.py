@@ -7,7 +7,7 @@ import click
 from orchestrator.cli.context import open_home
 from orchestrator.cli.options import cap_options, cloud_option, json_option, read_caps, run_argument
 from orchestrator.cli.runs import find_run
-from orchestrator.cli.scheduling import ensure_scheduler, who
+from orchestrator.cli.scheduling import check_fit, ensure_scheduler, who
 from orchestrator.errors import BadInput
 
 
@@ -31,12 +31,14 @@ def command(
     caps, faults = read_caps(max_cost, max_duration)
     if max_cost is None and max_duration is None:
         faults = ["give --max-cost, --max-duration, or both"]
-    found = find_run(open_home(), run, cloud)
+    home = open_home()
+    found = find_run(home, run, cloud)
     place, view = found.open(), found.read()
     faults += extend_faults(view.spec, view.ledger, view.spend, view.facts.server_time, caps)
     if faults:
         hint = f"`orch resume {found.run_id}` takes caps, too" if view.ended else "nothing was changed"
         raise BadInput(f"{found.run_id} keeps its caps", hint, details=tuple(faults))
+    check_fit(home, place, view)
     ask_extend(place.bucket, found.run_id, who(), caps)
     ensure_scheduler(place, view)
     row = found.read().summary()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +10,7 @@ from orchestrator.cli.context import open_home
 from orchestrator.cli.options import cap_options, cloud_option, json_option, read_caps, run_argument
 from orchestrator.cli.page import has_page, write_page
 from orchestrator.cli.runs import find_run
-from orchestrator.cli.scheduling import ensure_scheduler, who
+from orchestrator.cli.scheduling import check_fit, ensure_scheduler, who
 from orchestrator.errors import BadInput
 
 if TYPE_CHECKING:
@@ -45,7 +44,6 @@ def command(
     found = find_run(home, run, cloud)
     place = found.open()
     view = found.read()
-    home.private_key(found.run_id)
     check(view, caps, faults)
     if view.phase == "finished" and not has_page(place, found.run_id):
         write_page(place, home, found.run_id)
@@ -62,11 +60,11 @@ def command(
 
 
 def go_on(home: Home, place: Place, view: RunView, caps: Caps) -> None:
-    """See that a run goes on that has not finished, under `caps`. Raises BadInput, NotFound without its key here."""
+    """See that a run goes on that has not finished, under `caps`. Raises what `check_fit` does."""
     from orchestrator.run.wish import ask_extend, ask_resume
 
+    check_fit(home, place, view)
     if view.ended:
-        _keep_secrets(home, view)
         ask_resume(place.bucket, view.spec.run_id, who(), caps)
     elif caps.to_json():
         ask_extend(place.bucket, view.spec.run_id, who(), caps)
@@ -83,15 +81,6 @@ def check(view: RunView, caps: Caps, faults: list[str]) -> None:
         faults = faults + extend_faults(view.spec, view.ledger, view.spend, view.facts.server_time, caps)
     if faults:
         raise BadInput(f"{view.spec.run_id} cannot be resumed so", "nothing was changed", details=tuple(faults))
-
-
-def _keep_secrets(home: Home, view: RunView) -> None:
-    """Take the secrets of the next generation from the environment: those of the last one were forgotten at its end."""
-    names = view.spec.experiment.secrets
-    missing = [f"secrets: {name} is not set in your environment" for name in names if not os.environ.get(name)]
-    if missing:
-        raise BadInput(f"{view.spec.run_id} cannot be resumed", "set them, then resume", details=tuple(missing))
-    home.keep_secrets(view.spec.run_id, {name: os.environ[name] for name in names})
 
 
 def what_happens(view: RunView) -> str:

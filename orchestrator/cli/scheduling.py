@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 import time
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.context import Place, open_home
+from orchestrator.errors import BadInput
 
 if TYPE_CHECKING:
+    from orchestrator.run.home import Home
     from orchestrator.run.view import RunView
 
 HANDOVER_SECONDS = 15.0
@@ -21,15 +24,42 @@ def who() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
+def check_fit(home: Home, place: Place, view: RunView) -> None:
+    """See that this machine can schedule the run, whoever launched it; its secrets are kept here for the scheduler.
+
+    Raises BadInput (a secret is not set), NotOffered or KeyRefused (the nodes do not let this machine in).
+    """
+    from orchestrator.run.reach import check_key
+
+    if view.ended or not _is_elsewhere(view):
+        _keep_secrets(home, view)
+    if not view.ended and not _is_elsewhere(view):
+        check_key(view, home, session=place.session, bucket=place.bucket)
+
+
+def _keep_secrets(home: Home, view: RunView) -> None:
+    """Take the secrets from the environment: of a run that ended they were forgotten, elsewhere they never were."""
+    run_id, names = view.spec.run_id, view.spec.experiment.secrets
+    if not view.ended and set(names) <= home.secrets(run_id).keys():
+        return
+    missing = [f"secrets: {name} is not set in your environment" for name in names if not os.environ.get(name)]
+    if missing:
+        raise BadInput(f"{run_id} cannot be resumed", "set them, then resume", details=tuple(missing))
+    home.keep_secrets(run_id, {name: os.environ[name] for name in names})
+
+
+def _is_elsewhere(view: RunView) -> bool:
+    return view.scheduler is not None and not view.scheduler.startswith(f"{socket.gethostname()} ")
+
+
 def ensure_scheduler(place: Place, view: RunView) -> None:
-    """See that somebody carries out what was asked. Raises NotFound when this machine has no key of the run."""
+    """See that somebody carries out what was asked."""
     from orchestrator.run.detach import scheduler_alive, start_scheduler
 
-    if view.scheduler is not None and not view.scheduler.startswith(f"{socket.gethostname()} "):
+    if _is_elsewhere(view):
         return
     home = open_home()
     run_id = view.spec.run_id
-    home.private_key(run_id)
     # The scheduler of a generation that just ended may still be writing its page, and does not begin another one; one
     # that was killed a moment ago may still look alive.
     gone = view.ended or view.scheduler is None

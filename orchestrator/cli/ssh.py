@@ -32,7 +32,7 @@ def command(ctx: click.Context, *, words: tuple[str, ...], node: int, cloud: str
     place = found.open()
     line = [remote_line(remote)] if remote else []
     tty = not line and sys.stdin.isatty()
-    argv = ssh_command(found.read(), home, node, line, tty=tty, bucket=place.bucket)
+    argv = ssh_command(found.read(), home, node, line, tty=tty, session=place.session, bucket=place.bucket)
     os.execvpe(argv[0], argv, environment())  # noqa: S606 - no shell: the arguments go to ssh as they are
 
 

@@ -45,6 +45,10 @@ class HostKeyMismatch(OrchError):
     """Something answers at a node's address that does not hold the key the node published. Nothing was sent to it."""
 
 
+class KeyRefused(Unreachable):
+    """A node answers with its own host key and does not let this key in."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """How a command ended and the last `OUTPUT_LIMIT` bytes of what it wrote, decoded as UTF-8 as well as may be."""
@@ -79,6 +83,12 @@ def generate_key(comment: str = "orch") -> tuple[str, str]:
     )
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return private.decode(), f"{public.decode()} {comment}"
+
+
+def public_half(private_key: str) -> str:
+    """Return the public line of a private key in OpenSSH's format. Raises ValueError when it is not one."""
+    key = serialization.load_ssh_private_key(private_key.encode(), None)
+    return key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
 
 
 class Connection:
@@ -178,7 +188,8 @@ def connect(  # noqa: PLR0917 - in the order of the command line
 ) -> Connection:
     """Return a connection to a node, trying for `deadline` seconds while nothing answers there yet.
 
-    Raises HostKeyMismatch when what answers does not hold one of `host_keys`, and Unreachable.
+    Raises HostKeyMismatch when what answers does not hold one of `host_keys`, and Unreachable (KeyRefused
+    when it does not take the key).
     """
     return _connect(Target(address, port, user, private_key, tuple(host_keys), deadline))
 
@@ -208,7 +219,7 @@ def _connect(target: Target) -> Connection:
         try:
             return _connect_once(target, until)
         except paramiko.AuthenticationException as error:
-            raise Unreachable(
+            raise KeyRefused(
                 f"{target.name} does not take the run's key for {target.user}", "check ssh_user"
             ) from error
         except paramiko.ssh_exception.IncompatiblePeer as error:

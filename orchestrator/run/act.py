@@ -30,6 +30,7 @@ from orchestrator.errors import Exit, NoPermission, OrchError, StaleEpoch
 from orchestrator.node.ssh import HostKeyMismatch
 from orchestrator.run.answers import Answers, young
 from orchestrator.run.home import Home
+from orchestrator.run.keys import NotOffered
 from orchestrator.run.lease import Lease
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.nodes import Deserted, NodeCommands, newest_step
@@ -80,7 +81,7 @@ class Actor:
         self._lease = lease
         self._log = log
         self._keep_prices = keep_prices
-        self._nodes = NodeCommands(spec, bucket, home)
+        self._nodes = NodeCommands(spec, session, home)
         self._pool = ThreadPoolExecutor(SSH_WORKERS, thread_name_prefix="ssh")
         self._reaching: dict[Errand, Future[None]] = {}
         self._reached: set[Errand] = set()
@@ -124,6 +125,8 @@ class Actor:
         elif isinstance(error, Deserted):
             self._answers.desert(instance_id, time.monotonic())
             self._log(f"{instance_id} is silent and answers SSH, but neither agent nor training is there")
+        elif what == "probe" and isinstance(error, NotOffered):
+            self._log(f"{instance_id} is silent and cannot be asked: {error.message}")
         elif what == "probe" and error is not None:
             counts = self._answers.miss(instance_id, time.monotonic())
             then = "" if counts else "; it did a moment ago, so it is asked again"
@@ -135,6 +138,9 @@ class Actor:
             self._armed[instance_id] = time.monotonic()
             if error is not None:
                 self._log(f"the timer of {instance_id} stays as it is for now: {error.message}")
+        elif what == "start" and isinstance(error, NotOffered) and _is_denied(error):
+            # Nodes that nobody may start cost money until their timers end them.
+            self._refuse(error)
         elif error is not None:
             self._log(f"{what} {instance_id}: {error.message}; trying again")
         else:
@@ -216,8 +222,12 @@ class Actor:
             # Expired credentials come back; until then nodes go on and this is tried again.
             if error.__cause__ is not None and kind_of(error.__cause__) == "expired":
                 raise
-            verdict = Verdict("failed", error.message, error.hint, Exit.NO_PERMISSION.name)
-            self._append("outcome", "refused", {"verdict": verdict.to_json()})
+            self._refuse(error)
+
+    def _refuse(self, error: OrchError) -> None:
+        """Have the run end because a permission is missing."""
+        verdict = Verdict("failed", error.message, error.hint, Exit.NO_PERMISSION.name)
+        self._append("outcome", "refused", {"verdict": verdict.to_json()})
 
     def _launch(self, action: do.Launch, facts: Facts) -> None:
         spec = self._spec
@@ -311,3 +321,9 @@ class Actor:
         detail = {"generation": state.generation, "verdict": action.verdict.to_json()}
         self._append("outcome", "close", detail)
         self._home.forget_secrets(self._spec.run_id)
+
+
+def _is_denied(error: NotOffered) -> bool:
+    """Tell whether a key was not offered for want of a permission, which waiting does not give."""
+    refusal = error.__cause__ and error.__cause__.__cause__
+    return refusal is not None and kind_of(refusal) == "denied"

@@ -1,6 +1,6 @@
-"""What this machine keeps under `$ORCH_HOME` (default `~/.orch`): a cache, the run's SSH key, and finished reports.
+"""What this machine keeps under `$ORCH_HOME` (default `~/.orch`): a cache, an SSH key per run, and finished reports.
 
-Nothing here is needed to know the state of a run; the key and the secrets are all that would be missed.
+Nothing here is needed to know the state of a run, or to go on with it; only secrets have to be given again elsewhere.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from orchestrator.core.ids import is_run_id
@@ -61,15 +63,17 @@ class Home:
         write_private(self.folder(run.run_id) / "run.json", json.dumps(asdict(run)).encode())
 
     def private_key(self, run_id: str) -> Path:
-        """Return the path of the run's private SSH key. Raises NotFound when it was not launched from here."""
-        file = self.path / "runs" / run_id / "id_ed25519"
-        if not file.exists():
-            raise NotFound(f"this machine has no SSH key of {run_id}", f"copy {file} from where it was launched")
-        return file
+        """Return where this machine's private SSH key to the nodes of a run lies, once it has one (`run.keys`)."""
+        return self.path / "runs" / run_id / "id_ed25519"
 
     def keep_private_key(self, run_id: str, key: str) -> None:
-        """Store the run's private key, mode 0600."""
-        write_private(self.folder(run_id) / "id_ed25519", key.encode())
+        """Store a private key to the nodes of a run, mode 0600, unless there is one: two commands may make one."""
+        folder = self.folder(run_id)
+        with TemporaryDirectory(dir=folder) as unseen:
+            made = Path(unseen) / "key"
+            write_private(made, key.encode())
+            with suppress(FileExistsError):
+                self.private_key(run_id).hardlink_to(made)
 
     def keep_secrets(self, run_id: str, secrets: Mapping[str, str]) -> None:
         """Store the values of the run's secrets for its scheduler, mode 0600, until the run ends."""

@@ -21,7 +21,7 @@ class ImageBuilder(TakingScheduler):
     def __init__(self, session: Session, bucket: Bucket, home: Home, run_id: str, log: Log) -> None:
         super().__init__(session, bucket, home, run_id, log)
         self._own = OwnImages(session)
-        self._nodes = NodeCommands(self._spec, bucket, home)
+        self._nodes = NodeCommands(self._spec, session, home)
         self._left = False
 
     def _made(self) -> tuple[str, str] | None:

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from orchestrator.aws.s3 import Bucket
+from orchestrator.aws.session import Session
 from orchestrator.core.catalog import TYPES
 from orchestrator.core.facts import Facts, Instance
 from orchestrator.core.ids import Keys
 from orchestrator.core.manifest import NAME, newest
 from orchestrator.core.spec import RunSpec
 from orchestrator.errors import StaleEpoch, Unreachable
-from orchestrator.node.ssh import Connection, connect
+from orchestrator.node.ssh import Connection
 from orchestrator.node.start import (
     DESERTED,
     REFUSED,
@@ -29,6 +30,7 @@ from orchestrator.node.start import (
     stop_script,
 )
 from orchestrator.run.home import Home
+from orchestrator.run.keys import NodeKey
 
 CONNECT_SECONDS = 20.0
 COMMAND_SECONDS = 60.0
@@ -43,10 +45,10 @@ class Deserted(Unreachable):
 class NodeCommands:
     """Commands to the nodes of one run under one epoch."""
 
-    def __init__(self, spec: RunSpec, bucket: Bucket, home: Home) -> None:
+    def __init__(self, spec: RunSpec, session: Session, home: Home) -> None:
         self._spec = spec
-        self._bucket = bucket
         self._home = home
+        self._key = NodeKey(spec, session, home)
 
     def start(
         self,
@@ -127,14 +129,8 @@ class NodeCommands:
 
     def _connect(self, facts: Facts, instance_id: str, seconds: float) -> Connection:
         instance = next(item for item in facts.instances if item.instance_id == instance_id)
-        return connect(
-            address_of(instance, self._spec),
-            self._spec.ssh_port,
-            self._spec.ssh_user,
-            self._home.private_key(self._spec.run_id).read_text(),
-            facts.nodes[instance_id].host_keys,
-            seconds,
-        )
+        address = address_of(instance, self._spec)
+        return self._key.connect(instance_id, address, facts.nodes[instance_id].host_keys, seconds)
 
     def _send(self, facts: Facts, instance_id: str, script: bytes) -> None:
         connection = self._connect(facts, instance_id, CONNECT_SECONDS)

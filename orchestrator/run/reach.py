@@ -6,28 +6,38 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from orchestrator.aws.s3 import Bucket
+from orchestrator.aws.session import Session
 from orchestrator.core.contract import NodePaths
 from orchestrator.core.ids import Keys
-from orchestrator.errors import NotFound, OrchError
-from orchestrator.node.ssh import connect
+from orchestrator.errors import Exit, NotFound, OrchError
+from orchestrator.node.ssh import KeyRefused
 from orchestrator.node.ssh_command import known_hosts_lines, ssh_argv
 from orchestrator.run.home import Home, write_private
-from orchestrator.run.nodes import CONNECT_SECONDS, address_of
+from orchestrator.run.keys import NodeKey, NotOffered
+from orchestrator.run.nodes import CONNECT_SECONDS, PROBE_SECONDS, address_of
 from orchestrator.run.view import NodeView, RunView
 
 UNREACHED = 255
 WORKERS = 16
 
 
-def ssh_command(view: RunView, home: Home, rank: int, remote: Sequence[str], *, tty: bool, bucket: Bucket) -> list[str]:
-    """Return the OpenSSH command line to a node. Raises NotFound (no such node, no key here), Unreachable."""
+def ssh_command(
+    view: RunView, home: Home, rank: int, remote: Sequence[str], *, tty: bool, session: Session, bucket: Bucket
+) -> list[str]:
+    """Return the OpenSSH command line to a node; where its key is not the run's own, it works for the next minute.
+
+    Raises NotFound (no such node), NotOffered, Unreachable.
+    """
     node = _node(view, rank)
     spec = view.spec
     address = _address(view, node)
+    host_keys, key = _host_keys(bucket, spec.run_id, node), NodeKey(spec, session, home)
+    if not key.is_the_runs:
+        # OpenSSH would not say what a node lacks that refuses the key.
+        key.connect(node.instance_id, address, host_keys, CONNECT_SECONDS).close()
     known = home.folder(spec.run_id) / f"known_hosts.{rank}"
-    write_private(known, known_hosts_lines(address, spec.ssh_port, _host_keys(bucket, spec.run_id, node)).encode())
-    key = home.private_key(spec.run_id)
-    return ssh_argv(spec.ssh_user, address, spec.ssh_port, key, known, list(remote), tty=tty)
+    write_private(known, known_hosts_lines(address, spec.ssh_port, host_keys).encode())
+    return ssh_argv(spec.ssh_user, address, spec.ssh_port, key.file, known, list(remote), tty=tty)
 
 
 def exec_all(
@@ -38,6 +48,7 @@ def exec_all(
     ranks: Sequence[int] | None,
     timeout: float,
     on_line: Callable[[int, str], None],
+    session: Session,
     bucket: Bucket,
 ) -> dict[int, int]:
     """Run a shell line on nodes at once, with the run's environment, and return each one's exit code.
@@ -52,17 +63,12 @@ def exec_all(
     paths = NodePaths(view.spec.run_id, view.ledger.generation)
     line = f'[ ! -r "$HOME/{paths.env_file}" ] || . "$HOME/{paths.env_file}"\n{command}\n'
 
+    key = NodeKey(view.spec, session, home)
+
     def run(node: NodeView) -> int:
         try:
-            connection = connect(
-                _address(view, node),
-                view.spec.ssh_port,
-                view.spec.ssh_user,
-                home.private_key(view.spec.run_id).read_text(),
-                _host_keys(bucket, view.spec.run_id, node),
-                CONNECT_SECONDS,
-            )
-            with connection:
+            host_keys = _host_keys(bucket, view.spec.run_id, node)
+            with key.connect(node.instance_id, _address(view, node), host_keys, CONNECT_SECONDS) as connection:
                 return connection.stream(line, lambda text: on_line(node.rank, text), timeout)
         except OrchError as error:
             on_line(node.rank, error.message)
@@ -70,6 +76,27 @@ def exec_all(
 
     with ThreadPoolExecutor(WORKERS) as pool:
         return dict(zip((node.rank for node in nodes), pool.map(run, nodes), strict=True))
+
+
+def check_key(view: RunView, home: Home, *, session: Session, bucket: Bucket) -> None:
+    """Raise what would keep a scheduler of this machine out of every node: a permission, or what the image lacks.
+
+    A machine with the run's own key, and nodes that do not answer, are no reason: the scheduler sees to these.
+    """
+    key = NodeKey(view.spec, session, home)
+    if key.is_the_runs:
+        return
+    for node in view.nodes:
+        try:
+            host_keys = _host_keys(bucket, view.spec.run_id, node)
+            key.connect(node.instance_id, _address(view, node), host_keys, PROBE_SECONDS).close()
+        except KeyRefused:
+            raise
+        except OrchError as error:
+            if isinstance(error, NotOffered) and error.exit_code is Exit.NO_PERMISSION:
+                raise
+        else:
+            return
 
 
 def _node(view: RunView, rank: int) -> NodeView:

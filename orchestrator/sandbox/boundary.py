@@ -16,6 +16,14 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
+class PushedKey:
+    """A public key (an OpenSSH line without comment) with which `user` may log in for a while."""
+
+    user: str
+    public_key: str
+
+
+@dataclass(frozen=True, slots=True)
 class HostSpec:
     """A machine that EC2 wants booted. `public_key` is the OpenSSH line of the instance's key pair ("" if none)."""
 
@@ -61,6 +69,9 @@ class Hosts(Protocol):
 
     def announce_rebalance(self, instance_id: str, iso_time: str) -> None:
         """From now on the host's IMDS serves `events/recommendations/rebalance` with that time."""
+
+    def take_keys(self, instance_id: str, keys: tuple[PushedKey, ...]) -> None:
+        """From now on let these pushed keys in, and no other pushed ones; unknown ids are ignored."""
 
     def disturb(self, instance_id: str, kind: str) -> None:
         """Do to a host what `kind` (disturbances.Kind) says; raises OrchError when it is not up."""

@@ -31,6 +31,7 @@ from orchestrator.sandbox.disturbances import NEXT
 from orchestrator.sandbox.ec2_backend import Machine, SandboxEC2Backend
 from orchestrator.sandbox.faults import Faults
 from orchestrator.sandbox.http_server import Server
+from orchestrator.sandbox.instance_connect_api import KEY_SECONDS, InstanceConnect
 from orchestrator.sandbox.lifecycle import Lifecycle
 from orchestrator.sandbox.meter import Life, PriceAt, Reading, read_meter
 from orchestrator.sandbox.price_list import ON_DEMAND
@@ -57,11 +58,13 @@ class SandboxCloud:
         token: str = "",
         access_key: str = ACCESS_KEY,
         secret_key: str | None = None,
+        key_seconds: float = KEY_SECONDS,
     ) -> None:
         """Make an empty account.
 
         `hosts` boots and halts the machines. `token` opens `/_orch/` ("" closes it to all). `secret_key` is drawn
-        unless given. Whatever another SandboxCloud of this process held is gone.
+        unless given; `key_seconds` is how long a pushed SSH key is taken. Whatever another SandboxCloud of this process
+        held is gone.
         """
         BackendDict.reset()
         catalogue.install()
@@ -81,7 +84,8 @@ class SandboxCloud:
             on_end=self._ended,
         )
         ec2.join(self._lifecycle, SpotMarket(seed, ON_DEMAND, datetime.now(UTC)), self._quotas)
-        self._services = Services(region, ec2, self._credentials, self._quotas, self._faults)
+        connect = InstanceConnect(hosts, self._state_of, self._lifecycle.after, key_seconds)
+        self._services = Services(region, ec2, self._credentials, self._quotas, self._faults, connect)
         self._server: Server | None = None
         self._publish_image()
 
@@ -265,6 +269,11 @@ class SandboxCloud:
         if machine is None:
             raise NotFound(f"the sandbox has no instance {instance_id}", "`orch sandbox status` lists them")
         return machine
+
+    def _state_of(self, instance_id: str) -> str | None:
+        with self._ec2.lock:
+            machine = self._ec2.machines.get(instance_id)
+        return None if machine is None else str(machine.instance.state)
 
     def _ended(self, instance: Instance, state: InstanceState) -> None:
         self._ec2.release(instance, state)

@@ -43,14 +43,15 @@ def up(
     *,
     pending_seconds: float = 1.0,
     shutting_down_seconds: float = 1.0,
+    key_seconds: float = 60.0,
     seed: int = 0,
     on_progress: Callable[[str], None] | None = None,
 ) -> Settings:
     """Start the sandbox of `home` unless it is up, and return how to reach it; safe to call from several processes.
 
-    The seconds are how long instances are pending and shutting-down; `seed` draws the spot prices. Neither changes a
-    sandbox that is up. What an earlier one left is cleaned up first. Raises BadInput (home or user unfit), OrchError
-    (a program is missing, or it does not start).
+    The seconds are how long instances are pending and shutting-down, and how long a pushed SSH key is taken; `seed`
+    draws the spot prices. None of them changes a sandbox that is up. What an earlier one left is cleaned up first.
+    Raises BadInput (home or user unfit), OrchError (a program is missing, or it does not start).
     """
     from orchestrator.sandbox.image import check_folder
 
@@ -82,6 +83,7 @@ def up(
             seed=seed,
             pending_seconds=pending_seconds,
             shutting_down_seconds=shutting_down_seconds,
+            key_seconds=key_seconds,
             image="",
         )
         states.write(folder, state)

@@ -73,6 +73,7 @@ def serve(folder: Path, report: Callable[[str], object]) -> None:
         token=state.token,
         access_key=state.access_key,
         secret_key=state.secret_key,
+        key_seconds=state.key_seconds,
     )
     machines.attach(cloud)
     cloud.serve("127.0.0.1", state.port)

@@ -14,6 +14,7 @@ import site
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from orchestrator.errors import BadInput, OrchError
 from orchestrator.sandbox import shims, supervisor
-from orchestrator.sandbox.boundary import HostSpec
+from orchestrator.sandbox.boundary import HostSpec, PushedKey
 from orchestrator.sandbox.host_disks import HostDisks
 from orchestrator.sandbox.host_images import HostImages
 from orchestrator.sandbox.supervisor import MARKER
@@ -137,6 +138,16 @@ class Image:
         path.write_text(json.dumps(plan))
         return path
 
+    def push_keys(self, number: int, keys: Sequence[PushedKey]) -> None:
+        """Let these pushed keys in on host `number`, and no other pushed ones; those for other users open nothing."""
+        host, lines = self.host_folder(number), [key.public_key for key in keys if key.user == self.user]
+        fresh = host / "pushed_keys.new"
+        # A host whose folder is being removed is one that nobody reaches any more.
+        with suppress(FileNotFoundError):
+            fresh.unlink(missing_ok=True)
+            _private(fresh, "".join(f"{line}\n" for line in lines).encode())
+            fresh.replace(host / "pushed_keys")
+
     def environment(self, number: int, spec: HostSpec) -> dict[str, str]:
         """Return the environment of everything on host `number`: user-data, SSH sessions, sftp."""
         host = self.host_folder(number)
@@ -210,7 +221,7 @@ class Image:
         _private(host / "authorized_keys", spec.public_key.strip().encode() + b"\n")
         lines = [
             f"HostKey {host}/ssh/ssh_host_ed25519_key",
-            f"AuthorizedKeysFile {host}/authorized_keys",
+            f"AuthorizedKeysFile {host}/authorized_keys {host}/pushed_keys",
             f"AllowUsers {self.user}",
             "PermitRootLogin prohibit-password",
             "PasswordAuthentication no",

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from orchestrator.errors import BadInput, NotFound
 from orchestrator.sandbox import disturbances, supervisor
-from orchestrator.sandbox.boundary import Cloud, HostSpec
+from orchestrator.sandbox.boundary import Cloud, HostSpec, PushedKey
 from orchestrator.sandbox.image import Image
 from orchestrator.sandbox.imds import Imds
 
@@ -149,6 +149,13 @@ class Machines:
     def announce_rebalance(self, instance_id: str, iso_time: str) -> None:
         """From now on serve `events/recommendations/rebalance` with that time from the host's metadata service."""
         self._imds.advise(instance_id, iso_time)
+
+    def take_keys(self, instance_id: str, keys: tuple[PushedKey, ...]) -> None:
+        """From now on let these pushed keys in, and no other pushed ones; returns once the host is up and does."""
+        with self._lock:
+            host = self._by_instance.get(instance_id)
+        if host is not None and host.settled.wait(SETTLE_SECONDS) and not host.halted:
+            self._image.push_keys(host.number, keys)
 
     def disturb(self, instance_id: str, kind: str) -> None:
         """Do to a host what `kind` says. Raises BadInput for no such kind, NotFound and OrchError for no such host.

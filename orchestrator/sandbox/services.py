@@ -25,6 +25,7 @@ from orchestrator.sandbox.credentials import ACCOUNT, Caller, Credentials
 from orchestrator.sandbox.ec2_api import GHOSTLY, SandboxEC2
 from orchestrator.sandbox.ec2_backend import SandboxEC2Backend
 from orchestrator.sandbox.faults import REPLY_LOST, Faults
+from orchestrator.sandbox.instance_connect_api import InstanceConnect
 from orchestrator.sandbox.quotas_api import Quotas
 from orchestrator.sandbox.s3_actions import S3Action, s3_action
 from orchestrator.sandbox.wire import JSON_SERVICES, Call, Refused, Reply, error_reply, to_environ
@@ -41,14 +42,21 @@ class _WsgiRequest(Request):
 class Services:
     """The services of one sandbox."""
 
-    def __init__(
-        self, region: str, ec2: SandboxEC2Backend, credentials: Credentials, quotas: Quotas, faults: Faults
+    def __init__(  # noqa: PLR0917 - made in one place, of all that answers
+        self,
+        region: str,
+        ec2: SandboxEC2Backend,
+        credentials: Credentials,
+        quotas: Quotas,
+        faults: Faults,
+        connect: InstanceConnect,
     ) -> None:
         self._region = region
         self._ec2 = ec2
         self._credentials = credentials
         self._quotas = quotas
         self._faults = faults
+        self._connect = connect
         self._s3_lock = threading.RLock()
 
     def answer(self, call: Call, caller: Caller) -> Reply:
@@ -65,7 +73,7 @@ class Services:
         reply = self._carry_out(call, action)
         return reply if fault is None else error_reply(call, "InternalError", fault.message)
 
-    def _carry_out(self, call: Call, action: str) -> Reply:
+    def _carry_out(self, call: Call, action: str) -> Reply:  # noqa: PLR0911 - one a service
         match call.service:
             case "ec2":
                 if action in GHOSTLY:
@@ -80,6 +88,8 @@ class Services:
                 return self._ask_moto(SimpleSystemManagerResponse.dispatch, call, action)
             case "pricing":
                 return pricing_api.answer(call, action, self._region)
+            case "ec2-instance-connect":
+                return self._connect.answer(call, action)
             case "servicequotas":
                 return self._quotas.answer(call, action, self._region, ACCOUNT)
         raise Refused("InvalidAction", f"the sandbox has no service {call.service or '(unnamed)'}")

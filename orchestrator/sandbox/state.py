@@ -35,6 +35,7 @@ class State:
     shutting_down_seconds: float
     image: str
     pid: int = 0
+    key_seconds: float = 60.0
 
     @property
     def endpoint_url(self) -> str:

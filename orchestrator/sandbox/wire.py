@@ -18,13 +18,14 @@ Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 QUERY_SERVICES = frozenset({"iam", "sts"})
-JSON_SERVICES = frozenset({"ssm", "pricing", "servicequotas"})
+JSON_SERVICES = frozenset({"ssm", "pricing", "servicequotas", "ec2-instance-connect"})
 
 # The codes with which AWS answers otherwise than with 400.
 STATUS = {
     "AccessDenied": 403,
     "AccessDeniedException": 400,
     "AuthFailure": 401,
+    "EC2InstanceNotFoundException": 404,
     "EC2ThrottledException": 503,
     "ExpiredToken": 403,
     "InsufficientInstanceCapacity": 500,

@@ -29,6 +29,10 @@ def test_no_code_means_two_things() -> None:
         ("DependencyViolation", "", "in-use"),
         ("InvalidGroup.Duplicate", "", "duplicate"),
         ("InternalError", "", "unreachable"),
+        ("AuthException", "", "denied"),
+        ("EC2InstanceNotFoundException", "", "gone"),
+        ("EC2InstanceStateInvalidException", "", "unreachable"),
+        ("InvalidArgsException", "", "bad-request"),
         ("SomethingNewThisYear", "", "unknown"),
     ],
 )

@@ -75,6 +75,16 @@ def test_whatever_the_operator_changes_in_ec2_is_bound_to_the_tag_of_runs() -> N
     assert tagging["Condition"]["StringEquals"]["ec2:CreateAction"]
 
 
+def test_keys_are_pushed_to_machines_of_runs_and_for_one_user_only() -> None:
+    action, machine = "ec2-instance-connect:SendSSHPublicKey", "arn:aws:ec2:us-east-1:123456789012:instance/i-1"
+    (pushing,) = (s for s in OPERATOR["Statement"] if action in s["Action"])
+    assert allows(OPERATOR, action, machine)
+    assert pushing["Condition"]["Null"] == {"aws:ResourceTag/orch:run": "false"}
+    assert pushing["Condition"]["StringEquals"] == {"ec2:osuser": "ubuntu"}
+    other = operator_policy("123456789012", "us-east-1", BUCKET, ssh_user="ec2-user")
+    assert {"ec2:osuser": "ec2-user"} in [s.get("Condition", {}).get("StringEquals") for s in other["Statement"]]
+
+
 def test_snapshots_are_taken_of_volumes_of_runs_and_carry_their_tag() -> None:
     taking = {s["Sid"]: s for s in OPERATOR["Statement"] if "ec2:CreateSnapshot" in s["Action"]}
     (of,) = (s for s in taking.values() if any("volume/" in resource for resource in s["Resource"]))

@@ -108,6 +108,21 @@ def test_a_group_as_it_should_be_is_left_alone(session: Session, wire: Wire) -> 
     assert wire.calls == ["DescribeSecurityGroups"]
 
 
+def test_a_group_is_opened_to_one_more_address_and_stays_open_to_it(session: Session, wire: Wire) -> None:
+    compute = Compute(session)
+    vpc = compute.default_vpc()
+    compute.open_ssh(NAME, vpc, "198.51.100.9/32", SSH)
+    assert wire.calls[-1] == "DescribeSecurityGroups", "there is none"
+    group = compute.create_security_group(NAME, vpc, "203.0.113.7/32", SSH, TAGS)
+    for _ in range(2):
+        compute.open_ssh(NAME, vpc, "198.51.100.9/32", SSH)
+    assert compute.create_security_group(NAME, vpc, "203.0.113.7/32", SSH, TAGS) == group
+    (shown,) = session.client("ec2").describe_security_groups(GroupIds=[group])["SecurityGroups"]
+    (ssh,) = (item for item in shown["IpPermissions"] if item["IpProtocol"] == "tcp")
+    assert [item["CidrIp"] for item in ssh["IpRanges"]] == ["203.0.113.7/32", "198.51.100.9/32"]
+    assert (ssh["FromPort"], ssh["ToPort"]) == (SSH, SSH)
+
+
 def test_a_rule_that_somebody_else_added_meanwhile_is_done(session: Session, wire: Wire) -> None:
     compute = Compute(session)
     wire.fail("AuthorizeSecurityGroupIngress", "InvalidPermission.Duplicate", times=2)

@@ -28,7 +28,7 @@ def reached(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, A
     """What was run where; exit code and output of a node are its rank."""
     calls: list[dict[str, Any]] = []
 
-    def ssh_command(view: Any, home: Any, rank: int, remote: Sequence[str], *, tty: bool, bucket: Any) -> list[str]:
+    def ssh_command(view: Any, home: Any, rank: int, remote: Sequence[str], *, tty: bool, **where: Any) -> list[str]:
         calls.append({"run": view.spec.run_id, "rank": rank, "remote": list(remote), "tty": tty})
         return ["ssh", "node", *remote]
 
@@ -40,7 +40,7 @@ def reached(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, A
         ranks: Any,
         timeout: float,
         on_line: Callable[[int, str], None],
-        bucket: Any,
+        **where: Any,
     ) -> dict[int, int]:
         calls.append({"run": view.spec.run_id, "command": command, "ranks": ranks, "timeout": timeout})
         for rank in ranks or (0, 1):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from dataclasses import replace
 from typing import Any
@@ -14,7 +13,8 @@ from orchestrator.cli import follow as following
 from orchestrator.cli.outcome import exit_code
 from orchestrator.core.caps import Caps
 from orchestrator.core.ledger import Verdict
-from orchestrator.errors import BadInput, Unreachable
+from orchestrator.errors import BadInput, Exit, Unreachable
+from orchestrator.run.keys import NotOffered
 from orchestrator.run.view import RunView
 from tests.cli.fake_clouds import Orch
 from tests.core.worlds import spec
@@ -119,7 +119,9 @@ def test_a_run_that_nobody_schedules_is_not_watched_for_ever(run_orch: Orch, mon
 def acts(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What was asked of runs and which schedulers were started."""
     done: list[tuple[Any, ...]] = []
-    run_orch.home.keep_private_key(RUN, "key")
+
+    def check_key(view: object, home: object, **where: object) -> None:
+        """The nodes let this machine in."""
 
     def start(home: object, run_id: str, cloud: str) -> None:
         done.append(("start", run_id, cloud))
@@ -136,6 +138,7 @@ def acts(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...
     def extend(bucket: object, run_id: str, actor: str, caps: Caps) -> None:
         done.append(("extend", run_id, *caps.to_json().items()))
 
+    monkeypatch.setattr("orchestrator.run.reach.check_key", check_key)
     monkeypatch.setattr("orchestrator.run.detach.start_scheduler", start)
     monkeypatch.setattr("orchestrator.run.detach.scheduler_alive", alive)
     monkeypatch.setattr("orchestrator.run.wish.ask_stop", stop)
@@ -246,11 +249,35 @@ def test_resume_leaves_a_scheduler_that_lives_alone(run_orch: Orch, acts: list[t
     assert ("start", RUN, "sandbox") not in acts
 
 
-def test_resume_without_the_key_of_the_run_changes_nothing(run_orch: Orch, acts: list[tuple[Any, ...]]) -> None:
-    shutil.rmtree(run_orch.home.path / "runs" / RUN)
-    run_orch.cloud.add(ended(Verdict("stopped", "saved")))
+@pytest.mark.parametrize("words", [["resume"], ["extend", "--max-cost", "90"]])
+def test_where_the_nodes_do_not_let_this_machine_in_nothing_is_changed(
+    run_orch: Orch, acts: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    def refuse(view: object, home: object, **where: object) -> None:
+        raise NotOffered("AWS refused it", "you need the permission", exit_code=Exit.NO_PERMISSION)
+
+    monkeypatch.setattr("orchestrator.run.reach.check_key", refuse)
+    run_orch.cloud.add(running(scheduler=None))
+    result = run_orch(*words)
+    assert (result.exit_code, acts) == (4, [])
+    assert "you need the permission" in result.stderr
+
+
+def test_whoever_did_not_launch_a_run_brings_its_secrets(
+    run_orch: Orch, acts: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    view = replace(running(scheduler=None), spec=spec(2, secrets=["WANDB_API_KEY"]))
+    run_orch.cloud.add(view, view, ended(FINISHED))
     result = run_orch("resume")
-    assert (result.exit_code, acts) == (7, [])
+    assert (result.exit_code, acts) == (BadInput.exit_code, [])
+    assert "secrets: WANDB_API_KEY is not set in your environment" in result.stderr
+    monkeypatch.setenv("WANDB_API_KEY", "s3cret")
+    assert run_orch("resume").exit_code == 0
+    assert run_orch.home.secrets(RUN) == {"WANDB_API_KEY": "s3cret"}
+    monkeypatch.delenv("WANDB_API_KEY")
+    run_orch.cloud.add(view, ended(FINISHED))
+    assert run_orch("resume").exit_code == 0, "what is kept here is enough"
 
 
 def test_resume_refuses_while_a_secret_is_missing(

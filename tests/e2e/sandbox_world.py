@@ -142,6 +142,21 @@ class World:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
+@dataclass
+class Elsewhere(World):
+    """Another machine of the same account: an `$ORCH_HOME` that knows nothing but how to call the cloud of `world`."""
+
+    cloud: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, world: World) -> Elsewhere:
+        return cls(cloud=world.json("sandbox", "env"))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return super().environment | dict(self.cloud)
+
+
 def wait_for(what: str, probe: Callable[[], Any], seconds: float = 90) -> Any:
     """Return the first true value of `probe`."""
     end = time.monotonic() + seconds

@@ -6,13 +6,15 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from orchestrator.core.units import to_micro
-from tests.e2e.sandbox_world import World, kill_scheduler, wait_for
+from tests.e2e.sandbox_world import Elsewhere, World, kill_scheduler, scheduler, wait_for
 from tests.e2e.stepping import (
     INTERVAL,
     beacon,
@@ -55,10 +57,24 @@ class Told:
     mover: str = ""
     elastic: str = ""
     outlook: str = ""
+    lines: str = ""
 
 
 @pytest.fixture(scope="module")
-def told(world: World) -> Told:
+def elsewhere(world: World) -> Iterator[Elsewhere]:
+    """A machine that launched none of the runs."""
+    made = Elsewhere.of(world)
+    try:
+        yield made
+    finally:
+        for folder in (made.home / "runs").glob("*"):
+            if pid := scheduler(folder.name):
+                os.kill(pid, signal.SIGKILL)
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def told(world: World, elsewhere: Elsewhere) -> Told:
     """Five runs side by side, since most of their time is waiting. `story` meets a notice, then a kill."""
     made = Told(elastic=launch(world, "elastic", last=3, num_nodes="2..3", spot_policy="auto"))
     made.story = launch(world, "story", last=3)
@@ -72,7 +88,7 @@ def told(world: World) -> Told:
     made.noticed = node_of(world, made.story, 2)
     world.orch("sandbox", "interrupt", made.noticed, "--after", "45")
     _move(world, made)
-    _unseen(world, made)
+    _unseen(world, elsewhere, made)
     trains(world, made.story, 2, after=60)
     made.killed, made.killed_at = node_of(world, made.story, 0), time.time()
     world.orch("sandbox", "kill", made.killed)
@@ -107,8 +123,8 @@ def _move(world: World, made: Told) -> None:
     world.orch("sandbox", "kill", node_of(world, made.mover, 1))
 
 
-def _unseen(world: World, made: Told) -> None:
-    """Hang a host, then take one while no scheduler is there to see it."""
+def _unseen(world: World, elsewhere: Elsewhere, made: Told) -> None:
+    """Hang a host, then take one while no scheduler is there to see it; another machine goes on with the run."""
     trains(world, made.unseen, 1, after=12)
     made.hung, made.hung_at = node_of(world, made.unseen, 1), time.time()
     for pid in processes(world, made.hung):
@@ -117,7 +133,8 @@ def _unseen(world: World, made: Told) -> None:
     kill_scheduler(made.unseen)
     made.taken = node_of(world, made.unseen, 3)
     world.orch("sandbox", "kill", made.taken)
-    world.orch("resume", "--detach", made.unseen)
+    elsewhere.orch("resume", "--detach", made.unseen)
+    made.lines = elsewhere.orch("ssh", made.unseen, "--node", "0", "--", "echo from elsewhere").stdout
 
 
 def trainer(world: World, instance_id: str) -> int:
@@ -171,6 +188,18 @@ def test_a_hung_host_is_found_by_its_silence_and_one_taken_unseen_by_the_next_sc
     assert "silent" in hung["detail"]["cause"]
     assert told.taken in taken["detail"]["cause"]
     assert hung["epoch"] < taken["epoch"]
+
+
+def test_another_machine_goes_on_with_a_run_it_did_not_launch_by_a_key_of_its_own(
+    world: World, elsewhere: Elsewhere, told: Told
+) -> None:
+    assert "from elsewhere" in told.lines
+    keys = [item.home / "runs" / told.unseen / "id_ed25519" for item in (world, elsewhere)]
+    assert len({key.read_text() for key in keys}) == 2
+    assert not (elsewhere.home / "sandbox").exists()
+    bill = world.json("cost", told.unseen)
+    assert bill == elsewhere.json("cost", told.unseen)
+    assert Decimal(bill["spot_usd_high"]) >= Decimal(world.json("sandbox", "meter", told.unseen)["usd"])
 
 
 def test_a_failure_is_tried_again_on_the_same_machines_from_the_last_checkpoint(world: World, told: Told) -> None:

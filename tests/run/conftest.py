@@ -10,7 +10,7 @@ from orchestrator.aws import account
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core.settings import Settings
-from orchestrator.sandbox.boundary import HostSpec
+from orchestrator.sandbox.boundary import HostSpec, PushedKey
 from orchestrator.sandbox.catalogue import SANDBOX_AMI
 from orchestrator.sandbox.cloud import SandboxCloud
 
@@ -40,6 +40,9 @@ class NoHosts:
         pass
 
     def announce_rebalance(self, instance_id: str, iso_time: str) -> None:
+        pass
+
+    def take_keys(self, instance_id: str, keys: tuple[PushedKey, ...]) -> None:
         pass
 
     def disturb(self, instance_id: str, kind: str) -> None:

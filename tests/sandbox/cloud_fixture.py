@@ -11,7 +11,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from orchestrator.sandbox.boundary import HostSpec
+from orchestrator.sandbox.boundary import HostSpec, PushedKey
 from orchestrator.sandbox.catalogue import SANDBOX_AMI
 from orchestrator.sandbox.cloud import SandboxCloud
 
@@ -35,6 +35,7 @@ class NotingHosts:
         self.disturbed: dict[str, set[str]] = {}
         self.images: dict[str, tuple[str, bool]] = {}
         self.copied: list[str] = []
+        self.keys: dict[str, tuple[PushedKey, ...]] = {}
         self.snapshots: dict[str, tuple[str, str]] = {}
         self.stuck = self.broken = False
 
@@ -72,6 +73,9 @@ class NotingHosts:
 
     def announce_rebalance(self, instance_id: str, iso_time: str) -> None:
         self.advice[instance_id] = iso_time
+
+    def take_keys(self, instance_id: str, keys: tuple[PushedKey, ...]) -> None:
+        self.keys[instance_id] = keys
 
     def disturb(self, instance_id: str, kind: str) -> None:
         self.disturbed.setdefault(instance_id, set()).add(kind)
