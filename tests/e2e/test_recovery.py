@@ -58,6 +58,7 @@ class Told:
     elastic: str = ""
     outlook: str = ""
     lines: str = ""
+    denied: str = ""
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,8 @@ def _unseen(world: World, elsewhere: Elsewhere, made: Told) -> None:
     kill_scheduler(made.unseen)
     made.taken = node_of(world, made.unseen, 3)
     world.orch("sandbox", "kill", made.taken)
+    world.orch("sandbox", "fault", "SendSSHPublicKey", "AccessDeniedException")
+    made.denied = elsewhere.orch("resume", "--detach", made.unseen, check=4).stderr
     elsewhere.orch("resume", "--detach", made.unseen)
     made.lines = elsewhere.orch("ssh", made.unseen, "--node", "0", "--", "echo from elsewhere").stdout
 
@@ -194,6 +197,7 @@ def test_another_machine_goes_on_with_a_run_it_did_not_launch_by_a_key_of_its_ow
     world: World, elsewhere: Elsewhere, told: Told
 ) -> None:
     assert "from elsewhere" in told.lines
+    assert "these credentials need the permission ec2-instance-connect:SendSSHPublicKey" in told.denied
     keys = [item.home / "runs" / told.unseen / "id_ed25519" for item in (world, elsewhere)]
     assert len({key.read_text() for key in keys}) == 2
     assert not (elsewhere.home / "sandbox").exists()

@@ -72,6 +72,11 @@ def test_a_machine_without_the_runs_key_gets_in_by_instance_connect_for_a_while_
     wait_for("its time is over", lambda: not enters(one, at_one))
     assert connection.run("echo still in").out == "still in\n"
     connection.close()
+    config = world.host_folder(one) / "sshd_config"
+    config.write_text(config.read_text().replace("/pushed_keys", "/none"))  # as on an image without the package
+    with pytest.raises(KeyRefused) as caught:
+        key.connect(one.instance_id, one.address, at_one, 20)
+    assert "its image needs the package ec2-instance-connect" in caught.value.hint
 
 
 def test_a_host_that_rebooted_and_is_back_before_it_is_asked_says_that_nothing_lives_there(world: World) -> None:

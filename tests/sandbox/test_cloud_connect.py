@@ -45,6 +45,7 @@ def test_a_running_host_takes_the_key_for_the_user(world: World) -> None:
         ("ubuntu", "ssh-ed25519 " + 80 * "!"),
         ("a b", KEY),
     ],
+    ids=["no key", "ECDSA", "not what it says", "two lines", "no base64", "no user"],
 )
 def test_what_is_no_key_or_no_user_is_refused(world: World, user: str, key: str) -> None:
     (one,) = world.run()
