@@ -101,10 +101,23 @@ def test_a_snapshot_is_planned_shown_with_its_set_and_removed_with_it(
         (tmp_path / "t.yaml").write_text(f"{text}data: {{shot: {{source: 'dataset:shot', mode: {mode}}}}}\n")
         planned = orch("plan", str(tmp_path / "t.yaml"), "--json")
         offers.append(json.loads(planned.stdout)["offers"][0])
-    for name in ("cost_usd", "on_demand_cost_usd"):
-        # 2 nodes with 2 GiB each: an hour of gp3, and of each GiB $0.0012 for an initialisation at 100 MiB/s.
-        assert micro(offers[1][name]) - micro(offers[0][name]) == 2 * (222 + 2 * 1_200)
-    orch("dataset", "rm", "shot", "-y")
+    # 2 nodes with 2 GiB each: an hour of gp3, and of each GiB $0.0012 for an initialisation at 100 MiB/s.
+    for offer, fees in zip(offers, (0, 2 * (222 + 2 * 1_200)), strict=True):
+        for cost, hourly in (("cost_usd", "price_usd"), ("on_demand_cost_usd", "on_demand_price_usd")):
+            assert micro(offer[cost]) == 2 * micro(offer[hourly]) + fees
+    # Whoever deletes a set by hand, or takes another bucket, still pays for its snapshot.
+    bucket, _, prefix = built["url"].removeprefix("s3://").partition("/")
+    keys = [item["Key"] for item in shared_world.s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]]
+    for key in keys:
+        shared_world.s3.delete_object(Bucket=bucket, Key=key)
+    (lost,) = json.loads(orch("dataset", "list", "--json").stdout)
+    assert (lost["state"], lost["files"], lost["snapshots"]) == ("damaged", 0, listed["snapshots"])
+    told = f"only a snapshot is left, nothing in {bucket}: `orch dataset rm shot@{built['version']}` removes it"
+    assert lost["fault"] == told
+    assert orch("dataset", "show", "shot").exit_code == Exit.NOT_FOUND
+    removed = orch("dataset", "rm", f"shot@{built['version']}", "-y")
+    assert removed.exit_code == 0, removed.stderr
+    assert orch("dataset", "list", "--json").stdout.split() == ["[]"]
     own = ec2.describe_snapshots(OwnerIds=["self"], Filters=[{"Name": "tag-key", "Values": ["orch:dataset"]}])
     assert own["Snapshots"] == []
 
