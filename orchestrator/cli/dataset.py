@@ -132,7 +132,8 @@ def list_(*, cloud: str | None, as_json: bool) -> None:
     from orchestrator.run.datasets import list_datasets
 
     place = _place(cloud)
-    items, snapshots = list_datasets(place.session, place.bucket), _snapshots(place)
+    snapshots = _snapshots(place)
+    items = list_datasets(place.session, place.bucket, snapshots=snapshots)
     if as_json:
         _print([item_json(item, snapshots) for item in items])
     elif items:
@@ -203,8 +204,9 @@ def rm(*, name: str, dry_run: bool, yes: bool, cloud: str | None, as_json: bool)
     from orchestrator.run.datasets import named, parse, remove, users
 
     place = _place(cloud)
-    items = named(place.session, place.bucket, parse(name))
-    snapshots = _snapshots(place, items[0].name)
+    wanted_set = parse(name)
+    snapshots = _snapshots(place, wanted_set.name)
+    items = named(place.session, place.bucket, wanted_set, snapshots)
     if not as_json:
         _list(items, snapshots)
     used_by = users(place.bucket, items)

@@ -19,11 +19,16 @@ from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
 from orchestrator.core.health import ENDED
 from orchestrator.core.ledger import LedgerState, Verdict
-from orchestrator.core.plan import ARMING_ALLOWANCE, PRICE_HEADROOM, SHORTEST_TIMER, TEARDOWN_ALLOWANCE, Offer
+from orchestrator.core.plan import (
+    ARMING_ALLOWANCE,
+    PRICE_HEADROOM,
+    SHORTEST_TIMER,
+    TEARDOWN_ALLOWANCE,
+    Offer,
+    volume_fees,
+)
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import MICRO, MicroUSD, counted, format_duration, format_usd, per_hour
-from orchestrator.core.volumes import fee
-from orchestrator.core.ways import gp3_for
 
 # What comes after the training has had its time to save: the last uploads, the end of the machines, a slow tick.
 TEARDOWN = timedelta(seconds=75)
@@ -123,13 +128,8 @@ def cap_reached(spec: RunSpec, ledger: LedgerState, facts: Facts, needed: timede
 def cost_of_least(spec: RunSpec, offer: Offer) -> MicroUSD:
     """Return the least that a gang on an offer costs, whoever ends it: nothing less is launched."""
     least = max(spec.experiment.checkpoint_grace + TEARDOWN, SHORTEST_TIMER + ARMING_ALLOWANCE)
-    return spec.num_nodes * (per_hour(offer.price, round(least.total_seconds())) + volume_fees(spec, offer, least))
-
-
-def volume_fees(spec: RunSpec, offer: Offer, span: timedelta) -> MicroUSD:
-    """Return what the volumes of a node cost in `span`; that they are initialised is charged at once, dollars maybe."""
-    limit, hours = spec.experiment.max_duration, span / HOUR
-    return sum(fee(volume, gp3_for(volume, offer, limit), hours) for volume in spec.volumes)
+    fees = volume_fees(spec.volumes, offer, spec.experiment.max_duration, least / HOUR)
+    return spec.num_nodes * (per_hour(offer.price, round(least.total_seconds())) + fees)
 
 
 def extend_faults(spec: RunSpec, ledger: LedgerState, spend: Spend, now: datetime, caps: Caps) -> list[str]:

@@ -98,15 +98,27 @@ class Forecast:
 
 
 def combine(  # noqa: PLR0917 - what a cost is the product of
-    hours: Span, price: Span, num_nodes: int, now: MicroUSD, on_demand: MicroUSD, beside: MicroUSD
+    hours: Span, price: Span, num_nodes: int, now: MicroUSD, on_demand: MicroUSD, beside: tuple[float, float]
 ) -> Forecast:
-    """Return the forecast of `num_nodes` nodes at the price `now`; `beside` is what a node-hour costs beside it."""
+    """Return the forecast of `num_nodes` nodes at the price `now`.
+
+    `beside` is what a node costs beside its machine in the fewest hours, and in the most: some may be due at once.
+    """
     low, high = now * price.low, min(now * price.high, max(now, on_demand))
+    least, most = beside
+
+    def shortest(hourly: float) -> float:
+        return hours.low * hourly + least
+
+    def longest(hourly: float) -> float:
+        return hours.high * hourly + most
+
     return Forecast(
         (hours.low, hours.high),
-        (round(num_nodes * hours.low * (low + beside)), round(num_nodes * hours.high * (high + beside))),
-        (round(num_nodes * hours.low * (on_demand + beside)), round(num_nodes * hours.high * (on_demand + beside))),
-        (1 - (high + beside) / (on_demand + beside), 1 - (low + beside) / (on_demand + beside)),
+        (round(num_nodes * shortest(low)), round(num_nodes * longest(high))),
+        (round(num_nodes * shortest(on_demand)), round(num_nodes * longest(on_demand))),
+        # What is due at once is the same on demand: the shorter a run is, the less it saves.
+        (1 - shortest(high) / shortest(on_demand), 1 - longest(low) / longest(on_demand)),
         (hours.source, price.source),
     )
 

@@ -6,8 +6,8 @@ May not call anything: the market (prices, offerings, quotas) is observed elsewh
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ from orchestrator.core.facts import Lifecycle, OnDemandPrice, PriceRow
 from orchestrator.core.forecast import Earlier, Forecast
 from orchestrator.core.uniform import BOOT_ALLOWANCE, TIGHT, by_deadline
 from orchestrator.core.units import MicroUSD, per_hour
+from orchestrator.core.volumes import DataVolume, Gp3, fee, provision
 
 TEARDOWN_ALLOWANCE = timedelta(minutes=10)
 # A spot price may rise while nobody watches; the nodes' own timers assume it by this factor (never above on-demand).
@@ -32,7 +33,7 @@ class Offer:
     """One way to get the whole gang: a type in a zone, spot or on-demand. Prices are micro-dollars per node-hour.
 
     `hours` is the expected run time (None: unknown, then `cost` is that of max_duration, an upper bound); `cost` is
-    for all nodes. `efa` is the number of EFA interfaces a node is launched with.
+    for all nodes, their data volumes included. `efa` is the number of EFA interfaces a node is launched with.
     """
 
     instance_type: str
@@ -113,8 +114,11 @@ class Plan:
         return self.forecasts[index] if index < len(self.forecasts) else None
 
 
-def make_plan(experiment: Experiment, num_nodes: int, market: Market) -> Plan:
-    """Return the plan for `num_nodes` nodes; `offers` is empty when nothing can be had (`rejected` says why)."""
+def make_plan(experiment: Experiment, num_nodes: int, market: Market, volumes: Sequence[DataVolume] = ()) -> Plan:
+    """Return the plan for `num_nodes` nodes; `offers` is empty when nothing can be had (`rejected` says why).
+
+    `volumes` are those that every node gets beside its root.
+    """
     offers: list[Offer] = []
     rejected: list[tuple[str, str]] = []
     quotas: list[QuotaLine] = []
@@ -134,11 +138,13 @@ def make_plan(experiment: Experiment, num_nodes: int, market: Market) -> Plan:
                 continue
             for zone in zones:
                 made = _offer(experiment, num_nodes, market, instance_type, zone, lifecycle, types[0])
+                if isinstance(made, Offer):
+                    made = _with_volumes(made, num_nodes, volumes, experiment.max_duration)
                 offers.append(made) if isinstance(made, Offer) else rejected.append((f"{instance_type} {zone}", made))
     lifecycles = {name: index for index, name in enumerate(_lifecycles(experiment))}
     offers.sort(key=lambda o: (lifecycles[o.lifecycle], o.cost, types.index(o.instance_type), o.zone))
-    timer = node_timer(experiment, num_nodes, offers)
-    forecasts = tuple(_forecast(experiment, num_nodes, market, offer, types[0]) for offer in offers)
+    timer = node_timer(experiment, num_nodes, offers, volumes)
+    forecasts = tuple(_forecast(experiment, num_nodes, market, offer, types[0], volumes) for offer in offers)
     return Plan(num_nodes, tuple(offers), tuple(rejected), tuple(quotas), timer, forecasts)
 
 
@@ -206,6 +212,29 @@ def _offer(  # noqa: PLR0917 - the coordinates of one cell of the table
     )
 
 
+def gp3_for(volume: DataVolume, offer: Offer, limit: timedelta) -> Gp3:
+    """Return how a volume is provisioned in a launch; `limit` is how long the run lasts at most."""
+    known = catalog.TYPES.get(offer.instance_type)
+    fits = catalog.holds_in_memory(offer.instance_type, volume.bytes)
+    ebs_mbyte = known.ebs_mbyte if known else 0.0
+    return provision(volume, offer.price, hours_of(offer, limit), ebs_mbyte, in_memory=fits)
+
+
+def hours_of(offer: Offer, limit: timedelta) -> float:
+    """Return the hours that `cost` is of."""
+    return offer.hours if offer.hours is not None else limit / timedelta(hours=1)
+
+
+def volume_fees(volumes: Iterable[DataVolume], offer: Offer, limit: timedelta, hours: float) -> MicroUSD:
+    """Return what a node's volumes cost in `hours`; that they are initialised is charged at once, dollars maybe."""
+    return sum(fee(volume, gp3_for(volume, offer, limit), hours) for volume in volumes)
+
+
+def _with_volumes(offer: Offer, num_nodes: int, volumes: Iterable[DataVolume], limit: timedelta) -> Offer:
+    fees = num_nodes * volume_fees(volumes, offer, limit, hours_of(offer, limit))
+    return replace(offer, cost=offer.cost + fees, on_demand_cost=offer.on_demand_cost + fees)
+
+
 def _efa(instance_type: str, zone: str, market: Market) -> int:
     """Return how many EFA interfaces to launch with: of a type with several, all only where that costs nothing else.
 
@@ -216,7 +245,14 @@ def _efa(instance_type: str, zone: str, market: Market) -> int:
     return most if zone in market.private else min(most, 1)
 
 
-def _forecast(experiment: Experiment, num_nodes: int, market: Market, offer: Offer, reference: str) -> Forecast | None:
+def _forecast(  # noqa: PLR0917 - all that a range is made of
+    experiment: Experiment,
+    num_nodes: int,
+    market: Market,
+    offer: Offer,
+    reference: str,
+    volumes: Sequence[DataVolume],
+) -> Forecast | None:
     hours = forecast.hours(experiment, offer.instance_type, reference, BOOT_ALLOWANCE, market.earlier)
     if hours is None:
         return None
@@ -224,18 +260,26 @@ def _forecast(experiment: Experiment, num_nodes: int, market: Market, offer: Off
     now = market.now or max((row.time for row in rows), default=None)
     moves = offer.lifecycle == "spot" and now is not None
     price = forecast.prices(rows, timedelta(hours=hours.high), now) if moves and now is not None else forecast.LISTED
-    beside = planned_hourly(experiment.resources.disk_size)
-    return forecast.combine(hours, price, num_nodes, offer.price, offer.on_demand, beside)
+    hourly, limit = planned_hourly(experiment.resources.disk_size), experiment.max_duration
+    least, most = (hourly * span + volume_fees(volumes, offer, limit, span) for span in (hours.low, hours.high))
+    return forecast.combine(hours, price, num_nodes, offer.price, offer.on_demand, (least, most))
 
 
-def node_timer(experiment: Experiment, num_nodes: int, offers: Sequence[Offer], spent: MicroUSD = 0) -> timedelta:
+def node_timer(
+    experiment: Experiment,
+    num_nodes: int,
+    offers: Sequence[Offer],
+    volumes: Sequence[DataVolume] = (),
+    spent: MicroUSD = 0,
+) -> timedelta:
     """Return how long a node lives without a scheduler: max_duration, or less where max_cost would be passed.
 
-    `spent` is what the run has cost before this gang is launched.
+    `spent` is what the run has cost before this gang is launched, to which comes what its `volumes` cost at once.
     """
     limit = experiment.max_duration + TEARDOWN_ALLOWANCE
     cap = experiment.max_cost_micro
     if cap is not None and offers:
         dearest = max(min(round(o.price * PRICE_HEADROOM), max(o.on_demand, o.price)) for o in offers)
-        limit = min(limit, timedelta(hours=max(0, cap - spent) / (dearest * num_nodes)) - ARMING_ALLOWANCE)
+        begun = spent + num_nodes * max(volume_fees(volumes, o, experiment.max_duration, 0.0) for o in offers)
+        limit = min(limit, timedelta(hours=max(0, cap - begun) / (dearest * num_nodes)) - ARMING_ALLOWANCE)
     return timedelta(minutes=max(1, math.floor(limit / timedelta(minutes=1))))

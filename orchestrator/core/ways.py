@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from orchestrator.core import catalog
 from orchestrator.core.estimates import GP3_THROUGHPUT, fetch_charge
-from orchestrator.core.plan import Offer
+from orchestrator.core.plan import Offer, gp3_for, hours_of
 from orchestrator.core.units import MicroUSD, format_duration, format_size, format_usd, per_hour, usd
-from orchestrator.core.volumes import EPOCHS, MIB, DataVolume, Gp3, arrival_seconds, fee, provision
+from orchestrator.core.volumes import EPOCHS, MIB, DataVolume, Gp3, arrival_seconds, fee
 
 Mode = Literal["stage", "ebs"]
 # Of what a network has, ranged GETs from S3 get so much; and no more than so many bytes a second by 64 connections.
@@ -66,13 +66,6 @@ class Choice:
         return f"{self.data}, {format_size(self.bytes)} to every node: {ways}; {self.mode}, {self.why}"
 
 
-def gp3_for(volume: DataVolume, offer: Offer, limit: timedelta) -> Gp3:
-    """Return how a volume is provisioned in a launch; `limit` is how long the run lasts at most."""
-    known = catalog.TYPES.get(offer.instance_type)
-    fits = catalog.holds_in_memory(offer.instance_type, volume.bytes)
-    return provision(volume, offer.price, _hours(offer, limit), known.ebs_mbyte if known else 0.0, in_memory=fits)
-
-
 def stage_way(size: int, offer: Offer, nodes: int) -> Way:
     """Return what it takes to have every node fetch `size` bytes from S3."""
     known = catalog.TYPES.get(offer.instance_type)
@@ -98,7 +91,7 @@ def ebs_way(volume: DataVolume, offer: Offer, nodes: int, limit: timedelta) -> W
     seconds = arrival_seconds(volume, gp3, ebs)
     fits = catalog.holds_in_memory(offer.instance_type, volume.bytes)
     again = 0.0 if fits else (EPOCHS - 1) * arrival_seconds(volume, Gp3(gp3.throughput), ebs)
-    cost = nodes * (per_hour(offer.price, math.ceil(seconds + again)) + fee(volume, gp3, _hours(offer, limit)))
+    cost = nodes * (per_hour(offer.price, math.ceil(seconds + again)) + fee(volume, gp3, hours_of(offer, limit)))
     how = f"gp3 of {volume.size_gib} GiB, {gp3.throughput} MiB/s, initialised at {gp3.rate} MiB/s"
     return Way("ebs", seconds, cost, how if fits else f"{how}, read in {EPOCHS} epochs")
 
@@ -112,10 +105,6 @@ def cheaper(ways: tuple[Way, Way]) -> tuple[Mode, str]:
     other = ebs if best is stage else stage
     sooner = (best.seconds or 0) <= (other.seconds or 0)
     return best.mode, f"which costs less{' and is sooner' if sooner else ', though it takes longer'}"
-
-
-def _hours(offer: Offer, limit: timedelta) -> float:
-    return offer.hours if offer.hours is not None else limit / timedelta(hours=1)
 
 
 def _about(way: Way) -> str:

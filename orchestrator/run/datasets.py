@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from difflib import get_close_matches
@@ -21,6 +22,7 @@ from orchestrator.core.estimates import storage_month
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.parts import PartKeys
 from orchestrator.core.units import iso, usd
+from orchestrator.core.volumes import Snapshot
 from orchestrator.errors import BadInput, NotFound, OrchError
 from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
@@ -87,12 +89,19 @@ class Dataset:
         }
 
 
-def list_datasets(session: Session, bucket: Bucket, name: str = "") -> list[Dataset]:
-    """Return the versions of data set `name` ("": of all), by name and time; none when there is no bucket yet."""
+def list_datasets(
+    session: Session, bucket: Bucket, name: str = "", snapshots: Sequence[Snapshot] = ()
+) -> list[Dataset]:
+    """Return the versions of data set `name` ("": of all), by name and time; none when there is no bucket yet.
+
+    Of what only one of the published `snapshots` is left is among them, as damaged: it is paid for.
+    """
     uploads = Uploads(session, bucket.name)
     with ThreadPoolExecutor(READERS) as pool:
         read = pool.map(lambda place: _read(bucket, uploads, *place), _places(bucket, uploads, name))
-    return sorted((item for item in read if item is not None), key=lambda item: (item.name, item.last))
+    found = {(item.name, item.version): item for item in read if item is not None}
+    lost = {(made.name, made.version): _lost(bucket, made) for made in snapshots}
+    return sorted((lost | found).values(), key=lambda item: (item.name, item.last))
 
 
 def find(session: Session, bucket: Bucket, text: str) -> Dataset:
@@ -109,9 +118,12 @@ def find(session: Session, bucket: Bucket, text: str) -> Dataset:
     return ready[-1]
 
 
-def named(session: Session, bucket: Bucket, wanted: Reference) -> list[Dataset]:
-    """Return the versions that `wanted` names, finished or not, oldest first. Raises NotFound when there are none."""
-    versions = list_datasets(session, bucket, wanted.name)
+def named(session: Session, bucket: Bucket, wanted: Reference, snapshots: Sequence[Snapshot] = ()) -> list[Dataset]:
+    """Return the versions that `wanted` names, finished or not, oldest first. Raises NotFound when there are none.
+
+    `snapshots` are as in `list_datasets`.
+    """
+    versions = list_datasets(session, bucket, wanted.name, snapshots)
     found = [item for item in versions if item.version.startswith(wanted.version)]
     if found:
         return found
@@ -181,11 +193,13 @@ def users(bucket: Bucket, items: Iterable[Dataset]) -> list[str]:
 def remove(session: Session, bucket: Bucket, name: str, version: str) -> None:
     """Remove a data set: its manifest first, so that nobody takes what is left for the whole."""
     uploads = Uploads(session, bucket.name)
-    bucket.delete(dataset.manifest_key(name, version))
     prefix = dataset.prefix(name, version)
-    for upload in uploads.pending(prefix):
-        uploads.abort(upload)
-    bucket.delete_prefix(prefix)
+    # Of what has lost its files the bucket may be gone too.
+    with suppress(NotFound):
+        bucket.delete(dataset.manifest_key(name, version))
+        for upload in uploads.pending(prefix):
+            uploads.abort(upload)
+        bucket.delete_prefix(prefix)
 
 
 def abandoned(session: Session, bucket: Bucket) -> list[Dataset]:
@@ -241,6 +255,12 @@ def _read(bucket: Bucket, uploads: Uploads, name: str, version: str) -> Dataset 
         fault = f"its manifest cannot be read: {error}"
         return found and Dataset(bucket.name, name, version, None, found.objects, found.size, found.last, fault)
     return Dataset(bucket.name, name, version, made, len(made.files), made.size, made.created)
+
+
+def _lost(bucket: Bucket, made: Snapshot) -> Dataset:
+    reference = f"{made.name}@{made.version}"
+    fault = f"only a snapshot is left, nothing in {bucket.name}: `orch dataset rm {reference}` removes it"
+    return Dataset(bucket.name, made.name, made.version, None, 0, 0, made.created, fault)
 
 
 def _unfinished(bucket: Bucket, uploads: Uploads, name: str, version: str) -> Dataset | None:

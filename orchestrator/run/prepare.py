@@ -127,7 +127,7 @@ def prepare(
     image = _image(experiment, settings, session)
     earlier = find_earlier(home, Bucket(session, bucket_name)) if home is not None else ()
     market = _market(experiment, session, compute, earlier)
-    plan = make_plan(experiment, experiment.num_nodes, market)
+    plan = make_plan(experiment, experiment.num_nodes, market, volumes)
     if not plan.offers:
         reasons = "; ".join(f"{what}: {why}" for what, why in plan.rejected)
         raise NoCapacity(
@@ -136,6 +136,9 @@ def prepare(
         )
     sizes = sizes_of(experiment, session)
     chosen = choose(experiment, session, bucket_name, plan, sizes) if not volumes else Chosen(experiment, volumes, ())
+    if chosen.volumes != volumes:
+        # Which ones there are was chosen for the plan's first offer; what they cost, each offer says.
+        plan = make_plan(chosen.experiment, experiment.num_nodes, market, chosen.volumes)
     experiment, volumes = chosen.experiment, chosen.volumes
     apart = {volume.data for volume in volumes}
     data_bytes = {name: size for name, size in sizes.items() if name not in apart}

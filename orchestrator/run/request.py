@@ -7,10 +7,9 @@ from typing import Any
 
 from orchestrator.core import ids
 from orchestrator.core.facts import Resource
-from orchestrator.core.plan import Offer
+from orchestrator.core.plan import Offer, gp3_for
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.volumes import DEVICES, mapping
-from orchestrator.core.ways import gp3_for
 
 
 def tags(spec: RunSpec, generation: int | None = None) -> dict[str, str]:

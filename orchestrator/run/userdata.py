@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from orchestrator.core import catalog
-from orchestrator.core.caps import volume_fees
 from orchestrator.core.plan import SHORTEST_TIMER, TEARDOWN_ALLOWANCE, node_timer
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import MicroUSD
@@ -19,8 +18,8 @@ def timer_left(spec: RunSpec, age: timedelta, spent: MicroUSD) -> timedelta:
     does not live longer than the others.
     """
     left = spec.experiment.max_duration + TEARDOWN_ALLOWANCE - age
-    begun = spec.num_nodes * max(volume_fees(spec, offer, timedelta()) for offer in spec.offers)
-    return max(SHORTEST_TIMER, min(left, node_timer(spec.experiment, spec.num_nodes, spec.offers, spent + begun)))
+    timer = node_timer(spec.experiment, spec.num_nodes, spec.offers, spec.volumes, spent)
+    return max(SHORTEST_TIMER, min(left, timer))
 
 
 def user_data_of(spec: RunSpec, timer: timedelta, now: datetime, instance_type: str) -> str:

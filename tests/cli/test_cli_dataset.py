@@ -32,6 +32,10 @@ def values(done: Result) -> list[Any]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def micro(dollars: str) -> int:
+    return round(float(dollars) * 10**6)
+
+
 def test_a_data_set_is_built_listed_shown_staged_and_removed(orch: Orch, tmp_path: Path, shared_world: World) -> None:
     source = write(tmp_path / "set", FILES)
     assert "no data sets" in orch("dataset", "list").stdout
@@ -91,7 +95,29 @@ def test_a_snapshot_is_planned_shown_with_its_set_and_removed_with_it(
     assert f"{made}, completed, for volumes of 2 GiB, $0.05 a month" in orch("dataset", "show", "shot").stdout
     (listed,) = json.loads(orch("dataset", "list", "--json").stdout)
     assert [(item["snapshot_id"], item["usd_month"]) for item in listed["snapshots"]] == [(made, "0.050000")]
-    orch("dataset", "rm", "shot", "-y")
+    text = "name: t\nnum_nodes: 2\nrun: hostname\nresources: {any_of: [{instance_type: m5.large}]}\nmax_duration: 1h\n"
+    offers = []
+    for mode in ("stage", "ebs"):
+        (tmp_path / "t.yaml").write_text(f"{text}data: {{shot: {{source: 'dataset:shot', mode: {mode}}}}}\n")
+        planned = orch("plan", str(tmp_path / "t.yaml"), "--json")
+        offers.append(json.loads(planned.stdout)["offers"][0])
+    # 2 nodes with 2 GiB each: an hour of gp3, and of each GiB $0.0012 for an initialisation at 100 MiB/s.
+    for offer, fees in zip(offers, (0, 2 * (222 + 2 * 1_200)), strict=True):
+        for cost, hourly in (("cost_usd", "price_usd"), ("on_demand_cost_usd", "on_demand_price_usd")):
+            assert micro(offer[cost]) == 2 * micro(offer[hourly]) + fees
+    # Whoever deletes a set by hand, or takes another bucket, still pays for its snapshot.
+    bucket, _, prefix = built["url"].removeprefix("s3://").partition("/")
+    keys = [item["Key"] for item in shared_world.s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]]
+    for key in keys:
+        shared_world.s3.delete_object(Bucket=bucket, Key=key)
+    (lost,) = json.loads(orch("dataset", "list", "--json").stdout)
+    assert (lost["state"], lost["files"], lost["snapshots"]) == ("damaged", 0, listed["snapshots"])
+    told = f"only a snapshot is left, nothing in {bucket}: `orch dataset rm shot@{built['version']}` removes it"
+    assert lost["fault"] == told
+    assert orch("dataset", "show", "shot").exit_code == Exit.NOT_FOUND
+    removed = orch("dataset", "rm", f"shot@{built['version']}", "-y")
+    assert removed.exit_code == 0, removed.stderr
+    assert orch("dataset", "list", "--json").stdout.split() == ["[]"]
     own = ec2.describe_snapshots(OwnerIds=["self"], Filters=[{"Name": "tag-key", "Values": ["orch:dataset"]}])
     assert own["Snapshots"] == []
 

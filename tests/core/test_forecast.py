@@ -152,7 +152,7 @@ def test_a_long_run_meets_changes_that_a_short_one_does_not() -> None:
 
 
 def test_a_cost_is_hours_times_price_with_all_that_the_bill_has_beside_machines() -> None:
-    made = combine(Span(1, 2, 3, "a"), Span(0.5, 1, 2, "b"), 4, 10_000_000, 12_000_000, 1_000_000)
+    made = combine(Span(1, 2, 3, "a"), Span(0.5, 1, 2, "b"), 4, 10_000_000, 12_000_000, (1_000_000, 3_000_000))
     assert made.cost == (4 * 6_000_000, 4 * 3 * 13_000_000), "spot never costs more than on-demand"
     assert made.on_demand == (4 * 13_000_000, 4 * 3 * 13_000_000)
     assert made.saving == pytest.approx((0, 7 / 13))

@@ -14,6 +14,7 @@ from orchestrator.core.bill import make_bill
 from orchestrator.core.estimates import ebs_charge, initialisation_charge
 from orchestrator.core.facts import Volume
 from orchestrator.core.manifest import File
+from orchestrator.core.plan import gp3_for, make_plan
 from orchestrator.core.volumes import (
     IOPS_PER_MIB,
     DataVolume,
@@ -26,8 +27,9 @@ from orchestrator.core.volumes import (
     provision,
     size_for,
 )
-from orchestrator.core.ways import Choice, Way, cheaper, ebs_way, gp3_for, stage_way
-from tests.core.worlds import at, instance, offer
+from orchestrator.core.ways import Choice, Way, cheaper, ebs_way, stage_way
+from tests.core.test_plan import market
+from tests.core.worlds import at, instance, offer, spec
 
 GIB = 2**30
 LIMIT = timedelta(hours=1)
@@ -100,6 +102,33 @@ def test_the_bill_has_what_was_provisioned_and_the_initialisation_once() -> None
     item = instance(0, "terminated", end_time=at(7200), volumes=(base, fast))
     lines = {line.id: line.usd for line in make_bill("run", [item], [], {}, at(9000)).other if line.kind == "ebs"}
     assert lines == {"vol-a": ebs_charge(base, 7200), "vol-b": ebs_charge(fast, 7200) + 360_000}
+
+
+@pytest.mark.parametrize("duration", [None, "20m"])
+def test_every_figure_of_a_plan_has_volumes_as_the_bill_will(duration: str | None) -> None:
+    made = spec(16, max_cost=30, expected_duration=duration).experiment
+    without, plan = (make_plan(made, 16, market(), volumes) for volumes in ((), (volume(),)))
+    for index, (bare, full) in enumerate(zip(without.offers, plan.offers, strict=True)):
+        gp3 = gp3_for(volume(), full, LIMIT)
+        data = Volume("vol-a", volume().size_gib, "gp3", gp3.iops, gp3.throughput, gp3.rate)
+
+        def billed(hours: float, data: Volume = data) -> int:
+            ended = instance(0, "terminated", end_time=at(hours * 3600), volumes=(data,))
+            lines = make_bill("run", [ended], [], {}, at(9000)).other
+            return 16 * sum(line.usd for line in lines if line.kind == "ebs")
+
+        hours = full.hours or 1
+        assert (
+            full.cost - bare.cost == full.on_demand_cost - bare.on_demand_cost == pytest.approx(billed(hours), abs=32)
+        )
+        assert full.cost - bare.cost > 16 * 12 * 100 * volume().size_gib, "that they are initialised is most of it"
+        before, after = without.forecast(index), plan.forecast(index)
+        assert (before is None) == (after is None) == (duration is None)
+        for end, span in enumerate(after.hours if after else ()):
+            for name in ("cost", "on_demand"):
+                assert getattr(after, name)[end] - getattr(before, name)[end] == pytest.approx(billed(span), abs=32)
+        assert after is None or before is None or after.saving[0] < before.saving[0], "it costs the same on demand"
+    assert plan.timer < without.timer, "the cap pays for them at once"
 
 
 def test_a_volume_of_a_launch_goes_with_its_machine() -> None:

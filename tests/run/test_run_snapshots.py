@@ -16,7 +16,8 @@ from orchestrator.core.ids import TAG_BYTES, TAG_RUN, TAG_VERSION, Keys
 from orchestrator.core.plan import Plan
 from orchestrator.core.volumes import DataVolume, Snapshot
 from orchestrator.errors import NotFound
-from orchestrator.run.datasets import Dataset
+from orchestrator.run.datasets import Dataset, list_datasets
+from orchestrator.run.datasets import remove as remove_dataset
 from orchestrator.run.gc import find_orphans, remove
 from orchestrator.run.home import Home
 from orchestrator.run.snapshot_builder import SnapshotBuilder
@@ -71,6 +72,10 @@ def test_a_snapshot_is_an_orphan_until_it_is_published_and_kept_from_then_on(
     assert find_orphans(session, bucket) == []
     assert snapshots.published("flowers") == snapshots.published() == (replace(made, name="flowers"),)
     assert snapshots.published("roses") == ()
+    elsewhere = Bucket(session, "no-such-bucket-here")
+    (gone,) = list_datasets(session, elsewhere, snapshots=snapshots.published())
+    assert (gone.reference, gone.state, gone.objects) == (f"flowers@{VERSION}", "damaged", 0)
+    remove_dataset(session, elsewhere, "flowers", VERSION)
     for _ in range(2):
         snapshots.remove(made)
     assert snapshots.published() == ()
