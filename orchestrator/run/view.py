@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.core.bill import Bill
@@ -19,6 +19,9 @@ from orchestrator.core.preflight import read_preflight
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.timing import NodeStart, node_starts
 from orchestrator.core.units import format_duration, iso, usd
+
+# A scheduler holds a lease of some seconds; a run that is younger than this, or just changed hands, may have none yet.
+UNATTENDED_AFTER = timedelta(seconds=45)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,17 @@ class RunView:
 
     @property
     def message(self) -> str:
-        """How the generation ends, or what the run waits for, "" when neither."""
+        """How the generation ends, or what the run waits for, "" when neither; of an unattended run what to do."""
+        if self.unattended:
+            return f"no scheduler; `orch resume {self.spec.run_id}`"
         return self.outlook if self.verdict is None else self.verdict.message
+
+    @property
+    def unattended(self) -> bool:
+        """Whether the run goes on and nobody schedules it, on whatever machine."""
+        began = self.ledger.generation_began or self.spec.created
+        old = self.facts.server_time - began >= UNATTENDED_AFTER
+        return old and not self.ended and self.scheduler is None
 
     @property
     def ended(self) -> bool:
@@ -163,6 +175,7 @@ class RunView:
             "cloud": self.spec.cloud,
             "generation": self.ledger.generation,
             "scheduler": self.scheduler,
+            "unattended": self.unattended,
             "message": self.message,
         }
 
