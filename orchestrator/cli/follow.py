@@ -81,8 +81,8 @@ class Silent:
 def follow(place: Place, run_id: str, *, screen: Screen | None = None, starting: bool = False) -> RunView:
     """Show a run until it has ended, and return it as it then is. Ctrl-C ends the command with 130 and harms nothing.
 
-    With `starting` its scheduler was started just now, and is waited for. Raises NotFound, or Unreachable when the run can
-    no longer be read or nobody schedules it.
+    With `starting` its scheduler was started just now, and is waited for. Raises NotFound, or Unreachable when the run
+    can no longer be read or nobody schedules it.
     """
     from orchestrator.run.read import Reader
 

@@ -40,7 +40,9 @@ def find_ending(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) ->
 
 def find_failure(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Verdict | None:
     """Return the verdict of a training that failed by itself: a rank ended with an error, or none makes steps."""
-    return None if ledger.stop is not None else _failed(spec.run_id, gang, facts) or find_stall(spec, ledger, gang, facts)
+    if ledger.stop is not None:
+        return None
+    return _failed(spec.run_id, gang, facts) or find_stall(spec, ledger, gang, facts)
 
 
 def _failed(run_id: str, gang: Gang, facts: Facts) -> Verdict | None:
