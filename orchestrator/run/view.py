@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from orchestrator.core.beacon import Beacon
 from orchestrator.core.bill import Bill
 from orchestrator.core.caps import Spend, spend_of
 from orchestrator.core.facts import Facts
@@ -42,6 +43,13 @@ class NodeView:
     step: int | None
     tail: tuple[str, ...]
     disk_free: int | None = None
+
+
+def _how_exited(beacon: Beacon, gang: Gang) -> str:
+    """Return how a training ended on its node: none has failed where one of its gang says that it saved and stopped."""
+    if beacon.exit_code == 0:
+        return "done"
+    return "stopped" if any(b.stopped_step is not None for b in gang.beacons.values()) else "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +118,7 @@ class RunView:
         if state != "running":
             stage = state
         elif beacon is not None:
-            stage = beacon.stage if beacon.stage != "exited" else ("done" if beacon.exit_code == 0 else "failed")
+            stage = beacon.stage if beacon.stage != "exited" else _how_exited(beacon, gang)
         else:
             stage = "ready" if node is not None and node.host_keys else "booting"
         step = beacon.progress.get("step") if beacon is not None and beacon.progress else None
