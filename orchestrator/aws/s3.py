@@ -16,6 +16,7 @@ from typing import Any
 
 from orchestrator.aws.errors import PATIENCE_SECONDS, call, call_pages, calling, error_code, kind_of, patiently
 from orchestrator.aws.session import Session
+from orchestrator.core.ids import is_account_bucket
 from orchestrator.errors import NotFound, OrchError, PreconditionFailed, Unreachable
 
 MIB = 2**20
@@ -196,7 +197,12 @@ class Bucket:
 
     def _absent(self, key: str, error: NotFound) -> NotFound:
         if error_code(error.__cause__ or error) == "NoSuchBucket":
-            return NotFound(f"there is no bucket {self.name}", "the first `orch launch` makes it")
+            hint = (
+                "the first `orch launch` makes it"
+                if is_account_bucket(self.name)
+                else "check its name with `aws s3 ls`"
+            )
+            return NotFound(f"there is no bucket {self.name}", hint)
         return NotFound(f"s3://{self.name}/{key} does not exist", "check its name with `aws s3 ls`")
 
     def _ours(self, key: str, body: bytes, error: Exception) -> str:

@@ -215,9 +215,14 @@ def rm(*, name: str, dry_run: bool, yes: bool, cloud: str | None, as_json: bool)
             f"{name} is used by {', '.join(used_by)}",
             "wait for the end of the run, or `orch stop` it; nothing was removed",
         )
+    if not (yes or dry_run or can_ask()):
+        raise BadInput(
+            "removing needs a yes, and there is no terminal to ask on", "give -y, or --dry-run to see what would go"
+        )
     going = yes and not dry_run
-    if not (yes or dry_run or as_json) and can_ask():
-        going = click.confirm(f"Remove {counted(len(items), 'version')} of {items[0].name}?", default=False)
+    if not (yes or dry_run):
+        question = f"Remove {counted(len(items), 'version')} of {items[0].name}?"
+        going = click.confirm(question, default=False, err=as_json)
     for item in items if going else ():
         # Its snapshots first: they are found by its name.
         for made in (made for made in snapshots if made.version == item.version):

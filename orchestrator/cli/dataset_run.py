@@ -195,7 +195,7 @@ def _wait(place: Place, run: str, *, as_json: bool) -> None:
     from orchestrator.cli.outcome import conclude, raise_unless_done
 
     click.echo(f"run {run}; Ctrl-C leaves this view, the run goes on; {BACK}", err=as_json)
-    ended = follow(place, run, screen=JsonLines() if as_json else None)
+    ended = follow(place, run, screen=JsonLines() if as_json else None, starting=True)
     if not as_json:
         conclude(ended, as_json=False)
     elif ended.verdict is not None:

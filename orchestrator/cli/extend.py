@@ -36,7 +36,10 @@ def command(
     place, view = found.open(), found.read()
     faults += extend_faults(view.spec, view.ledger, view.spend, view.facts.server_time, caps)
     if faults:
-        hint = f"`orch resume {found.run_id}` takes caps, too" if view.ended else "nothing was changed"
+        hint = "nothing was changed"
+        if view.ended:
+            over = view.phase == "finished"
+            hint = "`orch launch` begins a new run" if over else f"`orch resume {found.run_id}` takes caps, too"
         raise BadInput(f"{found.run_id} keeps its caps", hint, details=tuple(faults))
     check_fit(home, place, view)
     ask_extend(place.bucket, found.run_id, who(), caps)

@@ -27,8 +27,8 @@ LAST_PHASES = frozenset({"saving", "terminating"})
 DOLLARS_INTERVAL = timedelta(seconds=30)
 # Reading may fail for this long before watching gives up; the run itself does not notice.
 PATIENCE_SECONDS = 120.0
-# A run nobody schedules is not waited for longer than this: its end would never be seen.
-UNATTENDED_SECONDS = 120.0
+# A scheduler that this command has just started takes the run within so long, on a busy machine too.
+STARTING_SECONDS = 45.0
 
 
 class Screen(Protocol):
@@ -78,17 +78,18 @@ class Silent:
         """Show nothing."""
 
 
-def follow(place: Place, run_id: str, *, screen: Screen | None = None) -> RunView:
+def follow(place: Place, run_id: str, *, screen: Screen | None = None, starting: bool = False) -> RunView:
     """Show a run until it has ended, and return it as it then is. Ctrl-C ends the command with 130 and harms nothing.
 
-    Raises NotFound, or Unreachable when the run can no longer be read or nobody schedules it.
+    With `starting` its scheduler was started just now, and is waited for. Raises NotFound, or Unreachable when the run
+    can no longer be read or nobody schedules it.
     """
     from orchestrator.run.read import Reader
 
     reader = Reader(place.session, place.bucket, run_id, history=True)
     try:
         with _terminal() if screen is None else nullcontext(screen) as shown:
-            return _until_ended(reader.read, shown, run_id)
+            return _until_ended(reader.read, shown, run_id, STARTING_SECONDS if starting else 0.0)
     except KeyboardInterrupt:
         click.echo(
             f"\nleft the view; the run goes on: `orch watch {run_id}` comes back, `orch stop {run_id}` ends it",
@@ -111,9 +112,12 @@ def _terminal() -> AbstractContextManager[Screen]:
     return LiveView(console)
 
 
-def _until_ended(read: Callable[[], RunView], shown: Screen, run_id: str) -> RunView:
+def _until_ended(read: Callable[[], RunView], shown: Screen, run_id: str, patience: float) -> RunView:
+    from orchestrator.report.lines import Attendance
+
     last: RunView | None = None
-    answered = attended = time.monotonic()
+    attendance = Attendance()
+    begun = answered = time.monotonic()
     while True:
         note = ""
         try:
@@ -127,9 +131,8 @@ def _until_ended(read: Callable[[], RunView], shown: Screen, run_id: str) -> Run
         shown.update(last, note)
         if last.ended:
             return last
-        if last.scheduler is not None or note:
-            attended = time.monotonic()
-        elif time.monotonic() - attended > UNATTENDED_SECONDS:
+        # Its end would never be seen.
+        if attendance.warning(last) and not note and time.monotonic() - begun >= patience:
             raise OrchError(
                 f"{run_id} goes on without a scheduler",
                 f"`orch resume {run_id}` takes it over",

@@ -55,7 +55,7 @@ def command(
     if detach:
         click.echo(dumps(found.read().summary()) if as_json else f"`orch watch {found.run_id}` shows it")
         return 0
-    ended = follow(place, found.run_id, screen=Silent() if as_json else None)
+    ended = follow(place, found.run_id, screen=Silent() if as_json else None, starting=True)
     return conclude(ended, as_json=as_json)
 
 

@@ -57,10 +57,12 @@ def command(*, run: str | None, cloud: str | None, limit: int, timing: bool, as_
         click.echo("no runs yet; `orch launch --cloud sandbox imagenet18` makes one for nothing")
     else:
         from orchestrator.report.console import make_console
-        from orchestrator.report.status import status_table
+        from orchestrator.report.status import WIDE, status_table
 
         console = make_console()
         console.print(status_table(rows, datetime.now(UTC), console.width))
+        for row in (row for row in rows if row.get("unattended") and console.width < WIDE):
+            console.print(f"{row['run_id']}: {row['message']}", style="yellow", soft_wrap=True)
     for error in errors:
         click.echo(f"left out: {error.message} ({error.hint})", err=True)
 
@@ -148,5 +150,6 @@ def _unknown(run_id: str, cloud: str, message: str) -> dict[str, Any]:
         "metrics": {},
         "cloud": cloud,
         "generation": None,
+        "unattended": False,
         "message": message,
     }

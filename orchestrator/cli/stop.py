@@ -46,5 +46,5 @@ def command(*, run: str | None, cloud: str | None, detach: bool, reason: str, as
             dumps(found.read().summary()) if as_json else f"`orch watch {found.run_id}` shows the end and the bill"
         )
         return 0
-    ended = follow(place, found.run_id, screen=Silent() if as_json else None)
+    ended = follow(place, found.run_id, screen=Silent() if as_json else None, starting=True)
     return conclude(ended, as_json=as_json, stop_is_done=True)

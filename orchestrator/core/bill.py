@@ -68,6 +68,10 @@ class InstanceBill:
     price_known: bool
 
 
+# All that is not an instance, in one word wherever it is added up.
+OTHER = "disks, addresses, S3"
+
+
 @dataclass(frozen=True, slots=True)
 class OtherLine:
     """A charge that is not an instance's; an estimate from list prices."""

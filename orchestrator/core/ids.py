@@ -68,6 +68,11 @@ def bucket_name(account: str, region: str) -> str:
     return f"orch-{account}-{region}"
 
 
+def is_account_bucket(name: str) -> bool:
+    """Tell whether a bucket is named as the one that `orch` makes in an account and region."""
+    return re.fullmatch(r"orch-\d{12}-[a-z0-9-]+", name) is not None
+
+
 def master_port(run: str, generation: int) -> int:
     """Return the rendezvous port of a generation: drawn per run, so that runs side by side do not meet."""
     digest = hashlib.sha256(f"port/{run}/{generation}".encode()).digest()

@@ -12,14 +12,14 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from orchestrator.core.beacon import Mark
-from orchestrator.core.bill import Bill, InstanceBill
+from orchestrator.core.bill import OTHER, Bill, InstanceBill
 from orchestrator.core.course import Point, Span, epoch_ends, records
 from orchestrator.core.units import MicroUSD
 
 # What money was spent on, in the order of a run.
-BOOT, PREFLIGHT, STAGING, SETUP, START, TRAINING, EVALUATING, SAVING, LOST, IDLE, UNKNOWN, DISKS = PURPOSES = (
+BOOT, PREFLIGHT, STAGING, SETUP, START, TRAINING, EVALUATING, SAVING, LOST, IDLE, UNKNOWN, _ = PURPOSES = (
     "booting", "preflight", "staging data", "setup", "starting the training", "training", "evaluating", "saving",
-    "work done twice", "waiting and ending", "unknown", "disks",
+    "work done twice", "waiting and ending", "unknown", OTHER,
 )  # fmt: skip
 OF_KIND = {"training": TRAINING, "evaluating": EVALUATING, "saving": SAVING, "lost": LOST}
 # What a stage of a node is for, once it has begun; further marks (of progress) begin no stage.
@@ -115,7 +115,7 @@ def by_purpose(bill: Bill, parts: Iterable[Life]) -> dict[str, MicroUSD]:
     for part in parts:
         item = items[part.instance_id]
         exact[part.purpose] += _charge(item, part.end) - _charge(item, part.begin)
-    exact[DISKS] = float(sum(line.usd for line in bill.other))
+    exact[OTHER] = float(sum(line.usd for line in bill.other))
     rounded = {purpose: round(amount) for purpose, amount in exact.items()}
     # Rounding by purpose must not make the parts differ from the whole.
     rounded[max(rounded, key=lambda purpose: rounded[purpose])] += bill.high - sum(rounded.values())
@@ -129,20 +129,20 @@ def _charge(item: InstanceBill, moment: datetime) -> float:
 
 
 def spent(bill: Bill, moment: datetime) -> MicroUSD:
-    """Return what the run had cost by a moment; disks are spread evenly over its life."""
-    return round(sum(_charge(item, moment) for item in bill.instances) + _disks(bill, moment))
+    """Return what the run had cost by a moment; what is no instance is spread evenly over its life."""
+    return round(sum(_charge(item, moment) for item in bill.instances) + _other(bill, moment))
 
 
 def spent_on_demand(bill: Bill, moment: datetime) -> MicroUSD:
-    """Return what it would have cost by then at the on-demand price, disks included."""
+    """Return what it would have cost by then at the on-demand price, all else included."""
     shares = (
         item.on_demand_usd * min(max((moment - item.start).total_seconds(), 0), item.seconds) / item.seconds
         for item in bill.instances
     )
-    return round(sum(shares) + _disks(bill, moment))
+    return round(sum(shares) + _other(bill, moment))
 
 
-def _disks(bill: Bill, moment: datetime) -> float:
+def _other(bill: Bill, moment: datetime) -> float:
     if not bill.instances:
         return 0.0
     begin, end = begin_of(bill, moment), max(end_of(item) for item in bill.instances)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from orchestrator.core.bill import OTHER
 from orchestrator.core.units import MicroUSD, to_micro, usd
 
 By = Literal["name", "user", "zone", "type"]
 FIELD = {"zone": "zone", "type": "instance_type"}
-DISKS = "disks (estimate)"
 UNKNOWN = "unknown"
 
 
@@ -49,7 +49,7 @@ class Total:
 def add_up(runs: Iterable[RunBill], by: By) -> tuple[Total, ...]:
     """Return the totals, the dearest first; together they are the sum of the bills to the micro-dollar.
 
-    Disks belong to no zone or type of a bill, so they are a group of their own there.
+    What is no instance belongs to no zone or type of a bill, so it is a group of its own there.
     """
     groups: dict[str, Total] = {}
     for part in (part for run in runs for part in _parts(run, by)):
@@ -72,7 +72,7 @@ def _parts(run: RunBill, by: By) -> Iterator[Total]:
         yield Total(key, int(item["seconds"]), to_micro(item["usd"]), to_micro(item["on_demand_usd"]), runs)
     for item in run.bill["other"]:
         amount = to_micro(item["usd"])
-        yield Total(whole or DISKS, 0, amount, amount, runs)
+        yield Total(whole or OTHER, 0, amount, amount, runs)
 
 
 def whole_of(totals: Iterable[Total]) -> Total:

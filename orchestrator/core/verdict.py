@@ -40,10 +40,12 @@ def find_ending(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) ->
 
 def find_failure(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Verdict | None:
     """Return the verdict of a training that failed by itself: a rank ended with an error, or none makes steps."""
-    return None if ledger.stop is not None else _failed(gang, facts) or find_stall(spec, ledger, gang, facts)
+    if ledger.stop is not None:
+        return None
+    return _failed(spec.run_id, gang, facts) or find_stall(spec, ledger, gang, facts)
 
 
-def _failed(gang: Gang, facts: Facts) -> Verdict | None:
+def _failed(run_id: str, gang: Gang, facts: Facts) -> Verdict | None:
     """Return the verdict of a gang of which a rank ended with an error, naming the one that failed first.
 
     A rank that was not asked to stop and fails while another node is silent is not judged: it may be what the others
@@ -65,7 +67,7 @@ def _failed(gang: Gang, facts: Facts) -> Verdict | None:
     return Verdict(
         "failed",
         f"node {first.rank} ({first.instance_id}): {what}" + (f": {why}" if why else ""),
-        (f"{advice}; " if advice else "") + f"`orch logs --node {first.rank}` has everything it said",
+        (f"{advice}; " if advice else "") + f"`orch logs {run_id} --node {first.rank}` has everything it said",
         code,
         first.rank,
         first.tail,

@@ -31,20 +31,19 @@ BIGGEST = 8
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """An archive on disk that goes away with this object. `digest` is the sha256 (hex), `size` the bytes of it."""
+    """An archive on disk, without a name: it goes away with this object or its process, however that ends.
+
+    `digest` is the sha256 (hex), `size` the bytes of it.
+    """
 
     digest: str
     size: int
     file: IO[bytes] = field(repr=False, compare=False)
 
-    @property
-    def path(self) -> Path:
-        """Where the archive lies."""
-        return Path(self.file.name)
-
     def read(self) -> bytes:
         """Return the whole archive."""
-        return self.path.read_bytes()
+        self.file.seek(0)
+        return self.file.read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +174,7 @@ def _sources(folder: Path, into: str) -> Iterator[Item]:
 
 
 def _write(items: Iterable[Item]) -> Bundle:
-    file = tempfile.NamedTemporaryFile(prefix="orch-bundle-")  # noqa: SIM115 - lives as long as the bundle
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the bundle
     with (
         gzip.GzipFile(fileobj=file, mode="wb", filename="", mtime=0, compresslevel=6) as packed,
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as archive,
@@ -186,7 +185,7 @@ def _write(items: Iterable[Item]) -> Bundle:
     file.flush()
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Bundle(digest, Path(file.name).stat().st_size, file)
+    return Bundle(digest, os.fstat(file.fileno()).st_size, file)
 
 
 def _folder(name: str) -> tarfile.TarInfo:

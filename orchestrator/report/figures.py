@@ -18,7 +18,7 @@ from orchestrator.run.view import NodeView, RunView
 # The order in which a gang's stages are told: by how far along they are.
 STAGES = (
     "unknown", "pending", "booting", "ready", "starting", "preflight", "staging", "setup", "running",
-    "done", "failed", "lost", "stopping", "shutting-down", "terminated",
+    "done", "stopped", "failed", "lost", "stopping", "shutting-down", "terminated",
 )  # fmt: skip
 # Shown in their own way, or not at all: what a training says of itself at its start does not change.
 KNOWN = frozenset({

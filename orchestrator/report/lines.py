@@ -12,8 +12,6 @@ from orchestrator.run.view import RunView
 
 TRAINING_INTERVAL = timedelta(seconds=10)
 STAGE_INTERVAL = timedelta(seconds=2)
-# A scheduler holds a lease of some seconds; a run that is younger than this, or just changed hands, may have none yet.
-UNATTENDED_AFTER = timedelta(seconds=45)
 # One that ends lets go of the run a moment before readers see that the run is over.
 UNATTENDED_FOR = timedelta(seconds=5)
 
@@ -150,8 +148,7 @@ def elapsed(view: RunView) -> str:
 
 def unattended(view: RunView) -> str:
     """Return what to do when nobody schedules a run that goes on, "" when there is no such need."""
-    began = view.ledger.generation_began or view.spec.created
-    if view.ended or view.scheduler is not None or view.facts.server_time - began < UNATTENDED_AFTER:
+    if not view.unattended:
         return ""
     return f"no scheduler looks after this run: `orch resume {view.spec.run_id}` takes it over"
 

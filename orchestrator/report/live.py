@@ -19,8 +19,9 @@ from orchestrator.report.text import clean, percent, shorten, sparkline
 from orchestrator.run.view import NodeView, RunView
 
 STAGE_STYLES = {
-    "running": "bold green", "done": "green", "failed": "bold red", "lost": "bold red", "staging": "cyan",
-    "setup": "cyan", "ready": "blue", "starting": "blue", "shutting-down": "dim", "terminated": "dim",
+    "running": "bold green", "done": "green", "stopped": "cyan", "failed": "bold red", "lost": "bold red",
+    "staging": "cyan", "setup": "cyan", "ready": "blue", "starting": "blue",
+    "shutting-down": "dim", "terminated": "dim",
 }  # fmt: skip
 MOST_ROWS = 32
 # Widths of a cell of the grid, the widest that fits is taken.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+from orchestrator.core.beacon import Beacon
 from orchestrator.core.bill import Bill
 from orchestrator.core.caps import Spend, spend_of
 from orchestrator.core.facts import Facts
@@ -19,6 +20,9 @@ from orchestrator.core.preflight import read_preflight
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.timing import NodeStart, node_starts
 from orchestrator.core.units import format_duration, iso, usd
+
+# A scheduler holds a lease of some seconds; a run that is younger than this, or just changed hands, may have none yet.
+UNATTENDED_AFTER = timedelta(seconds=45)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,13 @@ class NodeView:
     step: int | None
     tail: tuple[str, ...]
     disk_free: int | None = None
+
+
+def _how_exited(beacon: Beacon, gang: Gang) -> str:
+    """Return how a training ended on its node: none has failed where one of its gang says that it saved and stopped."""
+    if beacon.exit_code == 0:
+        return "done"
+    return "stopped" if any(b.stopped_step is not None for b in gang.beacons.values()) else "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +87,17 @@ class RunView:
 
     @property
     def message(self) -> str:
-        """How the generation ends, or what the run waits for, "" when neither."""
+        """How the generation ends, or what the run waits for, "" when neither; of an unattended run what to do."""
+        if self.unattended:
+            return f"no scheduler; `orch resume {self.spec.run_id}`"
         return self.outlook if self.verdict is None else self.verdict.message
+
+    @property
+    def unattended(self) -> bool:
+        """Whether the run goes on and nobody schedules it, on whatever machine."""
+        began = self.ledger.generation_began or self.spec.created
+        old = self.facts.server_time - began >= UNATTENDED_AFTER
+        return old and not self.ended and self.scheduler is None
 
     @property
     def ended(self) -> bool:
@@ -98,7 +118,7 @@ class RunView:
         if state != "running":
             stage = state
         elif beacon is not None:
-            stage = beacon.stage if beacon.stage != "exited" else ("done" if beacon.exit_code == 0 else "failed")
+            stage = beacon.stage if beacon.stage != "exited" else _how_exited(beacon, gang)
         else:
             stage = "ready" if node is not None and node.host_keys else "booting"
         step = beacon.progress.get("step") if beacon is not None and beacon.progress else None
@@ -163,6 +183,7 @@ class RunView:
             "cloud": self.spec.cloud,
             "generation": self.ledger.generation,
             "scheduler": self.scheduler,
+            "unattended": self.unattended,
             "message": self.message,
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.aws.s3 import Bucket
 from orchestrator.core.caps import Caps
 from orchestrator.core.ledger import LedgerState
-from orchestrator.errors import OrchError
+from orchestrator.errors import BadInput
 from orchestrator.run.ledger import Ledger
 
 
@@ -29,13 +29,13 @@ def ask_extend(bucket: Bucket, run_id: str, actor: str, caps: Caps) -> LedgerSta
 def ask_resume(bucket: Bucket, run_id: str, actor: str, caps: Caps | None = None) -> LedgerState:
     """Ask for another generation of a run that has ended, under `caps`; one that has not simply goes on.
 
-    Raises OrchError when the run finished: there is nothing to resume.
+    Raises BadInput when the run finished: there is nothing to resume.
     """
     ledger = Ledger(bucket, run_id, actor)
     state = ledger.read()
     if state.verdict is not None and state.closed:
         if state.verdict.kind == "finished":
-            raise OrchError(f"{run_id} has finished; there is nothing to resume", "`orch launch` begins a new run")
+            raise BadInput(f"{run_id} has finished; there is nothing to resume", "`orch launch` begins a new run")
         detail = {} if caps is None else caps.to_json()
         ledger.append("wish", "resume", detail, epoch=0, now=bucket.server_time())
     return ledger.state

@@ -61,8 +61,8 @@ def test_built_in_experiments_come_with_it(site: Path) -> None:
 
 def test_what_nodes_need_can_be_packed_from_it(site: Path, tmp_path: Path) -> None:
     code = (
-        "import shutil, sys; from orchestrator.node.bundle import build_bundle; "
-        "b = build_bundle(None, builtin=True); shutil.copy(b.path, sys.argv[1])"
+        "import pathlib, sys; from orchestrator.node.bundle import build_bundle; "
+        "pathlib.Path(sys.argv[1]).write_bytes(build_bundle(None, builtin=True).read())"
     )
     done = run(site, "-c", code, str(tmp_path / "bundle.tar.gz"))
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ import pytest
 from orchestrator.aws import s3
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
+from orchestrator.core.ids import bucket_name
 from orchestrator.errors import NotFound, OrchError, PreconditionFailed
 from tests.aws.aws_wire import Wire
 
@@ -42,6 +43,14 @@ def test_a_bucket_that_is_not_there_is_said_to_be_missing(session: Session) -> N
         missing.list("runs/")
     with pytest.raises(NotFound, match="there is no bucket never-made"):
         missing.list_folders("runs/")
+    assert told(missing) == "check its name with `aws s3 ls`", "nobody makes a bucket of this name"
+    assert "`orch launch` makes it" in told(Bucket(session, bucket_name("123456789012", "us-east-1")))
+
+
+def told(missing: Bucket) -> str:
+    with pytest.raises(NotFound) as caught:
+        missing.get("x")
+    return caught.value.hint
 
 
 def test_of_many_who_create_one_object_one_wins(bucket: Bucket) -> None:

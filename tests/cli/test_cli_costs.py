@@ -70,7 +70,7 @@ def test_since_adds_up_every_run_of_that_time(run_orch: Orch) -> None:
 def test_instances_are_told_apart_by_zone_and_type_and_disks_stand_alone(run_orch: Orch, by: str, key: str) -> None:
     add(run_orch, "one", 1)
     found = {row[by]: row for row in rows(run_orch("cost", "--by", by, "--csv").stdout)}
-    assert set(found) == {key, "disks (estimate)"}
+    assert set(found) == {key, "disks, addresses, S3"}
     assert sum(to_micro(row["spot_usd"]) for row in found.values()) == RUN.bill.high
     assert int(found[key]["instance_seconds"]) == sum(item.seconds for item in RUN.bill.instances)
 

@@ -59,7 +59,9 @@ def test_a_data_set_is_built_listed_shown_staged_and_removed(orch: Orch, tmp_pat
     staged = orch("dataset", "stage", "texts", str(tmp_path / "here"))
     assert "every digest right" in staged.stdout
     assert contents(tmp_path / "here") == FILES
-    assert "nothing was removed" in orch("dataset", "rm", "texts").stdout
+    for words in ((), ("--json",)):
+        unasked = orch("dataset", "rm", "texts", *words)
+        assert (unasked.exit_code, "no terminal to ask on" in unasked.stderr) == (Exit.BAD_INPUT, True)
     assert "nothing was removed" in orch("dataset", "rm", "texts", "-y", "--dry-run").stdout
     used = spec(data={"x": {"source": built["url"]}})
     bucket = built["url"].split("/")[2]

@@ -163,3 +163,16 @@ def test_no_logs_is_said_on_stderr(run_orch: Orch) -> None:
     result = run_orch("logs", "--node", "7")
     assert result.stdout == ""
     assert "nothing was printed by node 7 yet" in result.stderr
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_a_run_that_nobody_schedules_says_what_to_do(
+    run_orch: Orch, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    run_orch.cloud.add(running(scheduler=None))
+    assert f"no scheduler; `orch resume {RUN}`" in run_orch("status").stdout
+    (row,) = json.loads(run_orch("status", "--json").stdout)
+    assert (row["scheduler"], row["unattended"]) == (None, True)
+    run_orch.cloud.add(running(scheduler="elsewhere (process 7)"))
+    assert "no scheduler" not in run_orch("status").stdout

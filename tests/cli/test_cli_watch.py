@@ -107,12 +107,30 @@ def test_a_connection_that_comes_back_is_waited_for(run_orch: Orch, monkeypatch:
     assert run_orch("watch").exit_code == 0
 
 
-def test_a_run_that_nobody_schedules_is_not_watched_for_ever(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "UNATTENDED_SECONDS", -1.0)
-    run_orch.cloud.add(running(scheduler=None))
+def test_watching_ends_once_it_was_said_that_nobody_schedules_the_run(run_orch: Orch) -> None:
+    run_orch.cloud.add(running(scheduler=None), running(scheduler=None, seconds=106), ended(FINISHED))
     result = run_orch("watch")
     assert result.exit_code == 8
+    assert "no scheduler looks after this run" in result.stdout
     assert f"orch resume {RUN}" in result.stderr
+
+
+def test_a_scheduler_that_was_started_just_now_is_waited_for(
+    run_orch: Orch, acts: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = [running(scheduler=None, seconds=seconds) for seconds in (100, 101, 107)]
+    run_orch.cloud.add(*late, ended(FINISHED))
+    assert run_orch("resume").exit_code == 0
+    monkeypatch.setattr(following, "STARTING_SECONDS", 0.0)
+    run_orch.cloud.add(*late, ended(FINISHED))
+    assert run_orch("resume").exit_code == 8
+
+
+def test_a_finished_run_is_not_extended_and_nobody_is_sent_to_resume_it(run_orch: Orch) -> None:
+    run_orch.cloud.add(ended(FINISHED))
+    said = run_orch("extend", "--max-cost", "99")
+    assert said.exit_code == 2
+    assert "hint: `orch launch` begins a new run" in said.stderr
 
 
 @pytest.fixture
@@ -224,9 +242,9 @@ def test_caps_that_a_run_cannot_have_are_refused_with_every_reason(run_orch: Orc
     assert "max_duration: 1m30s is too little: it has lasted 1m40s, and 4m55s when it is saved" in said.stderr
     assert "give --max-cost, --max-duration, or both" in run_orch("extend").stderr
     assert "max_cost: must be an amount of dollars" in run_orch("extend", "--max-cost", "much").stderr
-    run_orch.cloud.add(ended(FINISHED))
+    run_orch.cloud.add(ended(Verdict("stopped", "saved at step 4")))
     said = run_orch("extend", "--max-cost", "99")
-    assert "it has ended: finished" in said.stderr
+    assert "it has ended: stopped" in said.stderr
     assert f"`orch resume {RUN}` takes caps, too" in said.stderr
     assert acts == []
 

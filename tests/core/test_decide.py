@@ -141,6 +141,7 @@ def test_the_first_rank_that_failed_is_named_with_its_last_words() -> None:
     ]
     verdict = verdict_of(launched(), facts(61, [instance(0), instance(1)], failed))
     assert (verdict.kind, verdict.rank, verdict.details) == ("failed", 1, ("KeyError: x",))
+    assert f"`orch logs {spec().run_id} --node 1`" in verdict.hint
 
 
 def test_a_rank_that_only_lost_its_peer_is_not_blamed_though_its_process_was_gone_first() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -19,12 +21,12 @@ from orchestrator.node.ignore import is_ignored, parse_rules
 
 
 def names(bundle: Bundle) -> set[str]:
-    with tarfile.open(bundle.path) as archive:
+    with tarfile.open(fileobj=io.BytesIO(bundle.read())) as archive:
         return {item.name for item in archive if item.isfile()}
 
 
 def content(bundle: Bundle, name: str) -> bytes:
-    with tarfile.open(bundle.path) as archive:
+    with tarfile.open(fileobj=io.BytesIO(bundle.read())) as archive:
         file = archive.extractfile(name)
         assert file is not None
         return file.read()
@@ -60,7 +62,7 @@ def test_the_same_files_give_the_same_bytes_whenever_and_however_they_were_writt
 
 def test_the_agent_in_a_bundle_needs_nothing_else_of_the_project(tmp_path: Path) -> None:
     bundle = build_bundle(None, builtin=False)
-    with tarfile.open(bundle.path) as archive:
+    with tarfile.open(fileobj=io.BytesIO(bundle.read())) as archive:
         archive.extractall(tmp_path, filter="data")
     code = (
         "import sys, orchestrator.agent.main, orchestrator.agent.stage, libtmux, orchestrator.aws.s3\n"
@@ -87,7 +89,7 @@ def test_modes_links_and_odd_names_survive(tmp_path: Path) -> None:
     bundle = build_bundle(tmp_path, builtin=False)
     assert in_workdir(bundle) == {"run.sh", "über ✓.txt", "deep/file", "link", "folder/file"}
     assert content(bundle, "workdir/link") == b"deep/file"
-    with tarfile.open(bundle.path) as archive:
+    with tarfile.open(fileobj=io.BytesIO(bundle.read())) as archive:
         modes = {item.name: stat.S_IMODE(item.mode) for item in archive if item.name.startswith("workdir/")}
         owners = {(item.uid, item.gid, item.uname, item.mtime) for item in archive}
     assert (modes["workdir/run.sh"], modes["workdir/deep/file"]) == (0o755, 0o644)
@@ -168,9 +170,12 @@ def test_a_workdir_that_is_too_large_is_refused_unread_with_its_biggest_entries(
     ]
 
 
-def test_a_bundle_goes_away_with_its_object(tmp_path: Path) -> None:
-    bundle = build_bundle(tmp_path, builtin=False)
-    path = bundle.path
-    assert path.exists()
-    del bundle
-    assert not path.exists()
+def test_a_bundle_leaves_nothing_behind_however_its_process_ends(tmp_path: Path) -> None:
+    code = (
+        "import os, signal; from orchestrator.node.bundle import build_bundle; "
+        "b = build_bundle(None, builtin=False); assert b.read(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []

@@ -8,9 +8,10 @@ from typing import Any
 from orchestrator.core.ledger import Recovery, Verdict
 from orchestrator.report.figures import low_disks, where
 from orchestrator.report.lines import Narrator, attempts, unattended
+from orchestrator.report.live import screen
 from orchestrator.run.view import RunView
 from tests.core.worlds import Book, beacon, facts, instance, spec
-from tests.report.views import ended, launched, running, view
+from tests.report.views import drawn, ended, launched, running, view
 
 
 def test_a_phase_is_told_once_with_what_the_gang_runs_on() -> None:
@@ -83,6 +84,13 @@ def test_a_disk_that_is_nearly_full_is_told_once_before_it_is_full() -> None:
     assert narrator.tell(running(seconds=102, disk_free=2**29)) == []
     over = low_disks(ended(Verdict("finished", "done")))
     assert over == ""
+
+
+def test_nodes_that_were_asked_to_stop_and_saved_have_not_failed() -> None:
+    stopped = running(stage="exited", exit_code=1, stopped_step=40)
+    assert any("nodes: 2 stopped" in line for line in Narrator().tell(stopped))
+    assert "2 stopped" in drawn(screen(stopped, [], width=120, height=40))
+    assert any("nodes: 2 failed" in line for line in Narrator().tell(running(stage="exited", exit_code=1)))
 
 
 def test_training_is_told_at_most_every_ten_seconds_but_at_every_epoch() -> None:

@@ -12,7 +12,7 @@ import pytest
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import ATTEMPTS
 from orchestrator.core.ids import Keys
-from orchestrator.errors import OrchError, StaleEpoch, Unreachable
+from orchestrator.errors import BadInput, OrchError, StaleEpoch, Unreachable
 from orchestrator.run.lease import LIFETIME, Lease, Owner
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.wish import ask_resume, ask_stop
@@ -137,5 +137,5 @@ def test_a_finished_run_is_not_resumed(bucket: Bucket) -> None:
     ledger = Ledger(bucket, "wish-2", "scheduler")
     ledger.append("intent", "end", {"verdict": {"kind": "finished", "message": "m"}}, epoch=1, now=NOW)
     ledger.append("outcome", "close", {"generation": 1}, epoch=1, now=NOW)
-    with pytest.raises(OrchError, match="nothing to resume"):
+    with pytest.raises(BadInput, match="nothing to resume"):
         ask_resume(bucket, "wish-2", "me")
