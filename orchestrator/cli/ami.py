@@ -120,7 +120,7 @@ def rm(*, image: str, yes: bool, cloud: str | None) -> None:
         raise OrchError("nothing was removed", "give -y where there is nobody to ask", exit_code=Exit.INTERRUPTED)
     for item in chosen:
         own.remove(item)
-        click.echo(f"removed {item.image_id} ({item.name}) and {len(item.snapshots)} snapshots")
+        click.echo(f"removed {item.image_id} ({item.name}) and {counted(len(item.snapshots), 'snapshot')}")
 
 
 def _load(text: str, cloud: str | None) -> tuple[Recipe, Source]:

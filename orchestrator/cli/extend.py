@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import click
 
 from orchestrator.cli.context import open_home
 from orchestrator.cli.options import cap_options, cloud_option, json_option, read_caps, run_argument
 from orchestrator.cli.runs import find_run
 from orchestrator.cli.scheduling import check_fit, ensure_scheduler, who
+from orchestrator.core.units import MICRO, format_usd
 from orchestrator.errors import BadInput
 
 
@@ -46,6 +49,6 @@ def command(
     ensure_scheduler(place, view)
     row = found.read().summary()
     cap = row["max_cost_usd"]
-    money = "no max_cost" if cap is None else f"max_cost ${cap}"
+    money = "no max_cost" if cap is None else f"max_cost {format_usd(round(Decimal(cap) * MICRO))}"
     click.echo(dumps(row) if as_json else f"{found.run_id} goes on under {money}, max_duration {row['max_duration']}")
     return 0

@@ -25,6 +25,7 @@ VERSION_DIGITS = 16
 # What the packed format (docs/data.md) calls its parts: what says how images lie is small, and needed at once.
 ABOUT, INDEX = "dataset.json", "index.npz"
 COPIES = "sz/"
+CORRUPT = "corrupt.txt"  # the images that were left out and why, a line each; not there where there are none
 _COPY = re.compile(rf"{COPIES}(\d+)/.+")
 _PREFIX = re.compile(rf"{ROOT}[a-z][a-z0-9-]{{0,39}}/[0-9a-f]{{{VERSION_DIGITS}}}/")
 _REFERENCE = re.compile(r"([^@]+)(?:@([0-9a-f]{4,64}))?")

@@ -51,6 +51,8 @@ _MISSING = {
     "base": "the image to begin with, such as ssm:NAME",
     "build_on": "what to build on, such as build_on: {instance_type: c5.xlarge}",
 }
+# Of a step or check of a recipe.
+_MISSING_OF_STEP = {"name": "what the step is called", "run": "the shell commands of the step"}
 # What users of SkyPilot and dstack may write out of habit.
 _ELSEWHERE = {"accelerators": "instance_type", "commands": "run", "file_mounts": "data", "max_price": "max_cost"}
 
@@ -346,7 +348,8 @@ def _message(item: Mapping[str, Any], path: Path, keys: Keys) -> str:
         case "value_error":
             message = str(limits["error"])
         case "missing":
-            message = f"missing: {_MISSING.get(key, 'it must be given')}"
+            of = _MISSING_OF_STEP if path[:1] in {("steps",), ("checks",)} else _MISSING
+            message = f"missing: {of.get(key, 'it must be given')}"
         case "extra_forbidden" if path == ("resources", "instance_type"):
             message = "give any_of or instance_type, not both"
         case "extra_forbidden":

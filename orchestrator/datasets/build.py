@@ -67,11 +67,15 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A finished build: bytes `moved` to the bucket now, and those `kept` since they were there."""
+    """A finished build: bytes `moved` to the bucket now, and those `kept` since they were there.
+
+    `left_out` are the images that nothing could decode, each as `path: why`.
+    """
 
     dataset: Dataset
     moved: int
     kept: int
+    left_out: tuple[str, ...] = ()
 
 
 def check(order: Order) -> None:
@@ -108,8 +112,10 @@ def build(order: Order, session: Session, bucket: Bucket, now: datetime, progres
     pairs = [(file, paths[file.path]) for file in files]
     tally = upload(session, bucket, dataset.prefix(order.name, manifest.version), pairs, progress)
     made = publish(order.name, manifest, session, bucket)
+    corrupt = paths.get(dataset.CORRUPT) if dataset.ABOUT in paths else None
+    left_out = tuple(corrupt.read_text(errors="replace").splitlines()) if corrupt else ()
     shutil.rmtree(order.work)
-    return Built(made, tally.moved, tally.kept)
+    return Built(made, tally.moved, tally.kept, left_out)
 
 
 def publish(name: str, manifest: Manifest, session: Session, bucket: Bucket) -> Dataset:

@@ -196,4 +196,5 @@ def join(  # noqa: PLR0917 - what is joined, where, and who is told
         uploads.abort(left)
     made = publish(order.name, manifest, session, bucket)
     remove_parts(bucket, run)
-    return Built(made, tally.moved, tally.kept)
+    left_out = small.get(dataset.CORRUPT, b"").decode(errors="replace").splitlines()
+    return Built(made, tally.moved, tally.kept, tuple(left_out))

@@ -46,6 +46,7 @@ def test_a_data_set_is_built_listed_shown_staged_and_removed(orch: Orch, tmp_pat
     }
     assert (built["state"], built["moved_bytes"], built["kept_bytes"]) == ("ready", 5003, 0)
     assert built["url"].endswith(f"/datasets/texts/{built['version']}")
+    assert built.pop("left_out") == []
     assert json.loads(orch("dataset", "list", "--json").stdout) == [
         {key: value for key, value in built.items() if not key.endswith("_bytes")} | {"snapshots": []}
     ]

@@ -228,7 +228,7 @@ def test_a_run_that_goes_on_gets_other_caps(run_orch: Orch, acts: list[tuple[Any
     run_orch.cloud.add(running(), given)
     said = run_orch("extend", "tiny", "--max-cost", "60", "--max-duration", "2h")
     assert (said.exit_code, acts) == (0, [("extend", RUN, ("max_cost", 60_000_000), ("max_duration", 7200))])
-    assert said.stdout == f"{RUN} goes on under max_cost $60.000000, max_duration 2h00m\n"
+    assert said.stdout == f"{RUN} goes on under max_cost $60.00, max_duration 2h00m\n"
     run_orch.cloud.add(running(), given)
     row = json.loads(run_orch("extend", "--max-cost", "60", "--json").stdout)
     assert (row["max_cost_usd"], row["max_duration"]) == ("60.000000", "2h00m")

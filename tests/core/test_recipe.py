@@ -72,7 +72,7 @@ def test_every_fault_is_told_with_its_line() -> None:
         "base: missing: the image to begin with, such as ssm:NAME",
         "bas: unknown key; did you mean base?",
         "build_on: has no image of its own: the image is what `base` says, and what is built",
-        "checks[0].run: missing: the command every node runs",
+        "checks[0].run: missing: the shell commands of the step",
         "checks[0].rum: unknown key; did you mean run?",
     ]
     assert caught.value.hint == "docs/images.md lists every key of a recipe"
@@ -83,6 +83,7 @@ def test_every_fault_is_told_with_its_line() -> None:
     [
         ("checks:\n  - {name: tool, run: \"true\"}\n", "", "checks: missing: there must be at least one"),
         ('run: "echo it\'s done"', 'run: " "', "steps[0].run: is blank"),
+        ("{name: tool, run: \"true\"}", "{run: \"true\"}", "checks[0].name: missing: what the step is called"),
         ("name: tiny", "name: " + "x" * 31, "name: must have 30 characters at most"),
         ("base: ami-1", "base: ami-1\nbootstrap: " + "x" * 401, "bootstrap: must be ASCII, 250 characters"),
         ("{name: tool, run: \"true\"}", "{name: a, run: b}\n  - {name: a, run: b}", "checks: a is there twice"),

@@ -14,6 +14,7 @@ from orchestrator.agent.packing import Packer
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.aws.uploads import Uploads
+from orchestrator.cli.dataset_progress import tell_built
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.overrides import load
 from orchestrator.core.parts import LEAST, PartKeys, make_spans
@@ -85,12 +86,17 @@ def test_two_nodes_pack_what_one_machine_does(  # noqa: PLR0917 - fixtures
     assert [item.state for item in datasets.list_datasets(session, bucket, "photos")] == ["unfinished"]
     built = sharded.join(order, RUN, session, bucket, datetime.now(UTC), progress)
     assert built.dataset.manifest is not None
+    assert [line.partition(": ")[0] for line in built.left_out] == ["train/n00/bad.jpg"]
+    tell_built(built, "put together", as_json=False, run=RUN)
+    assert f"left out: {built.left_out[0]}\n" in capsys.readouterr().out
     assert progress.stages["joining"][-1] == (built.dataset.size, built.dataset.size)
     assert bucket.list(keys.prefix) == ()
     assert not sharded.is_packed(bucket, RUN)
     made = {item.key: bucket.get(item.key) for item in bucket.list(built.dataset.prefix)}
     datasets.remove(session, bucket, "photos", built.dataset.version)
-    whole = build(source, "photos", *OPTIONS, as_is=False).dataset
+    alone = build(source, "photos", *OPTIONS, as_is=False)
+    assert alone.left_out == built.left_out
+    whole = alone.dataset
     assert whole.prefix == built.dataset.prefix, "the same version"
     manifest = f"{whole.prefix}MANIFEST.json"
     assert {key: bucket.get(key) for key in made if key != manifest} == {

@@ -66,6 +66,7 @@ def test_nodes_pack_what_one_machine_does_in_spite_of_a_lost_one_and_a_killed_co
     lines = [json.loads(line) for line in world.orch(*order).stdout.splitlines()]
     built = lines[-1]
     assert (built["run_id"], built["state"]) == (run_id, "ready")
+    assert [line.partition(": ")[0] for line in built["left_out"]] == ["train/n01/train_0010.JPEG"]
     assert {line["stage"] for line in lines if "stage" in line} == {"joining"}
     done = {int(key.split("/")[-1].removesuffix(".jsonl")) for key in parts}
     assert len(done) == 8
