@@ -38,18 +38,18 @@ def photographs(root: Path) -> Path:
 
 
 def killed_when(world: World, stage: str, *arguments: str) -> list[dict[str, Any]]:
-    """Run `orch dataset`, and kill it with SIGKILL once it is half through `stage`; return what it said."""
+    """Run `orch dataset`, and kill it with SIGKILL once a quarter of `stage` is done; return what it said."""
     process = world.start("dataset", *arguments, "--json")
     assert process.stdout is not None
     said: list[dict[str, Any]] = []
     for line in process.stdout:
         said.append(json.loads(line) if line.startswith("{") else {"say": line})
         done = said[-1].get("images", said[-1].get("bytes", 0))
-        if said[-1].get("stage") == stage and 2 * done >= said[-1]["of"] > done:
+        if said[-1].get("stage") == stage and 4 * done >= said[-1]["of"] > done:
             os.kill(process.pid, signal.SIGKILL)
             break
     else:
-        raise AssertionError(f"it ended before it was half through {stage}: {said}")
+        raise AssertionError(f"it ended before a quarter was done of {stage}: {said}")
     process.wait()
     process.stdout.close()
     return said
@@ -85,20 +85,20 @@ def test_a_gibibyte_is_built_and_staged_in_spite_of_kills_and_a_damaged_object_i
     times = [time.monotonic()]
     killed_when(world, "packing", *order)
     said = killed_when(world, "uploading", *order)
-    half = packed_before(said)
-    assert TRAIN / 3 < half < TRAIN + VALIDATION
+    found = packed_before(said)
+    assert TRAIN / 5 < found < TRAIN + VALIDATION
     assert [item["state"] for item in world.json("dataset", "list")] == ["unfinished"]
     built = last(world, *order)
     times.append(time.monotonic())
     assert built["bytes"] == built["moved_bytes"] + built["kept_bytes"] > GIB
-    assert built["bytes"] / 3 < built["kept_bytes"] < built["bytes"], "only the rest was moved"
+    assert built["bytes"] / 5 < built["kept_bytes"] < built["bytes"], "only the rest was moved"
     assert world.json("gc")["orphans"] == []
 
     killed_when(world, "staging", "stage", "photos", str(world.home / "here"))
     staged = last(world, "stage", "photos", str(world.home / "here"))
     times.append(time.monotonic())
     assert staged["moved_bytes"] + staged["kept_bytes"] == built["bytes"]
-    assert built["bytes"] / 3 < staged["kept_bytes"] < built["bytes"], "only the rest was moved"
+    assert built["bytes"] / 5 < staged["kept_bytes"] < built["bytes"], "only the rest was moved"
     assert pack.is_complete(world.home / "here")
     check_on_four_nodes(world)
     times.append(time.monotonic())
@@ -111,4 +111,4 @@ def test_a_gibibyte_is_built_and_staged_in_spite_of_kills_and_a_damaged_object_i
     spent = [round(end - start, 1) for start, end in pairwise(times)]
     kept = [round(item["kept_bytes"] / GIB, 2) for item in (built, staged)]
     sys.stderr.write(f"{built['bytes'] / GIB:.2f} GiB built, staged (each with kills), on four nodes in {spent} s; ")
-    sys.stderr.write(f"{half} images were packed, {kept} GiB moved before the last start of each\n")
+    sys.stderr.write(f"{found} images were packed, {kept} GiB moved before the last start of each\n")

@@ -23,6 +23,7 @@ from PIL import Image
 from orchestrator.agent.fetch import CONNECTIONS
 from orchestrator.agent.part import NOTED
 from orchestrator.aws.s3 import MIB
+from orchestrator.node.start import DataSource, StartConfig, node_json
 from tests.e2e.sandbox_world import World, phase, wait_for
 from tests.trainer.two_sizes import FIRST
 from trainer.data import pack
@@ -100,12 +101,21 @@ def test_a_staging_that_is_killed_and_begun_again_moves_only_the_rest(
     home = tmp_path / "home"
     folder = home / "orch" / "x-20260101-000000-abcd" / "gen-1"
     folder.mkdir(parents=True)
-    node = {
-        "run": "x-20260101-000000-abcd", "generation": 1, "rank": 0, "instance_id": "i-0", "num_nodes": 1,
-        "bucket": SETS, "region": "us-east-1", "session": "s", "restore_step": None, "beacon_seconds": 2,
-        "linger_seconds": 60, "data": [{"name": "large", "source": f"s3://{SETS}/large", "mount": "large"}],
-    }  # fmt: skip
-    (folder / "node.json").write_text(json.dumps(node))
+    config = StartConfig(
+        run="x-20260101-000000-abcd",
+        generation=1,
+        epoch=1,
+        rank=0,
+        instance_id="i-0",
+        node_ips=("127.16.0.10",),
+        procs_per_node=1,
+        device="cpu",
+        bucket=SETS,
+        region="us-east-1",
+        command="true",
+        data=(DataSource("large", f"s3://{SETS}/large", "large"),),
+    )
+    (folder / "node.json").write_text(node_json(config))
     environment = world.environment | world.json("sandbox", "env") | {"HOME": str(home)}
     command = [sys.executable, "-m", "orchestrator.agent.stage", str(folder / "node.json")]
 
