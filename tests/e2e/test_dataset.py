@@ -73,7 +73,7 @@ def check_on_four_nodes(world: World) -> None:
     files = world.json("dataset", "show", "photos")["objects"]
     sums = "\n".join(f"{file['sha256']}  {file['path']}" for file in files)
     script = f"cd $ORCH_DATA_DIR/photos && echo '{sums}' | sha256sum --check --quiet && echo all are right"
-    world.launch("digests", script, num_nodes=4, data={"photos": {"source": "dataset:photos"}})
+    world.launch("digests", script, num_nodes=4, data={"photos": {"source": "dataset:photos", "wait": "all"}})
     for rank in range(4):
         assert "all are right" in world.orch("logs", world.run_id("digests"), "--node", str(rank)).stdout
 
