@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.context import Place, in_reach, open_for_launch, open_home, open_place, wanted
-from orchestrator.cli.options import can_ask, cloud_option, json_option, yes_option
+from orchestrator.cli.options import can_ask, cloud_option, json_option, need_yes, yes_option
 from orchestrator.core.units import counted
 from orchestrator.errors import BadInput, Exit, NoPermission, NotFound, OrchError
 
@@ -62,10 +62,14 @@ def build(*, recipe: str, force: bool, dry_run: bool, yes: bool, cloud: str | No
         _show_plans(found, plans, as_json=as_json)
     if dry_run:
         return Exit.DONE
-    if not (yes or can_ask()):
-        raise BadInput("building needs a yes, and there is no terminal to ask on", "give -y, or --dry-run")
-    if not yes and not click.confirm(f"Build {loaded.name}?", default=True, err=as_json):
-        raise OrchError("nothing was built", exit_code=Exit.INTERRUPTED)
+    need_yes(
+        f"Build {loaded.name}?",
+        yes=yes,
+        what="building",
+        hint="give -y, or --dry-run",
+        declined="nothing was built",
+        as_json=as_json,
+    )
     return _build(found, plans, place, home, as_json=as_json)
 
 

@@ -13,9 +13,9 @@ import click
 from orchestrator.cli.context import open_for_launch, wanted
 from orchestrator.cli.dataset_progress import shown, tell_built
 from orchestrator.cli.experiment import FLAGS, Loaded
-from orchestrator.cli.options import F, can_ask, read_caps, yes_option
+from orchestrator.cli.options import F, need_yes, read_caps, yes_option
 from orchestrator.core.units import counted
-from orchestrator.errors import BadInput, Exit, OrchError
+from orchestrator.errors import BadInput, Exit
 
 if TYPE_CHECKING:
     from orchestrator.cli.context import Place
@@ -109,13 +109,15 @@ def _begin(order: Order, options: RunOptions, home: Home, place: Place, *, as_js
         show(prepared, loaded, as_json=as_json)
     if options.dry_run:
         return None
-    if not (options.yes or can_ask()):
-        raise BadInput(
-            "launching needs a yes, and there is no terminal to ask on", "give -y, or --dry-run for the plan"
-        )
     asked = question(prepared.plan.offers[0], prepared.experiment.nodes, prepared.plan.forecast(0))
-    if not options.yes and not click.confirm(asked, default=True, err=as_json):
-        raise OrchError("nothing was launched", exit_code=Exit.INTERRUPTED)
+    need_yes(
+        asked,
+        yes=options.yes,
+        what="launching",
+        hint="give -y, or --dry-run for the plan",
+        declined="nothing was launched",
+        as_json=as_json,
+    )
     run = begin(prepared, place.session, home, name=None, now=datetime.now(UTC), on_progress=_progress).run_id
     _upload_labels(order, place)
     start_scheduler(home, run, place.cloud)
@@ -175,14 +177,13 @@ def _goes_on(order: Order, run: str, options: RunOptions, home: Home, place: Pla
         )
     caps, faults = read_caps(options.max_cost, options.max_duration)
     check(view, caps, faults)
-    if view.ended and not options.yes:
+    if view.ended:
         question = (
             f"{run} ended as {view.phase}, {_show(view)}. Go on with its {view.spec.experiment.how_many('node')}?"
         )
-        if not can_ask():
-            raise BadInput("going on needs a yes, and there is no terminal to ask on", "give -y")
-        if not click.confirm(question, default=True, err=as_json):
-            raise OrchError("nothing was launched", exit_code=Exit.INTERRUPTED)
+        need_yes(
+            question, yes=options.yes, what="going on", hint="give -y", declined="nothing was launched", as_json=as_json
+        )
     _upload_labels(order, place)
     go_on(home, place, view, caps)
     click.echo(what_happens(view), err=True)

@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 from orchestrator.cli.options import (
-    can_ask,
     cloud_option,
     experiment_argument,
     experiment_options,
     json_option,
+    need_yes,
     yes_option,
 )
-from orchestrator.errors import BadInput, Exit, OrchError
+from orchestrator.errors import Exit
 
 
 @click.command()
@@ -43,13 +43,15 @@ def command(
         show(prepared, loaded, as_json=as_json)
     if dry_run:
         return Exit.DONE
-    if not (yes or can_ask()):
-        raise BadInput(
-            "launching needs a yes, and there is no terminal to ask on", "give -y, or --dry-run for the plan"
-        )
     asked = question(prepared.plan.offers[0], prepared.experiment.nodes, prepared.plan.forecast(0))
-    if not yes and not click.confirm(asked, default=True, err=as_json):
-        raise OrchError("nothing was launched", exit_code=Exit.INTERRUPTED)
+    need_yes(
+        asked,
+        yes=yes,
+        what="launching",
+        hint="give -y, or --dry-run for the plan",
+        declined="nothing was launched",
+        as_json=as_json,
+    )
     from orchestrator.run.detach import start_scheduler
     from orchestrator.run.prepare import begin
 

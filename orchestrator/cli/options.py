@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from orchestrator.errors import BadInput, Exit, OrchError
+
 if TYPE_CHECKING:
     from orchestrator.core.caps import Caps
 
@@ -38,6 +40,19 @@ def complete_experiment(ctx: click.Context, param: click.Parameter, incomplete: 
 def can_ask() -> bool:
     """Tell whether there is somebody to answer a question."""
     return sys.stdin.isatty()
+
+
+def need_yes(question: str, *, yes: bool, what: str, hint: str, declined: str, as_json: bool) -> None:
+    """Return only with a yes, given before or at the terminal; `what` needs it.
+
+    Raises BadInput where there is nobody to ask, OrchError (interrupted, `declined`) after a no.
+    """
+    if yes:
+        return
+    if not can_ask():
+        raise BadInput(f"{what} needs a yes, and there is no terminal to ask on", hint)
+    if not click.confirm(question, default=True, err=as_json):
+        raise OrchError(declined, exit_code=Exit.INTERRUPTED)
 
 
 class RemoteCommand(click.Command):

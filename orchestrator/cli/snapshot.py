@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.context import open_for_launch, open_home, wanted
-from orchestrator.cli.options import can_ask, cloud_option, json_option, yes_option
-from orchestrator.errors import BadInput, Exit, OrchError
+from orchestrator.cli.options import cloud_option, json_option, need_yes, yes_option
+from orchestrator.errors import Exit, OrchError
 
 if TYPE_CHECKING:
     from orchestrator.cli.context import Place
@@ -51,10 +51,14 @@ def command(
         _show_plan(item, prepared, as_json=as_json)
     if dry_run:
         return Exit.DONE
-    if not (yes or can_ask()):
-        raise BadInput("a snapshot needs a yes, and there is no terminal to ask on", "give -y, or --dry-run")
-    if not yes and not click.confirm(f"Make the snapshot of {item.reference}?", default=True, err=as_json):
-        raise OrchError("nothing was made", exit_code=Exit.INTERRUPTED)
+    need_yes(
+        f"Make the snapshot of {item.reference}?",
+        yes=yes,
+        what="a snapshot",
+        hint="give -y, or --dry-run",
+        declined="nothing was made",
+        as_json=as_json,
+    )
     return _build(item, prepared, place, home, as_json=as_json)
 
 

@@ -219,7 +219,7 @@ def test_without_a_terminal_and_without_a_yes_the_plan_is_all_that_happens(run_o
 def test_the_prompt_defaults_to_yes_and_a_no_launches_nothing(
     run_orch: Orch, done: list[Any], monkeypatch: pytest.MonkeyPatch, answer: str, launched: bool
 ) -> None:
-    monkeypatch.setattr("orchestrator.cli.launch.can_ask", lambda: True)
+    monkeypatch.setattr("orchestrator.cli.options.can_ask", lambda: True)
     result = run_orch("launch", "tiny.yaml", "--cloud", "sandbox", "-d", stdin=answer)
     assert "Launch 2 x p3.16xlarge for about $24.00? [Y/n]" in result.output
     assert ("begin" in names(done)) == launched
