@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.agent.links import Line
@@ -24,16 +24,15 @@ NO_TORCH = "no all-reduce by torch.distributed: it is not there, or failed; the 
 
 @dataclass
 class Member:
-    """A node that has joined: the line to it, where its peers reach it, its clock against this one's, what it gives."""
+    """A node that has joined: the line to it, where its peers reach it, its clock against this one's, its looks."""
 
     line: Line
     address: str
     port: int
     clock: float
     checks: tuple[Check, ...] = ()
-    links: dict[int, float] = field(default_factory=dict)
+    seen: Findings = field(default_factory=Findings)
     answered: bool = True
-    worst: float | None = None
 
 
 class Hub:
@@ -83,7 +82,7 @@ class Hub:
                 "notes": notes,
                 "all_reduce": all_reduce,
                 "torch": by_torch,
-                "links": {str(other): rate for other, rate in member.links.items()},
+                "links": {str(other): rate for other, rate in member.seen.links.items()},
                 "clock": list(_fields(clock_checks(self._clocks)[rank])),
                 "seconds": seconds_taken,
             }
@@ -97,7 +96,7 @@ class Hub:
     def _findings(self) -> dict[int, Findings]:
         clocks = clock_checks(self._clocks)
         return {
-            rank: Findings((*member.checks, clocks[rank]), member.links, member.answered, member.worst)
+            rank: replace(member.seen, checks=(*member.checks, clocks[rank]), answered=member.answered)
             for rank, member in self._members.items()
         }
 
@@ -156,9 +155,7 @@ class Hub:
             )
         for rank, rate in self._answers("link", list(who)).items():
             member = self._members[rank]
-            member.links[who[rank]] = max(rate, member.links.get(who[rank], 0.0))
-            if rate:
-                member.worst = min(rate, member.worst or rate)
+            member.seen = member.seen.looked_at(who[rank], rate)
 
     def _all_reduce(self, what: str) -> float | None:
         """Return the lowest bandwidth (bytes/s) that any node saw, None when it did not work."""

@@ -62,8 +62,10 @@ def next_pairs(gang: Mapping[int, Findings], turn: int, expected: float) -> dict
     clear = [rank for rank in ranks if rank not in slow]
     if not slow or len(clear) < 2 or turn >= ROUNDS + more:
         return {}
-    if len(clear) < 3 * len(slow) and turn % 2:
-        return pairs(clear, turn // 2)  # too few to do both at once
+    if len(clear) < 3 * len(slow):  # too few to do both at once
+        turn, odd = divmod(turn, 2)
+        if odd:
+            return pairs(clear, turn)
     called = [*clear[turn % len(clear) :], *clear[: turn % len(clear)]]
     rest = called[len(slow) : 3 * len(slow)]
     couples = [*zip(slow, called, strict=False), *zip(rest[::2], rest[1::2], strict=False)]

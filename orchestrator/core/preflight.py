@@ -7,7 +7,7 @@ Imports nothing outside the standard library, since it also runs on the nodes. W
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -37,6 +37,11 @@ class Findings:
     links: Mapping[int, float] = field(default_factory=dict)
     answered: bool = True
     worst: float | None = None
+
+    def looked_at(self, other: int, rate: float) -> Findings:
+        """Return what is known after a look at the link to rank `other` that gave `rate` (bytes/s, 0: it failed)."""
+        links = {**self.links, other: max(rate, self.links.get(other, 0.0))}
+        return replace(self, links=links, worst=min(rate, self.worst or rate) if rate else self.worst)
 
     @property
     def best(self) -> float | None:

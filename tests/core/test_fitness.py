@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -74,17 +73,14 @@ def test_a_gang_that_is_slow_as_a_whole_is_told_so_and_trains() -> None:
 
 def looked_at(size: int, noise: Callable[[], float], slow: Collection[int] = ()) -> Looked:
     """Return a gang that is looked at as the node of rank 0 does, `noise` times slower, and how many rounds it took."""
-    links: dict[int, dict[int, float]] = {rank: {} for rank in range(size)}
-    found = {rank: Findings(links=links[rank]) for rank in links}
+    found = dict.fromkeys(range(size), Findings())
     turn = 0
     while who := next_pairs(found, turn, 0):
         turn += 1
         for rank, other in who.items():
             if rank < other:
                 rate = GB / noise() * (LINE if slow and not {rank, other}.isdisjoint(slow) else 1)
-                for one, two in ((rank, other), (other, rank)):
-                    links[one][two] = max(rate, links[one].get(two, 0.0))
-                    found[one] = replace(found[one], worst=min(rate, found[one].worst or rate))
+                found[rank], found[other] = found[rank].looked_at(other, rate), found[other].looked_at(rank, rate)
     return found, turn
 
 
@@ -151,6 +147,22 @@ def test_a_node_that_is_slow_at_every_look_is_odd_and_one_whose_looks_differ_is_
     assert list(odd_ones(others | {3: Findings(links={0: 0.3 * GB}, worst=0.1 * GB)}, 0)) == []
     assert list(odd_ones(others | {3: Findings(links={0: 0.05 * GB}, worst=0.001 * GB)}, 0)) == [3], "glaringly"
     assert list(odd_ones(others | {3: Findings(links={0: 0.0})}, 0)) == [3], "no link of it works"
+
+
+def test_in_a_small_gang_the_second_look_takes_turns_with_the_good_nodes() -> None:
+    found, turns = looked_at(3, lambda: 1.0, {0})
+    assert [next_pairs(found, turn, 0) for turn in range(ROUNDS, turns)] == [
+        {1: 2, 2: 1},
+        {0: 1, 1: 0},
+        {1: 2, 2: 1},
+        {0: 2, 2: 0},
+    ]
+
+
+def test_of_all_looks_the_best_of_each_link_and_the_worst_that_worked_are_kept() -> None:
+    found = Findings().looked_at(1, 3.0).looked_at(1, 0.0).looked_at(2, 2.0).looked_at(1, 4.0).looked_at(2, 1.0)
+    assert (found.links, found.best, found.worst) == ({1: 4.0, 2: 2.0}, 4.0, 1.0)
+    assert Findings().looked_at(1, 0.0) == Findings(links={1: 0.0})
 
 
 def test_of_two_nodes_nobody_can_say_which_is_slow() -> None:
