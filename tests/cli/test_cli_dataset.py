@@ -15,6 +15,7 @@ from tests.cli.fake_clouds import Orch
 from tests.core.worlds import spec
 from tests.datasets.noted import contents, write
 from tests.sandbox.cloud_fixture import World, shared_world
+from tests.trainer.pictures import folders
 
 __all__ = ["shared_world"]
 FILES = {"a.txt": b"one", "b/c.bin": bytes(5000)}
@@ -46,7 +47,13 @@ def test_a_data_set_is_built_listed_shown_staged_and_removed(orch: Orch, tmp_pat
     }
     assert (built["state"], built["moved_bytes"], built["kept_bytes"]) == ("ready", 5003, 0)
     assert built["url"].endswith(f"/datasets/texts/{built['version']}")
-    assert built.pop("left_out") == []
+    assert (built.pop("left_out"), built.pop("built")) == ([], True)
+    order = ("dataset", "build", str(source), "texts", "--as-is")
+    there = f"texts is up to date: texts@{built['version']}, {built['url']}; --force builds anew"
+    assert orch(*order).stdout.splitlines()[0] == there
+    (said,) = values(orch(*order, "--json"))
+    assert (said["built"], said["moved_bytes"], said["kept_bytes"]) == (False, 0, 5003)
+    assert "uploaded 0 B; 4.9 KiB were there" in orch(*order, "--force").stdout
     assert json.loads(orch("dataset", "list", "--json").stdout) == [
         {key: value for key, value in built.items() if not key.endswith("_bytes")} | {"snapshots": []}
     ]
@@ -73,6 +80,23 @@ def test_a_data_set_is_built_listed_shown_staged_and_removed(orch: Orch, tmp_pat
     shared_world.s3.delete_object(Bucket=bucket, Key=Keys(used.run_id).spec)
     assert json.loads(orch("dataset", "rm", "texts", "-y", "--json").stdout)["removed"] is True
     assert json.loads(orch("dataset", "list", "--json").stdout) == []
+
+
+def test_nodes_are_not_asked_for_what_is_there(orch: Orch, tmp_path: Path, shared_world: World) -> None:
+    shared_world.s3.create_bucket(Bucket="images")
+    for name, body in contents(folders(tmp_path / "photos", 2, 1, classes=1)).items():
+        shared_world.s3.put_object(Bucket="images", Key=f"set/{name}", Body=body)
+    order = ("dataset", "build", "s3://images/set", "by-nodes", "--sizes", "24", "--json")
+    built = values(orch(*order))[-1]
+    assert built["built"] is True
+    (said,) = values(orch(*order, "--nodes", "2", "-y"))
+    assert said == built | {"built": False, "moved_bytes": 0, "kept_bytes": built["bytes"]}
+    planned = orch(*order, "--nodes", "2", "--dry-run", "--force")
+    assert json.loads(planned.stdout)["name"] == "build-by-nodes"
+    shared_world.s3.put_object(Bucket="images", Key="set/train/n00/another.jpg", Body=b"another")
+    planned = orch(*order, "--nodes", "2", "--dry-run")
+    assert json.loads(planned.stdout)["num_nodes"] == 2, "the source has changed"
+    assert orch("dataset", "rm", "by-nodes", "-y").exit_code == 0
 
 
 def test_a_snapshot_is_planned_shown_with_its_set_and_removed_with_it(
