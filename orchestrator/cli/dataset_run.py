@@ -158,6 +158,7 @@ def _prepare(made: Made, options: RunOptions, home: Home, place: Place) -> tuple
     from orchestrator.core.overrides import explain, load
     from orchestrator.core.units import format_size
     from orchestrator.datasets import sharded
+    from orchestrator.run import ubuntu
     from orchestrator.run.prepare import Source, prepare
 
     order, found = made.order, made.found
@@ -174,7 +175,7 @@ def _prepare(made: Made, options: RunOptions, home: Home, place: Place) -> tuple
     prepared = replace(
         prepared,
         notes=(note, *prepared.notes),
-        prelude=sharded.PRELUDE if loaded.resources.image == sharded.UBUNTU else "",
+        prelude=sharded.PRELUDE if loaded.resources.image == ubuntu.IMAGE else "",
         reads=(order.source,),
     )
     return prepared, Loaded(loaded, source, tuple(f"profile {profile}: {change}" for change in changes))

@@ -20,19 +20,15 @@ from orchestrator.core.dataset import Origin
 from orchestrator.datasets.order import LABELS, PROCESSES, Order
 from orchestrator.datasets.origin import Row, options_of
 from orchestrator.errors import BadInput, OrchError
+from orchestrator.run import ubuntu
 from orchestrator.run.read import list_runs
 from orchestrator.run.spec import load_spec
 
 # Plain machines with fast networks; what is packed decides nothing of the data set.
 TYPES = ("m5.4xlarge", "c5.4xlarge", "m6i.4xlarge", "c6i.4xlarge")
 VCPUS = 16
-UBUNTU = "ssm:/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
-# What the agent needs on Ubuntu's own image (as in ami/volta.yaml).
-PRELUDE = """\
-export DEBIAN_FRONTEND=noninteractive
-apt-get -o DPkg::Lock::Timeout=300 update -q
-apt-get -o DPkg::Lock::Timeout=300 install -qy python3-boto3 python3-pip tmux
-"""
+# What Ubuntu's own image needs for it.
+PRELUDE = ubuntu.prelude("pip")
 # Of a run that packs, for its forecast: guesses, since a first run has no others to go by. A slow core, of which there
 # is one for two vCPUs, shrinks 300 images a second, and half of the time goes into S3; tars are listed at 500 MB/s.
 IMAGES_PER_VCPU = 75
@@ -135,7 +131,7 @@ def experiment(order: Order, origin: Origin, found: Found, nodes: int, image: st
         "num_nodes": nodes,
         "resources": {
             "any_of": [{"instance_type": name} for name in TYPES],
-            "image": image or UBUNTU,
+            "image": image or ubuntu.IMAGE,
             "disk_size": DISK_GIB + found.tars // 10 // 2**30,
         },
         "device": "cpu",

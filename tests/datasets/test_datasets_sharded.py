@@ -24,7 +24,7 @@ from orchestrator.datasets import joining, sharded
 from orchestrator.datasets.order import Order
 from orchestrator.datasets.origin import list_source, origin_of
 from orchestrator.errors import BadInput, NotFound
-from orchestrator.run import datasets
+from orchestrator.run import datasets, ubuntu
 from orchestrator.run.gc import find_orphans, remove
 from tests.agent.agent_world import node_config
 from tests.datasets.noted import Builder, Noted, contents
@@ -166,7 +166,7 @@ def test_an_order_is_a_run_like_any_other(tmp_path: Path) -> None:
         return load(json.dumps(sharded.experiment(order, origin, found, nodes, image)), "it", profile=profile)
 
     made = loaded(4, None)
-    assert (made.name, made.num_nodes, made.resources.image) == ("build-photos", 4, sharded.UBUNTU)
+    assert (made.name, made.num_nodes, made.resources.image) == ("build-photos", 4, ubuntu.IMAGE)
     assert made.retries == 0, "what ends a packing ends it again"
     assert made.resources.disk_size == sharded.DISK_GIB + 15
     key = sharded.labels_key(order)
