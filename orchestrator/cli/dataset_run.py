@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.context import open_for_launch, wanted
-from orchestrator.cli.dataset_progress import shown, tell_built
+from orchestrator.cli.dataset_parts import conclude_packing, put_together
+from orchestrator.cli.dataset_progress import tell_built
 from orchestrator.cli.experiment import FLAGS, Loaded
 from orchestrator.cli.options import F, need_yes, read_caps, yes_option
 from orchestrator.core.units import counted
@@ -20,7 +21,6 @@ from orchestrator.errors import BadInput, Exit
 if TYPE_CHECKING:
     from orchestrator.cli.context import Place
     from orchestrator.core.dataset import Origin
-    from orchestrator.datasets.joining import Packing
     from orchestrator.datasets.order import Order
     from orchestrator.datasets.sharded import Found
     from orchestrator.run.home import Home
@@ -111,17 +111,8 @@ def build_on_nodes(
             click.echo(json.dumps({"run_id": run, "cloud": place.cloud}) if as_json else f"run {run}; {BACK}")
             return Exit.DONE
         _wait(place, run, as_json=as_json)
-    put_together(joining.Packing(run, order, made.origin), place, as_json=as_json)
+    put_together(place, joining.Packing(run, order, made.origin), as_json=as_json)
     return Exit.DONE
-
-
-def put_together(packing: Packing, place: Place, *, as_json: bool) -> None:
-    """Make a data set of the parts that a run packed, and say so. Raises OrchError."""
-    from orchestrator.datasets.joining import join
-
-    with shown(as_json=as_json) as progress:
-        built = join(packing, place.session, place.bucket, datetime.now(UTC), progress)
-    tell_built(built, "put together", as_json=as_json, run=packing.run)
 
 
 def _begin(made: Made, options: RunOptions, home: Home, place: Place, *, as_json: bool) -> str | None:
@@ -223,14 +214,10 @@ def _goes_on(order: Order, run: str, options: RunOptions, home: Home, place: Pla
 def _wait(place: Place, run: str, *, as_json: bool) -> None:
     """Show the run until it has ended, and its bill. Raises OrchError when it did not finish."""
     from orchestrator.cli.follow import JsonLines, follow
-    from orchestrator.cli.outcome import conclude, raise_unless_done
 
     click.echo(f"run {run}; Ctrl-C leaves this view, the run goes on; {BACK}", err=as_json)
     ended = follow(place, run, screen=JsonLines() if as_json else None, starting=True)
-    if not as_json:
-        conclude(ended, as_json=False)
-    elif ended.verdict is not None:
-        raise_unless_done(ended.verdict)
+    conclude_packing(ended, as_json=as_json)
 
 
 def _show(view: RunView) -> str:

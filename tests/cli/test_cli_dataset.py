@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
 
+from orchestrator.aws.account import ensure_bucket
+from orchestrator.cli.context import open_place
 from orchestrator.core.ids import Keys
+from orchestrator.core.ledger import Verdict
+from orchestrator.datasets import sharded
+from orchestrator.datasets.order import Order
+from orchestrator.datasets.origin import list_source, origin_of
 from orchestrator.errors import Exit
+from orchestrator.run.ledger import Ledger
 from tests.cli.fake_clouds import Orch
 from tests.core.worlds import spec
 from tests.datasets.noted import contents, write
+from tests.datasets.parts import leave_parts
 from tests.sandbox.cloud_fixture import World, shared_world
 from tests.trainer.pictures import folders
 
@@ -97,6 +106,30 @@ def test_nodes_are_not_asked_for_what_is_there(orch: Orch, tmp_path: Path, share
     planned = orch(*order, "--nodes", "2", "--dry-run")
     assert json.loads(planned.stdout)["num_nodes"] == 2, "the source has changed"
     assert orch("dataset", "rm", "by-nodes", "-y").exit_code == 0
+
+
+def test_resume_finishes_what_a_run_of_nodes_packed(orch: Orch, shared_world: World) -> None:
+    order = Order(name="left", source="s3://left/set", as_is=False, originals=True, arguments=(), home=Path())
+    shared_world.s3.create_bucket(Bucket="left")
+    shared_world.s3.put_object(Bucket="left", Key="set/train/n00/a.jpg", Body=b"an image")
+    place = open_place(orch.home, "sandbox")
+    line = sharded.command(order, origin_of(order, list_source(order, place.session)))
+    ran = replace(spec(1, run=line), run_id="build-left-20261120-120000-abcd", bucket=place.bucket.name)
+    ensure_bucket(place.session, place.bucket.name)
+    keys, ledger = Keys(ran.run_id), Ledger(place.bucket, ran.run_id, "test")
+    place.bucket.put(keys.spec, ran.to_json())
+    ledger.append("intent", "end", {"verdict": Verdict("finished", "all done").to_json()}, epoch=1, now=ran.created)
+    ledger.append("outcome", "close", {"generation": 1}, epoch=1, now=ran.created)
+    place.bucket.put(keys.report_html, b"its page")
+    leave_parts(place.bucket, ran.run_id)
+    done = orch("resume", ran.run_id, "--json")
+    assert done.exit_code == 0, done.stderr
+    built = values(done)[-1]
+    assert (built["name"], built["state"], built["run_id"]) == ("left", "ready", ran.run_id)
+    assert "left is up to date" in orch("dataset", "build", order.source, "left", "--nodes", "1", "-y").stdout
+    again = orch("resume", ran.run_id)
+    assert (again.exit_code, "finished" in again.stderr) == (Exit.BAD_INPUT, True), "there is nothing left to do"
+    assert orch("dataset", "rm", "left", "-y").exit_code == 0
 
 
 def test_a_snapshot_is_planned_shown_with_its_set_and_removed_with_it(

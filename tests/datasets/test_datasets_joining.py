@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -14,7 +12,6 @@ import pytest
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.aws.uploads import Uploads
-from orchestrator.core.parts import PartKeys
 from orchestrator.datasets import joining
 from orchestrator.datasets.joining import Packing, is_packed, join
 from orchestrator.datasets.order import Order
@@ -23,15 +20,14 @@ from orchestrator.errors import OrchError
 from orchestrator.run.datasets import find
 from orchestrator.run.lease import Lease, Owner
 from tests.datasets.noted import Noted
+from tests.datasets.parts import PIECES, leave_parts
 
 RUN = "build-photos-20261127-120000-abcd"
-PIECES = (b"one", b"and two")
 
 
 @pytest.fixture
 def packing(session: Session, bucket: Bucket) -> Packing:
-    """What the nodes of a run packed: a file of two pieces, and one that lies whole."""
-    keys, whole = PartKeys(RUN), b"".join(PIECES)
+    """What the nodes of a run packed."""
     bucket.put("elsewhere/photos/train/n00/a.jpg", b"an image")
     order = Order(
         name="photos",
@@ -41,11 +37,7 @@ def packing(session: Session, bucket: Bucket) -> Packing:
         arguments=(),
         home=Path("/nowhere"),
     )
-    for number, body in enumerate(PIECES):
-        bucket.put(keys.packed_file(number, "train/images.bin"), body)
-    bucket.put(keys.small_file("dataset.json"), b"{}")
-    row = {"path": "train/images.bin", "size": len(whole), "sha256": hashlib.sha256(whole).hexdigest()}
-    bucket.put(keys.joined, json.dumps({"files": [row], "small": ["dataset.json"]}).encode())
+    leave_parts(bucket, RUN)
     return Packing(RUN, order, origin_of(order, list_source(order, session)))
 
 

@@ -23,7 +23,7 @@ from orchestrator.core.parts import LEAST, PartKeys, make_spans
 from orchestrator.datasets import joining, sharded
 from orchestrator.datasets.order import Order
 from orchestrator.datasets.origin import list_source, origin_of
-from orchestrator.errors import BadInput, NotFound
+from orchestrator.errors import BadInput, NotFound, OrchError
 from orchestrator.run import datasets, ubuntu
 from orchestrator.run.gc import find_orphans, remove
 from tests.agent.agent_world import node_config
@@ -120,6 +120,16 @@ def test_two_nodes_pack_what_one_machine_does(  # noqa: PLR0917 - fixtures
     }
     assert made.keys() == {item.key for item in bucket.list(whole.prefix)}
     assert b"train/n00/bad.jpg: " in made[f"{whole.prefix}corrupt.txt"]
+
+
+def test_a_source_that_changed_since_the_launch_is_packed_by_no_node(
+    tmp_path: Path, bucket: Bucket, source: str
+) -> None:
+    packer = node(bucket, source, tmp_path / "node", 0)
+    bucket.put("elsewhere/photos/train/n00/bad.jpg", b"CORRUPT")
+    with pytest.raises(OrchError, match=f"{source}/ was changed since the run was launched"):
+        packer.plan()
+    assert bucket.list(PartKeys(RUN).prefix) == ()
 
 
 def test_pieces_of_all_sizes_become_one_object(session: Session, bucket: Bucket) -> None:
