@@ -91,6 +91,7 @@ def build_on_nodes(
     from orchestrator.datasets import joining, sharded
     from orchestrator.datasets.build import built_before
     from orchestrator.datasets.origin import list_source, origin_of
+    from orchestrator.datasets.preview import refuse
 
     sharded.check(order)
     name = wanted(home, cloud)
@@ -103,6 +104,7 @@ def build_on_nodes(
         return Exit.DONE
     run = sharded.earlier_run(order, made.origin, place.bucket)
     if run is None or not _goes_on(order, run, options, home, place, as_json=as_json):
+        refuse(order, rows, place.session)
         run = _begin(made, options, home, place, as_json=as_json)
     if run is None:
         return Exit.DONE

@@ -24,6 +24,7 @@ from orchestrator.datasets import packer
 from orchestrator.datasets.files import Digests, list_files, total
 from orchestrator.datasets.order import Order
 from orchestrator.datasets.origin import find_built, list_source, origin_of, stored
+from orchestrator.datasets.preview import refuse
 from orchestrator.datasets.progress import Progress, Tally
 from orchestrator.datasets.upload import upload
 from orchestrator.errors import BadInput, NotFound
@@ -71,6 +72,7 @@ def build(
     origin = origin_of(order, rows)
     if not force and (there := built_before(order, origin, session, bucket, now)):
         return there
+    refuse(order, rows, session)
     order.work.mkdir(parents=True, exist_ok=True)
     _forget_another_source(order, origin, {name for name, *_ in rows})
     folder = _folder(order, session, progress)

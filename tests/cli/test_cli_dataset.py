@@ -106,6 +106,11 @@ def test_nodes_are_not_asked_for_what_is_there(orch: Orch, tmp_path: Path, share
     planned = orch(*order, "--nodes", "2", "--dry-run")
     assert json.loads(planned.stdout)["num_nodes"] == 2, "the source has changed"
     assert orch("dataset", "rm", "by-nodes", "-y").exit_code == 0
+    shared_world.s3.put_object(Bucket="images", Key="texts/a.txt", Body=b"text")
+    refused = orch("dataset", "build", "s3://images/texts", "texts", "--nodes", "2", "-y")
+    assert refused.exit_code == Exit.BAD_INPUT
+    assert "s3://images/texts cannot be packed: no train images; no validation images" in refused.stderr
+    assert json.loads(orch("status", "--json").stdout) == [], "nothing was launched"
 
 
 def test_resume_finishes_what_a_run_of_nodes_packed(orch: Orch, shared_world: World) -> None:

@@ -22,43 +22,43 @@ from trainer.data import commands
 FILES = {"a.txt": b"one", "b/c.bin": bytes(5000)}
 
 
-def put(bucket: Bucket, files: dict[str, bytes]) -> str:
+def put(bucket: Bucket, where: str, files: dict[str, bytes]) -> str:
     for name, body in files.items():
-        bucket.put(f"elsewhere/set/{name}", body)
-    return f"s3://{bucket.name}/elsewhere/set"
+        bucket.put(f"elsewhere/{where}/{name}", body)
+    return f"s3://{bucket.name}/elsewhere/{where}"
 
 
 def test_a_prefix_in_s3_is_not_even_fetched_again_until_it_changes(
     session: Session, bucket: Bucket, build: Builder, progress: Noted
 ) -> None:
-    source = put(bucket, FILES)
+    source = put(bucket, "set", FILES)
     first = build(source, "set")
     again = nothing_done(progress, lambda: build(source, "set"))
     assert (again.fresh, again.moved, again.kept) == (False, 0, 5003)
     assert again.dataset == first.dataset
     forced = build(source, "set", force=True)
     assert (forced.fresh, forced.moved, forced.dataset) == (True, 0, first.dataset)
-    put(bucket, {"a.txt": b"two"})
+    put(bucket, "set", {"a.txt": b"two"})
     changed = build(source, "set")
     assert (changed.fresh, len(list_datasets(session, bucket, "set"))) == (True, 2)
-    put(bucket, FILES)
+    put(bucket, "set", FILES)
     back = nothing_done(progress, lambda: build(source, "set"))
     assert (back.fresh, back.dataset.version) == (False, first.dataset.version)
     assert find(session, bucket, "set").version == first.dataset.version, "it is the newest, as if it had been built"
 
 
 def test_what_is_not_whole_or_of_before_is_built(bucket: Bucket, build: Builder) -> None:
-    source = put(bucket, FILES)
-    made = build(source, "set").dataset
+    source = put(bucket, "whole", FILES)
+    made = build(source, "whole").dataset
     bucket.put(f"{made.prefix}a.txt", b"eno")
-    mended = build(source, "set")
+    mended = build(source, "whole")
     assert (mended.fresh, mended.moved, mended.kept) == (True, 3, 5000)
-    key = manifest_key("set", made.version)
+    key = manifest_key("whole", made.version)
     value = json.loads(bucket.get(key))
     del value["origin"]
     bucket.put(key, json.dumps(value).encode())
-    assert build(source, "set").fresh, "an older manifest does not say of what it was made"
-    assert not build(source, "set").fresh
+    assert build(source, "whole").fresh, "an older manifest does not say of what it was made"
+    assert not build(source, "whole").fresh
     assert json.loads(bucket.get(key))["created"] == value["created"], "the same files stay as old as they are"
 
 
@@ -91,15 +91,15 @@ def test_what_was_packed_or_fetched_of_another_source_is_forgotten(
     tmp_path: Path, bucket: Bucket, build: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = contents(folders(tmp_path / "photos", 3, 1, classes=1))
-    source = put(bucket, images)
+    source = put(bucket, "forgotten", images)
     first, second = sorted(name for name in images if name.startswith("train/"))[:2]
     with monkeypatch.context() as killed, pytest.raises(ZeroDivisionError):
         killed.setattr("orchestrator.datasets.build.upload", lambda *_: 1 / 0)
-        build(source, "set", "--sizes", "24", as_is=False)
-    bucket.delete(f"elsewhere/set/{first}")
+        build(source, "forgotten", "--sizes", "24", as_is=False)
+    bucket.delete(f"elsewhere/forgotten/{first}")
     other = images[second][:-9] + bytes([images[second][-9] ^ 1]) + images[second][-8:]
-    put(bucket, {second: other})
-    built = build(source, "set", "--sizes", "24", as_is=False).dataset
+    put(bucket, "forgotten", {second: other})
+    built = build(source, "forgotten", "--sizes", "24", as_is=False).dataset
     whole = bucket.get(f"{built.prefix}train/images.bin")
     rest = sorted(name for name in images if name.startswith("train/"))[2:]
     assert whole == other + b"".join(images[name] for name in rest)
