@@ -17,7 +17,7 @@ from orchestrator.core.dataset import ABOUT
 from orchestrator.datasets import packer
 from orchestrator.datasets.order import LABELS, Order
 from orchestrator.datasets.origin import Row
-from orchestrator.errors import OrchError
+from orchestrator.errors import NoPermission, OrchError
 
 HEAD_BYTES = 2**16
 TAR = ".tar"
@@ -26,7 +26,7 @@ TAR = ".tar"
 def refuse(order: Order, rows: Sequence[Row], session: Session) -> None:
     """Raise BadInput with all that is wrong with a source in S3 that is to be packed. Raises NotFound, OrchError.
 
-    Where this Python lacks what the trainer needs, nothing is: then the nodes will say it.
+    Where this Python lacks what the trainer needs, or whoever builds may only list, nothing is: the nodes will say it.
     """
     names = {name for name, *_ in rows}
     if not order.is_remote or order.as_is or ABOUT in names or not packer.can_pack():
@@ -35,11 +35,13 @@ def refuse(order: Order, rows: Sequence[Row], session: Session) -> None:
         root, listing = Path(folder) / order.name, Path(folder) / "listing.jsonl"
         root.mkdir()
         listing.write_text("".join(json.dumps([name, size]) + "\n" for name, size, _ in rows))
-        for name, size, tag in rows:
-            if name.endswith(TAR) and "/" not in name:
-                (root / name).write_bytes(_head(order, name, size, tag, session))
         try:
+            for name, size, tag in rows:
+                if name.endswith(TAR) and "/" not in name:
+                    (root / name).write_bytes(_head(order, name, size, tag, session))
             packer.refuse(root, listing, order.pairs.get(LABELS))
+        except NoPermission:
+            return
         except OrchError as error:
             message = error.message.replace(str(root), order.source.rstrip("/"))
             raise type(error)(message, error.hint) from error

@@ -13,7 +13,7 @@ from orchestrator.aws.session import Session
 from orchestrator.datasets import packer, preview
 from orchestrator.datasets.order import Order
 from orchestrator.datasets.origin import list_source
-from orchestrator.errors import BadInput
+from orchestrator.errors import BadInput, NoPermission
 from tests.datasets.noted import Builder, Noted, contents, write
 from tests.trainer.pictures import folders
 from tests.trainer.test_trainer_sources import tars_of_tars
@@ -105,6 +105,14 @@ def test_what_the_trainer_reads_otherwise_or_not_here_is_let_pass(
         without.setattr(packer, "NEEDED", {"no_such_module": "pillow"})
         refuse(source, session)
     with pytest.raises(BadInput):
+        refuse(source, session)
+
+    def denied(*_: object) -> bytes:
+        raise NoPermission("s3:GetObject is denied", "ask for it")
+
+    put(bucket, "let-pass", {"train.tar": b"text"})
+    with monkeypatch.context() as lists_only:
+        lists_only.setattr(preview, "_head", denied)
         refuse(source, session)
     put(bucket, "let-pass", {"cifar-10-batches-bin/data_batch_1.bin": b"."})
     refuse(source, session)
