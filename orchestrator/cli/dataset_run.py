@@ -113,7 +113,7 @@ def build_on_nodes(
             click.echo(json.dumps({"run_id": run, "cloud": place.cloud}) if as_json else f"run {run}; {BACK}")
             return Exit.DONE
         _wait(place, run, as_json=as_json)
-    put_together(place, joining.Packing(run, order, made.origin), as_json=as_json)
+    put_together(place, joining.Packing(run, order, made.origin, anew=force), as_json=as_json)
     return Exit.DONE
 
 

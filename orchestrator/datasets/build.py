@@ -89,7 +89,7 @@ def build(
     progress.say(f"{order.name}@{manifest.version}: {counted(len(files), 'file')}, {format_size(manifest.size)}")
     ensure_bucket(session, bucket.name)
     pairs = [(file, paths[file.path]) for file in files]
-    tally = upload(session, bucket, dataset.prefix(order.name, manifest.version), pairs, progress)
+    tally = upload(session, bucket, dataset.prefix(order.name, manifest.version), pairs, progress, believe=not force)
     made = publish(order.name, manifest, session, bucket)
     corrupt = paths.get(dataset.CORRUPT) if dataset.ABOUT in paths else None
     left_out = tuple(corrupt.read_text(errors="replace").splitlines()) if corrupt else ()

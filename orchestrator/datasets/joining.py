@@ -38,11 +38,12 @@ UNSAID = 10
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """What the nodes of `run` packed."""
+    """What the nodes of `run` packed; `anew`: what was put together of it before is not to be believed."""
 
     run: str
     order: Order
     origin: Origin
+    anew: bool = False
 
 
 def is_packed(bucket: Bucket, run: str) -> bool:
@@ -92,7 +93,7 @@ def _join(packing: Packing, session: Session, bucket: Bucket, now: datetime, pro
     tally = Tally(progress, "joining", manifest.size)
     for file in files:
         key = prefix + file.path
-        if is_noted(bucket, there.get(key), file):
+        if not packing.anew and is_noted(bucket, there.get(key), file):
             tally.keep(file.size)
         elif file.path in small:
             bucket.put(key, small[file.path], sha256=file.sha256)

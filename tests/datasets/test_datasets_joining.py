@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -102,6 +103,9 @@ def test_a_killed_one_is_taken_over_from_and_a_later_one_left_alone(
     assert built.kept > 0, "what the killed one had put there is not put there again"
     assert {item.key for item in uploads.pending(prefix)} == {f"{prefix}later"}
     assert find(session, bucket, "photos") == built.dataset
+    leave_parts(bucket, RUN)
+    anew = join(replace(packing, anew=True), session, bucket, datetime.now(UTC), Noted())
+    assert (anew.moved, anew.kept) == (built.dataset.size, 0)
 
 
 class Killed(Noted):

@@ -94,7 +94,7 @@ def test_what_was_packed_or_fetched_of_another_source_is_forgotten(
     source = put(bucket, "forgotten", images)
     first, second = sorted(name for name in images if name.startswith("train/"))[:2]
     with monkeypatch.context() as killed, pytest.raises(ZeroDivisionError):
-        killed.setattr("orchestrator.datasets.build.upload", lambda *_: 1 / 0)
+        killed.setattr("orchestrator.datasets.build.upload", lambda *_, **__: 1 / 0)
         build(source, "forgotten", "--sizes", "24", as_is=False)
     bucket.delete(f"elsewhere/forgotten/{first}")
     other = images[second][:-9] + bytes([images[second][-9] ^ 1]) + images[second][-8:]

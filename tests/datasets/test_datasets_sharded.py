@@ -109,6 +109,9 @@ def test_two_nodes_pack_what_one_machine_does(  # noqa: PLR0917 - fixtures
     bucket.delete(f"{built.dataset.prefix}MANIFEST.json")
     rest = build(source, "photos", *OPTIONS, as_is=False)
     assert (rest.fresh, rest.moved) == (True, 0), "what nodes packed is not uploaded again"
+    forced = build(source, "photos", *OPTIONS, as_is=False, force=True)
+    assert forced.moved > 0, "a note is not believed then"
+    assert forced.moved + forced.kept == built.dataset.size
     datasets.remove(session, bucket, "photos", built.dataset.version)
     alone = build(source, "photos", *OPTIONS, as_is=False)
     assert alone.left_out == built.left_out
