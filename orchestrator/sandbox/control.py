@@ -215,13 +215,13 @@ def _remove(folder: Path) -> None:
 
 
 def _free_ports() -> tuple[int, int, int]:
-    """Return ports for the endpoint, SSH and IMDS that nobody has on the first addresses that will use them."""
+    """Return ports for the endpoint, SSH and IMDS that nobody has: another sandbox's hosts have the same addresses."""
     found: list[int] = []
     for address in ("127.0.0.1", "127.16.0.1", "127.16.0.1"):
         for _ in range(200):
             port = secrets.choice(PORTS)
             with contextlib.suppress(OSError), socket.create_server((address, port)):
-                if port not in found:
+                if port not in found and len(reaper.listeners({port})) == 1:  # that is this socket
                     found.append(port)
                     break
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -149,6 +150,15 @@ def test_kill_and_fault_reach_the_cloud(world: World) -> None:
     assert [fault["code"] for fault in control.status(world.home)["faults"]] == ["UnauthorizedOperation"]
     control.fault(world.home, "DescribeKeyPairs", "UnauthorizedOperation", 0)
     assert control.status(world.home)["faults"] == []
+
+
+def test_a_port_that_a_host_of_another_sandbox_has_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where its first host, on whose address this one begins too, is gone."""
+    with socket.create_server(("127.16.0.77", 0)) as theirs:
+        port = theirs.getsockname()[1]
+        drawn = iter([port, 10_003, port, 10_004, port, 10_005])
+        monkeypatch.setattr(secrets, "choice", lambda ports: next(drawn))
+        assert control._free_ports() == (10_003, 10_004, 10_005)
 
 
 def test_a_daemon_that_cannot_start_says_why_in_one_line_and_leaves_no_process(
