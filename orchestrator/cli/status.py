@@ -126,7 +126,7 @@ def _kept_row(home: Home, run_id: str, kept: CachedRun | None) -> dict[str, Any]
     return {
         key: value
         for key, value in report.items()
-        if key not in {"verdict", "instances", "preflight", "timing", "bill"}
+        if key not in {"work", "verdict", "instances", "preflight", "cap_changes", "timing", "bill"}
     }
 
 

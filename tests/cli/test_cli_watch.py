@@ -54,7 +54,7 @@ def test_a_run_is_told_in_lines_and_ends_with_its_bill(run_orch: Orch) -> None:
     text = run_orch("watch", RUN).stdout
     assert text.index("running: 2 x p3.16xlarge spot in us-east-1a") < text.index("epoch 2")
     assert "bill of tiny-20261120-120000-abcd" in text
-    assert "finished after 3m20s: $0.78, on-demand $2.59, saving 70%" in text
+    assert "finished after 3m10s: $0.78, on-demand $2.59, saving 70%" in text
 
 
 def test_a_failed_run_names_the_node_and_its_last_lines_after_the_bill(run_orch: Orch) -> None:
