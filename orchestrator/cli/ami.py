@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.context import Place, in_reach, open_for_launch, open_home, open_place, wanted
+from orchestrator.cli.faults import Commands
 from orchestrator.cli.options import can_ask, cloud_option, json_option, need_yes, yes_option
 from orchestrator.core.units import counted
 from orchestrator.errors import BadInput, Exit, NoPermission, NotFound, OrchError
@@ -27,7 +28,7 @@ FOLDERS = (PACKAGE / "ami", PACKAGE.parent / "ami")
 DIGITS = 12
 
 
-@click.group(name="ami")
+@click.group(cls=Commands, name="ami")
 def command() -> None:
     """Machine images from recipes (docs/images.md): what nodes boot, with driver and libraries on it.
 

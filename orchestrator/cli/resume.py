@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.context import open_home
+from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import cap_options, cloud_option, json_option, read_caps, run_argument
 from orchestrator.cli.page import has_page, write_page
 from orchestrator.cli.runs import find_run
-from orchestrator.cli.scheduling import check_fit, ensure_scheduler, who
+from orchestrator.cli.scheduling import check_fit, ensure_scheduler, missing_secrets, who
 from orchestrator.errors import BadInput
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.run.view import RunView
 
 
-@click.command()
+@click.command(cls=AllFaults)
 @run_argument
 @cap_options
 @cloud_option
@@ -44,7 +45,7 @@ def command(
     found = find_run(home, run, cloud)
     place = found.open()
     view = found.read()
-    check(view, caps, faults)
+    check(view, caps, faults if view.phase == "finished" else faults + missing_secrets(home, view))
     if view.phase == "finished" and not has_page(place, found.run_id):
         write_page(place, home, found.run_id)
         click.echo(f"{found.run_id} has finished; its page was missing and is written", err=as_json)

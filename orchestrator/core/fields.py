@@ -54,8 +54,7 @@ def show(value: object) -> str:
     if isinstance(value, int) and value.bit_length() > 200:
         return "a huge number"
     text = ascii(value) if isinstance(value, str) else ascii(str(value))[1:-1]
-    text = text if len(text) <= 60 else f"{text[:56]}..." + text[-1:] * isinstance(value, str)
-    return f"the text {text}" if isinstance(value, str) else text
+    return text if len(text) <= 60 else f"{text[:56]}..." + text[-1:] * isinstance(value, str)
 
 
 def repeated(names: Sequence[str]) -> str | None:
