@@ -73,7 +73,7 @@ def load(
     tree, found = parse(text, source)
     layered = _layer(tree, profile, sets, flags or {}, found)
     experiment = build(layered, found)
-    found += _faults_of_profiles(tree, profile)
+    found += faults_of_profiles(tree, profile, build)
     found += _faults_here(layered, here, {fault.path[:1] for fault in found}) if here is not None else ()
     if experiment is None or found:
         raise refusal(source, found)
@@ -162,8 +162,13 @@ def _profiles(tree: Node) -> Mapping[str, Node]:
     return {name: overlay for name, overlay in overlays.items() if isinstance(overlay.value, Mapping)}
 
 
-def _faults_of_profiles(tree: Node, applied: str | None) -> Iterator[Fault]:
-    """Yield what is wrong with a profile that was not asked for, so that it is found before somebody does ask."""
+def faults_of_profiles(
+    tree: Node, applied: str | None, build: Callable[[Node, list[Fault]], object]
+) -> Iterator[Fault]:
+    """Yield what is wrong with a profile that was not asked for, so that it is found before somebody does ask.
+
+    `build` appends what is wrong with a tree that has no profiles.
+    """
     base = Node({key: item for key, item in _keys(tree).items() if key != "profiles"}, tree.origin)
     faults: list[Fault] = []
     build(base, faults)
