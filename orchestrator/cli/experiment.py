@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.faults import faults_of
+from orchestrator.core.units import listed
 from orchestrator.errors import BadInput
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def find_file(text: str) -> tuple[Path, bool]:
     names = names_here()
     near = difflib.get_close_matches(text, names, n=1)
     meant = f"did you mean {near[0]}? " if near else ""
-    raise BadInput(f"there is no experiment {text!r}", f"{meant}there are: {', '.join(names)}; or give a YAML file")
+    raise BadInput(f"there is no experiment {text!r}", f"{meant}{listed(names)}; or give a YAML file")
 
 
 def names_here() -> list[str]:

@@ -28,6 +28,7 @@ from orchestrator.core.parse import (
     scalar,
     unknown_key,
 )
+from orchestrator.core.units import listed
 
 SET = Origin(layer="--set")
 
@@ -134,10 +135,8 @@ def _layer(tree: Node, profile: str | None, sets: Sequence[str], flags: Mapping[
         if profile in overlays:
             tree = merge(tree, _moved(overlays[profile], f"profile {profile}"))
         else:
-            names = ", ".join(overlays) or "none"
-            found.append(
-                Fault(("profiles",), f"there is no profile {dotted((profile,))}; there are: {names}", tree.origin)
-            )
+            message = f"there is no profile {dotted((profile,))}; {listed(overlays)}"
+            found.append(Fault(("profiles",), message, tree.origin))
     for item in sets:
         key, equals, text = item.partition("=")
         path = _path(key.strip(), SET, found) if equals else None

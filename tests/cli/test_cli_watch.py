@@ -23,7 +23,12 @@ from tests.report.views import ended, running
 RUN = "tiny-20261120-120000-abcd"
 FINISHED = Verdict("finished", "all 2 nodes finished")
 FAILED = Verdict(
-    "failed", "node 1 (i-1): run exited with code 3", "`orch logs --node 1`", "", 1, ("ValueError: \x1b[31mno\x1b[0m",)
+    "failed",
+    "node 1 (i-1): `run` exited with code 3",
+    "`orch logs --node 1`",
+    "",
+    1,
+    ("ValueError: \x1b[31mno\x1b[0m",),
 )
 
 
@@ -61,7 +66,7 @@ def test_a_failed_run_names_the_node_and_its_last_lines_after_the_bill(run_orch:
     run_orch.cloud.add(ended(FAILED))
     result = run_orch("watch")
     assert result.stderr.splitlines() == [
-        "orch: node 1 (i-1): run exited with code 3",
+        "orch: node 1 (i-1): `run` exited with code 3",
         "  [1] ValueError: no",
         "hint: `orch logs --node 1`",
     ]

@@ -73,9 +73,9 @@ def test_a_finished_run_shows_dollars_saving_and_accuracy() -> None:
 
 
 def test_a_failed_run_says_why_and_a_running_one_ages() -> None:
-    failed = ended(Verdict("failed", "node 1 (i-1): run exited with code 3")).summary()
+    failed = ended(Verdict("failed", "node 1 (i-1): `run` exited with code 3")).summary()
     text = drawn(status_table([failed, running().summary()], at(400), 200), 200)
-    assert "node 1 (i-1): run exited with code 3" in text
+    assert "node 1 (i-1): `run` exited with code 3" in text
     assert "6m40s" in text.splitlines()[2]
 
 
