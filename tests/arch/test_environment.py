@@ -29,13 +29,14 @@ def test_it_finds_its_checkout(checkout: Path, shell: str, where: str) -> None:
     for folder in (elsewhere, below):
         folder.mkdir()
     (elsewhere / ".tools").mkdir()
+    (elsewhere / "scripts").mkdir()
     folder, name = {
         "checkout": (checkout, "scripts/environment"),
         "elsewhere": (elsewhere, str(checkout / "scripts" / "environment")),
         "below": (below, "../scripts/environment"),
     }[where]
     line = 'set -eu; . "$1"; echo "$PATH"; echo "$ORCH_TOOLS"; echo "$LD_LIBRARY_PATH"; pwd; echo "${orch_checkout-}"'
-    environment = {"PATH": "/usr/bin:/bin", "CDPATH": str(checkout.parent)}
+    environment = {"PATH": "/usr/bin:/bin", "CDPATH": str(elsewhere)}
     done = subprocess.run(
         [shutil.which(shell) or shell, "-c", line, shell, name],
         cwd=folder, env=environment, capture_output=True, text=True, check=True,
