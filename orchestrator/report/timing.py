@@ -10,9 +10,9 @@ from rich.table import Table
 from orchestrator.core.timing import STAGES
 
 NOTE = (
-    "Seconds of each stage; the one a node is still in has a plus. rendezvous: until the first progress line (how long "
-    "it has taken so far is not told: a script may tell no progress at all); "
-    "first step: until the first line that tells a step. A machine kept from the generation before begins there."
+    "Seconds of each stage; a plus marks the one a node is still in. rendezvous: until the first progress line, which "
+    "a script may never write; first step: until the first line that tells a step. A machine kept from the generation "
+    "before begins there."
 )
 
 
