@@ -1,8 +1,9 @@
 """Training speed on this machine's GPU: images a second of ResNet-50 by image size, and CIFAR-10 to its threshold.
 
 `speed` steps as the trainer does (engine, precision, loader), first on images made up on the device, then on packed
-JPEGs; `cifar10` trains the recipe with one seed after the other and prints when each reached 94%. On a CPU both only
-show that they work.
+JPEGs: those of `--data`, or some cut as `bench_loader` cuts them, stored at 160 and 352 pixels as the recipes' copies
+are. `cifar10` trains the recipe with one seed after the other and prints when each reached 94%. On a CPU both only show
+that they work.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from typing import Any
 
 import torch
 
-from trainer import contract, precision, schedule, signals
+from scripts import bench_loader
+from trainer import contract, graphs, precision, schedule, signals
 from trainer import world as ranks
-from trainer.data import order
+from trainer.data import order, pack
 from trainer.data.loader import TrainItem
 from trainer.data.workers import AHEAD
 from trainer.engine import Engine, Settings
@@ -38,13 +40,15 @@ from trainer.world import World
 CLASSES = 1000
 WARM_UP = 10
 QUIET = signals.Word(stop=False, save=False)
-SIZES = {96: 256, 128: 256, 224: 128, 288: 64}  # pixels: images a step
+CASES = ((96, 256), (128, 64), (128, 256), (224, 192), (288, 128))  # pixels, images a step, as the recipes have them
 THRESHOLD = 94.0
 
 
-def recipe_of(size: int, batch: int) -> Recipe:
-    """Return ResNet-50 at one image size on one GPU."""
-    data = (DataPhase(start=0, size=size, batch=batch),)
+def recipe_of(size: int, batch: int, root: Path | None) -> Recipe:
+    """Return ResNet-50 at one image size on one GPU, from the copies that suit it where `root` has such."""
+    copies = "sz/160" if size <= 128 else "sz/352"
+    folder = copies if root and (root / copies).is_dir() else ""
+    data = (DataPhase(start=0, size=size, batch=batch, folder=folder),)
     return replace(ONE, machines=1, gpus_per_machine=1, ranks=1, epochs=1, data=data, lr=(Ramp(0, 0.1),))
 
 
@@ -54,7 +58,7 @@ def items(recipe: Recipe, samples: int, steps: int) -> Iterator[TrainItem]:
     epochs = 1 + steps * point.batch // samples
     plan = order.remaining(replace(recipe, epochs=epochs), samples, 0, epoch=0, seen=0, epochs=epochs)
     for batch, _ in zip(plan, range(steps), strict=False):
-        yield TrainItem(tuple(batch.indices.tolist()), batch.epoch, point.size, point.min_scale, "")
+        yield TrainItem(tuple(batch.indices.tolist()), batch.epoch, point.size, point.min_scale, point.folder)
 
 
 def images_per_second(
@@ -80,22 +84,38 @@ def images_per_second(
 def speed(arguments: argparse.Namespace) -> None:
     """Print a row for every image size."""
     world = ranks.join(contract.read({"ORCH_DEVICE": arguments.device}))
-    numbers = precision.choose("auto", world.device)
-    settings = Settings(numbers=numbers, compiled=arguments.compile)
-    print(f"{name_of(world.device)}, torch {torch.__version__}, {numbers}, compiled: {arguments.compile}")
-    print("pixels  batch  synthetic images/s  packed images/s")
-    for size in arguments.sizes:
-        batch = arguments.batch or SIZES.get(size, 64)
-        recipe = recipe_of(size, batch)
-        made_up = Synthetic(CLASSES, 100 * batch, world.device, seed=0)
-        found = [f"{images_per_second(recipe, made_up, settings, world, arguments.steps):19,.0f}"]
-        if arguments.data:
-            packed = Packed(arguments.data, recipe, world.device, seed=0, workers=arguments.workers, max_corrupt=0.0)
+    numbers = precision.choose(arguments.precision, world.device)
+    recorded = graphs.choose(arguments.graphs, world.device.type, world.size, compiled=arguments.compile)
+    settings = Settings(numbers=numbers, compiled=arguments.compile, graphs=recorded)
+    how = f"{numbers}, compiled: {arguments.compile}, CUDA graphs: {recorded}"
+    print(f"{name_of(world.device)}, torch {torch.__version__}, {how}")
+    with tempfile.TemporaryDirectory(prefix="bench-gpu-") as folder:
+        root = arguments.data or photographs(Path(folder))
+        print("pixels  batch  synthetic images/s  packed images/s")
+        for size, batch in arguments.cases:
+            recipe = recipe_of(size, batch, root)
+            made_up = Synthetic(CLASSES, 100 * batch, world.device, seed=0)
+            alone = images_per_second(recipe, made_up, settings, world, arguments.steps)
+            packed = Packed(root, recipe, world.device, seed=0, workers=arguments.workers, max_corrupt=0.0)
             ahead = AHEAD * arguments.workers
-            speed = images_per_second(recipe, packed, settings, world, arguments.steps, ahead=ahead)
-            found.append(f"{speed:16,.0f}")
-        print(f"{size:6}  {batch:5} {' '.join(found)}", flush=True)
+            fed = images_per_second(recipe, packed, settings, world, arguments.steps, ahead=ahead)
+            print(f"{size:6}  {batch:5} {alone:19,.0f} {fed:16,.0f}", flush=True)
     ranks.part()
+
+
+def photographs(root: Path) -> Path:
+    """Make a packed data set of few pictures at `root`; return it."""
+    _, pictures = bench_loader.photos(None)
+    for case in bench_loader.CASES:
+        bench_loader.build(root / "sz", case, pictures)
+    pack.write_about(root, {"name": "photographs", "classes": CLASSES})
+    return root
+
+
+def case(text: str) -> tuple[int, int]:
+    """Return what "224x192" says: pixels, images a step."""
+    size, batch = text.split("x")
+    return int(size), int(batch)
 
 
 def cifar10(arguments: argparse.Namespace) -> None:
@@ -142,11 +162,12 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     fast = commands.add_parser("speed")
     fast.add_argument("--data", type=Path, help="packed data set of large images: `python -m trainer pack`")
-    fast.add_argument("--sizes", type=lambda text: [int(size) for size in text.split(",")], default=list(SIZES))
-    fast.add_argument("--batch", type=int)
+    fast.add_argument("--cases", type=case, nargs="+", metavar="PIXELSxBATCH", default=CASES)
+    fast.add_argument("--precision", choices=precision.CHOICES, default="auto")
     fast.add_argument("--steps", type=int, default=50)
     fast.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)) - 1)
     fast.add_argument("--compile", action="store_true")
+    fast.add_argument("--graphs", choices=graphs.CHOICES, default="auto")
     fast.set_defaults(run=speed)
     small = commands.add_parser("cifar10")
     small.add_argument("--data", type=Path, required=True, help="what `python -m trainer cifar10` made")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer import compress, memory, models, precision, schedule, signals
+from trainer import compress, graphs, memory, models, precision, schedule, signals
 from trainer import world as ranks
 from trainer.recipe import Recipe
 from trainer.state import State
@@ -21,12 +21,13 @@ PASSES_BEFORE_LAYOUT = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How steps are computed: `numbers` as `precision.choose`, `compress` as `compress.choose` returns them."""
+    """How steps are computed: `numbers` as `precision.choose`, `compress` and `graphs` as theirs return them."""
 
     seed: int = 0
     numbers: str = "fp32"
     compress: str = "none"
     compiled: bool = False
+    graphs: bool = False
 
 
 class Engine:
@@ -52,7 +53,8 @@ class Engine:
         self.state = State(self.network, self._optimizer, self._scaler, world)
         self._ddp: DistributedDataParallel | None = ranks.parallel(riding, world)
         compress.attach(self._ddp, self._rider, settings.compress, world)
-        self._warm_up(schedule.at(recipe, 0).size)
+        self._warm_up(schedule.at(recipe, 0).size, graphs.PASSES_BEFORE if settings.graphs else PASSES_BEFORE_LAYOUT)
+        self._graphs = graphs.Graphs(self._differentiate, self._forget_gradients, world, wanted=settings.graphs)
         if settings.compiled:
             models.compile_in_place(self.network)  # names in the state stay, and so does `forward`
 
@@ -66,7 +68,8 @@ class Engine:
         """
         for group in self._optimizer.param_groups:
             group["lr"], group["momentum"] = point.lr, point.momentum
-        self._differentiate(images, labels, count, wish, memory.parts(len(labels), at_once))
+        self._exchange.ask(wish)
+        self._graphs.run(images, labels, count, memory.parts(len(labels), at_once))
         word = self._exchange.read(self._rider)
         self.update()
         return word
@@ -92,6 +95,7 @@ class Engine:
 
     def close(self) -> None:
         """Drop what must not outlive the process group."""
+        self._graphs.forget()
         self._ddp = None
 
     def forward(
@@ -108,12 +112,11 @@ class Engine:
         (scaled if riding is None else scaled + riding).backward()  # type: ignore[no-untyped-call]
 
     def update(self) -> None:
-        """Move the weights by the gradients, and forget these."""
+        """Move the weights by the gradients."""
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        self._forget_gradients()
 
-    def _differentiate(self, images: Tensor, labels: Tensor, count: int, wish: signals.Word, parts: int) -> None:
+    def _differentiate(self, images: Tensor, labels: Tensor, count: int, parts: int) -> None:
         """Compute the gradients of the mean loss over the `count` images of all ranks, however they are shared out.
 
         Only the last part goes through DDP, which exchanges what all parts have left in the gradients; the hooks of DDP
@@ -131,7 +134,7 @@ class Engine:
         some, theirs = last
         logits, rider = self.forward(self._ddp, self.normalise(some))
         loss = self._loss(logits, theirs, count)
-        self.backward(loss, signals.load(rider, loss.detach() + before, wish))
+        self.backward(loss, signals.load(rider, loss.detach() + before, self._exchange.wish))
 
     def _loss(self, logits: Tensor, labels: Tensor, count: int) -> Tensor:
         """Return the part of the mean loss over `count` images that these are.
@@ -145,7 +148,7 @@ class Engine:
         self._optimizer.zero_grad()
         self._rider.grad = None
 
-    def _warm_up(self, size: int) -> None:
+    def _warm_up(self, size: int, passes: int) -> None:
         """Run backward passes on blank images of `size` pixels and forget them.
 
         With a static graph DDP lays the gradients out anew before its third pass, and sums over three or more ranks
@@ -154,8 +157,8 @@ class Engine:
         """
         blank = torch.zeros(2, 3, size, size, dtype=torch.uint8, device=self.world.device)
         labels = torch.zeros(2, dtype=torch.int64, device=self.world.device)
-        for _ in range(PASSES_BEFORE_LAYOUT):
-            self._differentiate(blank, labels, 2 * self.world.size, signals.NOTHING, 1)
+        for _ in range(passes):
+            self._differentiate(blank, labels, 2 * self.world.size, 1)
             self._forget_gradients()
         for module in self.network.modules():
             if isinstance(module, nn.BatchNorm2d):

@@ -19,8 +19,8 @@ class Job:
     `root` is the packed data set; without one `samples` synthetic images of `classes` classes are shown. `epochs` and
     `steps` end the recipe early; `workers` are loader processes per rank, and `max_corrupt` is the share of the images
     that they may fail to decode. `numbers` is the precision wanted, `compress` that of gradients on the wire,
-    `micro_batch` the most images of a rank computed at once. `checkpoint_seconds` is the time between checkpoints
-    within a phase, `log_every` counts the steps between progress lines.
+    `graphs` whether steps are recorded, `micro_batch` the most images of a rank computed at once. `checkpoint_seconds`
+    is the time between checkpoints within a phase, `log_every` counts the steps between progress lines.
     """
 
     asked: Asked
@@ -35,6 +35,7 @@ class Job:
     numbers: str = "auto"
     compress: str = "auto"
     compiled: bool = False
+    graphs: str = "auto"
     micro_batch: int | None = None
     checkpoint_seconds: float = 60.0
     log_every: int | None = None

@@ -42,19 +42,15 @@ class Riding(nn.Module):
         return logits, self.rider.clone()
 
 
-def load(rider: Tensor, loss: Tensor, wish: Word) -> Tensor:
-    """Return what is added to the (scaled) loss so that the gradient of `rider` becomes `loss` and `wish`."""
-    values = torch.zeros_like(rider)
+def load(rider: Tensor, loss: Tensor, wish: Tensor) -> Tensor:
+    """Return what is added to the (scaled) loss so that the gradient of `rider` becomes `loss` and `Exchange.wish`."""
+    values = wish.clone()
     values[LOSS] = loss.detach()
-    if wish.stop:
-        values[STOP].fill_(1)
-    if wish.save:
-        values[SAVE].fill_(1)
     return (rider * values).sum()
 
 
 class Exchange:
-    """Reads the word of each step from the rider's gradient.
+    """Reads the word of each step from the rider's gradient. `wish` (3,) is what this rank has in it, but for the loss.
 
     On a GPU it is read one step later (`late`), when it has long arrived: asking at once would make the CPU wait for
     the GPU at every step. All ranks read the same numbers at the same step, so they still agree.
@@ -68,6 +64,14 @@ class Exchange:
         self._arrived: torch.cuda.Event | None = None
         self._loss = torch.zeros((), device=device)
         self._steps = 0
+        self.wish, self._asked = torch.zeros(3, device=device), NOTHING
+
+    def ask(self, wish: Word) -> None:
+        """Ask for `wish` from the next step on. `wish` stays where it is in memory: steps may be recorded."""
+        if wish != self._asked:
+            self._asked = wish
+            self.wish[STOP].fill_(wish.stop)
+            self.wish[SAVE].fill_(wish.save)
 
     def read(self, rider: nn.Parameter) -> Word:
         """Return what was agreed on, after a backward pass."""

@@ -59,6 +59,7 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         help="of gradients between ranks (auto: 16 bit between machines when trained in 16 bit)",
     )
     add("--compile", action="store_true", help="compile the network for each image size (slow to begin)")
+    add("--graphs", choices=("auto", "on", "off"), default="auto", help="steps as CUDA graphs (auto: on one GPU)")
     add("--micro-batch", type=positive, metavar="N", help="images a rank computes at once (as its GPU's memory holds)")
     add("--checkpoint-seconds", type=seconds, default=60.0, metavar="S", help="between checkpoints (60)")
     add("--log-every", type=positive, metavar="STEPS", help="steps between progress lines")
@@ -85,6 +86,7 @@ def _train(arguments: argparse.Namespace) -> int:
         numbers=arguments.precision,
         compress=arguments.compress,
         compiled=arguments.compile,
+        graphs=arguments.graphs,
         micro_batch=arguments.micro_batch,
         checkpoint_seconds=arguments.checkpoint_seconds,
         log_every=arguments.log_every,

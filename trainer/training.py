@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from trainer import checkpoint, compress, memory, notices, precision, schedule, signals, table
+from trainer import checkpoint, compress, graphs, memory, notices, precision, schedule, signals, table
 from trainer import world as ranks
 from trainer.contract import Node
 from trainer.data import order
@@ -71,6 +71,7 @@ class Training:
             numbers=numbers,
             compress=compress.choose(job.compress, numbers, world.machines),
             compiled=job.compiled,
+            graphs=graphs.choose(job.graphs, world.device.type, world.size, compiled=job.compiled),
         )
         self._engine = Engine(self._recipe, self._source.classes, self._settings, world)
         gib = ranks.memory_gib(world)
@@ -217,7 +218,12 @@ class Training:
     def _announce(self, before: int | None) -> None:
         recipe, samples = self._recipe, self._source.samples
         steps = schedule.total_steps(recipe, samples, self._epochs)
-        how = {"compress": self._settings.compress, "compiled": self._settings.compiled, "table": recipe.rule}
+        how = {
+            "compress": self._settings.compress,
+            "compiled": self._settings.compiled,
+            "graphs": self._settings.graphs,
+            "table": recipe.rule,
+        }
         self._report.start(
             self._identity() | how,
             step=self._at.step,

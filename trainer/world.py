@@ -21,6 +21,7 @@ from trainer.words import counted
 PATIENCE = datetime.timedelta(minutes=10)  # for ranks that start late or a step that takes long
 _ONE_BUCKET_MB = 1024  # on gloo a collective costs more than its bytes: one a step
 _NVLINK_BUCKET_MB = 25  # DDP's own: small ones begin to travel while the backward pass still runs
+_NEVER = 2**31 - 1  # steps
 _NETWORK_BUCKET_MB = 64  # between machines each bucket pays the way round all GPUs: ResNet-50 makes two
 
 
@@ -52,6 +53,8 @@ def join(node: Node) -> World:
             )
         device = torch.device("cuda", node.local_rank)
         torch.cuda.set_device(device)
+        # What is recorded (graphs) must not touch the default stream, nor anything made on it, such as DDP's hooks.
+        torch.cuda.set_stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
         torch.backends.cudnn.benchmark = True
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if node.world == 1:
@@ -89,7 +92,10 @@ def parallel(module: nn.Module, world: World) -> DistributedDataParallel:
     options["forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"] = False
     if world.device.type == "cuda":
         options["device_ids"] = [world.device.index]
-    return DistributedDataParallel(module, **options)
+    made = DistributedDataParallel(module, **options)
+    if world.device.type == "cuda":  # what it would time then by events, a recorded step cannot
+        made._set_ddp_runtime_logging_sample_rate(_NEVER)  # type: ignore[no-untyped-call]
+    return made
 
 
 def tell(value: Any) -> Any:

@@ -102,7 +102,7 @@ def fetch_all(items: Iterable[Item], meter: Meter, say: Say, known: Known, *, na
 
 def _damaged(found: Sequence[tuple[str, str]]) -> Corrupt:
     """Return what to raise for objects, each with what is wrong with it."""
-    hint = "upload it again, or build the data set again"
+    hint = "upload it again, or build the data set again (`orch dataset build --force`)"
     if len(found) == 1:
         return Corrupt(f"{found[0][0]} is damaged: {found[0][1]}", hint)
     details = tuple(f"{key}: {said}" for key, said in found)

@@ -30,6 +30,7 @@ from orchestrator.agent.staging import patiently
 from orchestrator.agent.store import Store, open_store
 from orchestrator.agent.tars import TAR, outline
 from orchestrator.core.contract import NodePaths
+from orchestrator.core.dataset import listing_digest
 from orchestrator.core.parts import PartKeys, is_wanted, share
 from orchestrator.core.units import counted, format_size
 from orchestrator.errors import NotFound, OrchError
@@ -49,12 +50,13 @@ def say(text: str) -> None:
 class Order:
     """What is packed: everything under an s3:// URL, as data set `name`; `options` are those of `trainer parts plan`.
 
-    `labels` is the key of the file that says the classes of flat images, "" without one; `originals` False: only the
-    smaller copies are kept.
+    `digest` is that of the source's listing, "" for any. `labels` is the key of the file that says the classes of flat
+    images, "" without one; `originals` False: only the smaller copies are kept.
     """
 
     source: DataSource
     name: str
+    digest: str
     labels: str
     originals: bool
     options: tuple[str, ...]
@@ -65,12 +67,13 @@ class Order:
         parser = argparse.ArgumentParser()
         parser.add_argument("source")
         parser.add_argument("name")
+        parser.add_argument("--digest", default="")
         parser.add_argument("--labels", default="")
         parser.add_argument("--copies-only", action="store_true")
         end = arguments.index("--")
         given, options = parser.parse_args(arguments[:end]), arguments[end + 1 :]
         source = DataSource.from_json({"name": given.name, "source": given.source, "mount": given.name})
-        return cls(source, given.name, given.labels, not given.copies_only, tuple(options))
+        return cls(source, given.name, given.digest, given.labels, not given.copies_only, tuple(options))
 
 
 class Packer:
@@ -147,6 +150,11 @@ class Packer:
         """Return a list of the source's files, `[path, bytes]` a line; of its tars make what says what they hold."""
         source, listing = self._order.source, self._work / "listing.jsonl"
         found = {item.key.removeprefix(source.prefix): item for item in self._source.list(source.prefix)}
+        if self._order.digest and self._order.digest != listing_digest((n, i.size, i.etag) for n, i in found.items()):
+            raise OrchError(
+                f"s3://{source.bucket}/{source.prefix} was changed since the run was launched",
+                "the command that launched it packs what is there now",
+            )
         say(f"{counted(len(found), 'file')} at s3://{source.bucket}/{source.prefix}")
         listing.write_text("".join(json.dumps([name, item.size]) + "\n" for name, item in found.items()))
         for name, item in found.items():

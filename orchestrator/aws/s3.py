@@ -25,6 +25,8 @@ MULTIPART_FROM = 32 * MIB
 PIECE_BYTES = MIB // 4
 TRANSFER_THREADS = 16
 DELETE_BATCH = 1000
+# What an object's metadata call the digest of its content: unlike S3's tag it is the same however it was uploaded.
+SHA256 = "sha256"
 
 OnBytes = Callable[[int], None]
 
@@ -69,13 +71,17 @@ class Bucket:
         if_none_match: bool = False,
         if_match: str | None = None,
         content_type: str = "application/octet-stream",
+        sha256: str = "",
     ) -> str:
         """Write an object and return its ETag; `if_none_match`: only a new one, `if_match`: only over that ETag.
+
+        `sha256` (hex) is noted with the object, for `noted_digest`.
 
         Raises PreconditionFailed when somebody else wrote first. A write whose reply was lost and which boto3 then
         repeated is recognised as our own by its content.
         """
         request: dict[str, Any] = {"Bucket": self.name, "Key": key, "Body": body, "ContentType": content_type}
+        request |= {"Metadata": {SHA256: sha256}} if sha256 else {}
         if if_none_match:
             request["IfNoneMatch"] = "*"
         if if_match is not None:
@@ -136,6 +142,14 @@ class Bucket:
             return None
         return ObjectInfo(key, int(reply["ContentLength"]), reply["ETag"], reply["LastModified"].astimezone(UTC))
 
+    def noted_digest(self, key: str) -> str:
+        """Return the sha256 (hex) that was noted with an object as it was written, "" where none was."""
+        try:
+            reply = call("s3:GetObject", lambda: self._client.head_object(Bucket=self.name, Key=key))
+        except NotFound:
+            return ""
+        return str(reply.get("Metadata", {}).get(SHA256, ""))
+
     def list(self, prefix: str = "") -> tuple[ObjectInfo, ...]:
         """Return every object under `prefix`, in order of keys."""
         return tuple(
@@ -168,11 +182,15 @@ class Bucket:
 
     def upload_file(self, path: Path, key: str, on_bytes: OnBytes | None = None) -> None:
         """Upload a file, a large one in parallel parts. Raises OSError when the file cannot be read."""
-        self._transfer("s3:PutObject", "upload", [(str(path), key)], on_bytes)
+        self._transfer("s3:PutObject", "upload", [(str(path), key, {})], on_bytes)
 
-    def upload_files(self, wanted: Iterable[tuple[Path, str]], on_bytes: OnBytes | None = None) -> None:
-        """Upload many files at once, as `upload_file` does; `on_bytes` is called from other threads."""
-        self._transfer("s3:PutObject", "upload", [(str(path), key) for path, key in wanted], on_bytes)
+    def upload_files(self, wanted: Iterable[tuple[Path, str, str]], on_bytes: OnBytes | None = None) -> None:
+        """Upload many files at once, each to a key and with its sha256 (hex) noted, for `noted_digest`.
+
+        `on_bytes` is called from other threads. Raises OSError when a file cannot be read.
+        """
+        files = [(str(path), key, {"Metadata": {SHA256: sha256}}) for path, key, sha256 in wanted]
+        self._transfer("s3:PutObject", "upload", files, on_bytes)
 
     def download_file(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> None:
         """Download an object, a large one by parallel ranged reads; `path` appears whole or not at all.
@@ -183,7 +201,7 @@ class Bucket:
 
     def download_files(self, wanted: Iterable[tuple[str, Path]], on_bytes: OnBytes | None = None) -> None:
         """Download many objects at once, as `download_file` does; `on_bytes` is called from other threads."""
-        self._transfer("s3:GetObject", "download", [(key, str(path)) for key, path in wanted], on_bytes)
+        self._transfer("s3:GetObject", "download", [(key, str(path), {}) for key, path in wanted], on_bytes)
 
     def _fetch(self, key: str, condition: dict[str, str]) -> tuple[bytes, str]:
         def send() -> tuple[bytes, str]:
@@ -224,9 +242,9 @@ class Bucket:
             raise self._absent("", error) from error
 
     def _transfer(
-        self, action: str, direction: str, pairs: Iterable[tuple[str, str]], on_bytes: OnBytes | None
+        self, action: str, direction: str, files: Iterable[tuple[str, str, Any]], on_bytes: OnBytes | None
     ) -> None:
-        """Move files with one s3transfer manager: `upload` takes (path, key), `download` (key, path)."""
+        """Move files with one s3transfer manager: `upload` takes (path, key, more), `download` (key, path, more)."""
         from s3transfer.manager import TransferConfig, TransferManager
         from s3transfer.subscribers import BaseSubscriber
 
@@ -242,9 +260,9 @@ class Bucket:
         )
         with calling(action), TransferManager(self._client, config) as manager:
             if direction == "upload":
-                futures = [manager.upload(path, self.name, key, subscribers=[Progress()]) for path, key in pairs]
+                futures = [manager.upload(path, self.name, key, more, [Progress()]) for path, key, more in files]
             else:
-                futures = [manager.download(self.name, key, path, subscribers=[Progress()]) for key, path in pairs]
+                futures = [manager.download(self.name, key, path, more, [Progress()]) for key, path, more in files]
             for future in futures:
                 future.result()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.aws.errors import call, call_pages
-from orchestrator.aws.s3 import MIB, MULTIPART_FROM, PART_BYTES
+from orchestrator.aws.s3 import MIB, MULTIPART_FROM, PART_BYTES, SHA256
 from orchestrator.aws.session import Session
 from orchestrator.core.parts import LEAST, Span
 from orchestrator.errors import NotFound, OrchError
@@ -87,16 +87,19 @@ class Uploads:
         except NotFound:
             return
 
-    def send(self, path: Path, key: str, *, sent: Callable[[int], None], kept: Callable[[int], None]) -> None:
+    def send(
+        self, path: Path, key: str, sha256: str, *, sent: Callable[[int], None], kept: Callable[[int], None]
+    ) -> None:
         """Upload the file `path`, going on with the newest upload to `key` that is pending, if there is one.
 
+        `sha256` (hex) is noted with the object, for `Bucket.noted_digest`.
         `sent` is told of bytes as they have arrived, `kept` of bytes that had arrived before; both from other threads.
         A part is kept when its tag is the md5 of what it should hold. Raises OSError when the file cannot be read.
         """
         size = path.stat().st_size
         step = part_bytes(size)
         begun = [upload for upload in self.pending(key) if upload.key == key]
-        upload = begun[-1] if begun else self._begin(key)
+        upload = begun[-1] if begun else self._begin(key, sha256)
         there = self.parts(upload)
 
         def send_part(number: int) -> dict[str, Any]:
@@ -119,15 +122,21 @@ class Uploads:
         self._complete(upload, parts)
 
     def join(
-        self, key: str, pieces: Sequence[str], parts: Sequence[Sequence[Span]], joined: Callable[[int], None]
+        self,
+        key: str,
+        sha256: str,
+        pieces: Sequence[str],
+        parts: Sequence[Sequence[Span]],
+        joined: Callable[[int], None],
     ) -> None:
         """Make the object `key` of spans of the objects `pieces` of the same bucket, each of `parts` an upload's part.
 
         What is one span is copied within S3, the rest passes through here, as does one of 5 MiB or less: of an object
-        no larger S3 copies no range. `joined` is told of bytes, from other threads. It is there whole or not at all.
-        Raises NotFound for a piece that is gone.
+        no larger S3 copies no range. `joined` is told of bytes, from other threads; the whole one's `sha256` (hex) is
+        noted with it, for `Bucket.noted_digest`. It is there whole or not at all. Raises NotFound for a piece that is
+        gone.
         """
-        upload = self._begin(key)
+        upload = self._begin(key, sha256)
 
         def make(item: tuple[int, Sequence[Span]]) -> dict[str, Any]:
             number, spans = item
@@ -163,8 +172,9 @@ class Uploads:
             message = f"the upload of {upload.key} was aborted by somebody"
             raise OrchError(message, "start the same command again") from error
 
-    def _begin(self, key: str) -> Pending:
-        request = {"Bucket": self._bucket, "Key": key, "ContentType": "application/octet-stream"}
+    def _begin(self, key: str, sha256: str) -> Pending:
+        request: dict[str, Any] = {"Bucket": self._bucket, "Key": key, "ContentType": "application/octet-stream"}
+        request["Metadata"] = {SHA256: sha256}
         reply = call("s3:PutObject", lambda: self._client.create_multipart_upload(**request, ChecksumAlgorithm="CRC32"))
         return Pending(key, str(reply["UploadId"]), datetime.now(UTC))
 

@@ -68,6 +68,7 @@ command.add_command(snapshot.command)
 )
 @click.option("--copies-only", is_flag=True, help="Upload the smaller copies and not the images as they were.")
 @click.option("--as-is", is_flag=True, help="Pack nothing: upload the files of the folder as they are.")
+@click.option("--force", is_flag=True, help="Build even when a data set of the same source and options is there.")
 @click.option("--work", type=click.Path(file_okay=False, path_type=Path), help="Where to pack ($ORCH_HOME/building).")
 @run_options
 @cloud_option
@@ -78,6 +79,7 @@ def build(
     name: str,
     copies_only: bool,
     as_is: bool,
+    force: bool,
     work: Path | None,
     cloud: str | None,
     as_json: bool,
@@ -90,9 +92,12 @@ def build(
 
     With --nodes it is packed by a run of so many machines, planned, priced, capped and billed as by `orch launch`; SRC
     must be in S3. The same command again goes on with that run.
+
+    A data set of the same source and options is not built again, wherever it was built.
     """
-    from orchestrator.datasets.build import Order, check
     from orchestrator.datasets.build import build as build_dataset
+    from orchestrator.datasets.build import check
+    from orchestrator.datasets.order import Order
 
     if not is_name(name):
         raise BadInput(f"NAME is {name!r}", f"it must be {NAME_RULE}")
@@ -107,11 +112,11 @@ def build(
         home=(work or home.path / "building").absolute(),
     )
     if run.nodes is not None:
-        return build_on_nodes(order, run, home, cloud, as_json=as_json)
+        return build_on_nodes(order, run, home, cloud, force=force, as_json=as_json)
     check(order)
     place = open_for_launch(home, wanted(home, cloud), lambda line: click.echo(line, err=True))
     with shown(as_json=as_json) as progress:
-        built = build_dataset(order, place.session, place.bucket, datetime.now(UTC), progress)
+        built = build_dataset(order, place.session, place.bucket, datetime.now(UTC), progress, force=force)
     tell_built(built, "uploaded", as_json=as_json)
     return Exit.DONE
 

@@ -44,16 +44,19 @@ def tell_built(built: Built, moved: str, *, as_json: bool, run: str = "") -> Non
     if as_json:
         from orchestrator.report.json import line
 
-        value = made.to_json() | {"moved_bytes": built.moved, "kept_bytes": built.kept}
+        value = made.to_json() | {"moved_bytes": built.moved, "kept_bytes": built.kept, "built": built.fresh}
         value["left_out"] = list(built.left_out)
         click.echo(line(value | ({"run_id": run} if run else {})))
         return
     from orchestrator.core.units import format_size
     from orchestrator.report.text import clean
 
-    for image in built.left_out if run else ():  # one machine has said so as it packed
+    for image in built.left_out if run or not built.fresh else ():  # one machine has said so as it packed
         click.echo(f"left out: {clean(image)}")
-    click.echo(f"{made.reference} is ready: {made.url}")
-    kept = f"; {format_size(built.kept)} were there already" if not run else ""
-    click.echo(f"{moved} {format_size(built.moved)}{kept}")
+    if built.fresh:
+        click.echo(f"{made.reference} is ready: {made.url}")
+        kept = f"; {format_size(built.kept)} were there already" if built.kept or not run else ""
+        click.echo(f"{moved} {format_size(built.moved)}{kept}")
+    else:
+        click.echo(f"{made.name} is up to date: {made.reference}, {made.url}; --force builds anew")
     click.echo(f"an experiment names it so: data: {{{made.name}: {{source: dataset:{made.name}}}}}")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.context import open_for_launch, wanted
-from orchestrator.cli.dataset_progress import shown, tell_built
+from orchestrator.cli.dataset_parts import conclude_packing, put_together
+from orchestrator.cli.dataset_progress import tell_built
 from orchestrator.cli.experiment import FLAGS, Loaded
 from orchestrator.cli.options import F, need_yes, read_caps, yes_option
 from orchestrator.core.units import counted
@@ -19,7 +20,9 @@ from orchestrator.errors import BadInput, Exit
 
 if TYPE_CHECKING:
     from orchestrator.cli.context import Place
-    from orchestrator.datasets.build import Order
+    from orchestrator.core.dataset import Origin
+    from orchestrator.datasets.order import Order
+    from orchestrator.datasets.sharded import Found
     from orchestrator.run.home import Home
     from orchestrator.run.prepare import Prepared
     from orchestrator.run.view import RunView
@@ -39,6 +42,15 @@ class RunOptions:
     dry_run: bool
     detach: bool
     yes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What is to be made: an order, its origin, and what was found at its source."""
+
+    order: Order
+    origin: Origin
+    found: Found
 
 
 def run_options(command: F) -> F:
@@ -72,37 +84,47 @@ def take_run_options(given: dict[str, Any]) -> RunOptions:
     return taken
 
 
-def build_on_nodes(order: Order, options: RunOptions, home: Home, cloud: str | None, *, as_json: bool) -> int:
-    """Have nodes pack a data set, and put it together. Raises OrchError when the run does not finish."""
-    from orchestrator.datasets import sharded
+def build_on_nodes(
+    order: Order, options: RunOptions, home: Home, cloud: str | None, *, force: bool, as_json: bool
+) -> int:
+    """Have nodes pack a data set that is not there, and put it together. Raises OrchError, of a run that failed too."""
+    from orchestrator.datasets import joining, sharded
+    from orchestrator.datasets.build import built_before
+    from orchestrator.datasets.origin import list_source, origin_of
+    from orchestrator.datasets.preview import refuse
 
     sharded.check(order)
     name = wanted(home, cloud)
     place = open_for_launch(home, name, _progress)
-    run = sharded.earlier_run(order, place.bucket)
+    rows = list_source(order, place.session)
+    made = Made(order, origin_of(order, rows), sharded.look_at(order, rows))
+    there = None if force else built_before(order, made.origin, place.session, place.bucket, datetime.now(UTC))
+    if there is not None:
+        tell_built(there, "", as_json=as_json)
+        return Exit.DONE
+    run = sharded.earlier_run(order, made.origin, place.bucket)
     if run is None or not _goes_on(order, run, options, home, place, as_json=as_json):
-        run = _begin(order, options, home, place, as_json=as_json)
+        refuse(order, rows, place.session)
+        run = _begin(made, options, home, place, as_json=as_json)
     if run is None:
         return Exit.DONE
-    if not sharded.is_packed(place.bucket, run):
+    if not joining.is_packed(place.bucket, run):
         if options.detach:
             click.echo(json.dumps({"run_id": run, "cloud": place.cloud}) if as_json else f"run {run}; {BACK}")
             return Exit.DONE
         _wait(place, run, as_json=as_json)
-    with shown(as_json=as_json) as progress:
-        built = sharded.join(order, run, place.session, place.bucket, datetime.now(UTC), progress)
-    tell_built(built, "put together", as_json=as_json, run=run)
+    put_together(place, joining.Packing(run, order, made.origin, anew=force), as_json=as_json)
     return Exit.DONE
 
 
-def _begin(order: Order, options: RunOptions, home: Home, place: Place, *, as_json: bool) -> str | None:
+def _begin(made: Made, options: RunOptions, home: Home, place: Place, *, as_json: bool) -> str | None:
     """Plan, ask and launch; return the run, None when only the plan was wanted."""
     from orchestrator.cli.plan import show
     from orchestrator.report.plan import question
     from orchestrator.run.detach import start_scheduler
     from orchestrator.run.prepare import begin
 
-    prepared, loaded = _prepare(order, options, home, place)
+    prepared, loaded = _prepare(made, options, home, place)
     for change in () if as_json else loaded.changes:
         click.echo(change)
     if options.dry_run or not as_json:
@@ -119,36 +141,37 @@ def _begin(order: Order, options: RunOptions, home: Home, place: Place, *, as_js
         as_json=as_json,
     )
     run = begin(prepared, place.session, home, name=None, now=datetime.now(UTC), on_progress=_progress).run_id
-    _upload_labels(order, place)
+    _upload_labels(made.order, place)
     start_scheduler(home, run, place.cloud)
     return run
 
 
-def _prepare(order: Order, options: RunOptions, home: Home, place: Place) -> tuple[Prepared, Loaded]:
-    """Make the experiment of an order and plan it."""
+def _prepare(made: Made, options: RunOptions, home: Home, place: Place) -> tuple[Prepared, Loaded]:
+    """Make the experiment of what is to be made and plan it."""
     from orchestrator.core.overrides import explain, load
     from orchestrator.core.units import format_size
     from orchestrator.datasets import sharded
+    from orchestrator.run import ubuntu
     from orchestrator.run.prepare import Source, prepare
 
-    found = sharded.look_at(order, place.session)
-    body = json.dumps(sharded.experiment(order, found, options.nodes or 1, place.settings.image))
+    order, found = made.order, made.found
+    body = json.dumps(sharded.experiment(order, made.origin, found, options.nodes or 1, place.settings.image))
     flags = {key: getattr(options, name) for name, key in FLAGS.items() if name not in {"nodes", "name"}}
     what, profile = f"data set {order.name}", "sandbox" if place.cloud == "sandbox" else None
-    made = load(body, what, profile=profile, sets=options.sets, flags=flags)
+    loaded = load(body, what, profile=profile, sets=options.sets, flags=flags)
     changes = explain(body, what, profile, sets=options.sets, flags=flags) if profile else ()
     source = Source(what, None, profile)
-    prepared = prepare(made, source, place.session, place.settings, environ=os.environ, home=home)
+    prepared = prepare(loaded, source, place.session, place.settings, environ=os.environ, home=home)
     note = (
         f"packs {order.source}: {counted(found.files, 'file')}, {format_size(found.size)}, into data set {order.name}"
     )
     prepared = replace(
         prepared,
         notes=(note, *prepared.notes),
-        prelude=sharded.PRELUDE if made.resources.image == sharded.UBUNTU else "",
+        prelude=sharded.PRELUDE if loaded.resources.image == ubuntu.IMAGE else "",
         reads=(order.source,),
     )
-    return prepared, Loaded(made, source, tuple(f"profile {profile}: {change}" for change in changes))
+    return prepared, Loaded(loaded, source, tuple(f"profile {profile}: {change}" for change in changes))
 
 
 def _upload_labels(order: Order, place: Place) -> None:
@@ -162,7 +185,7 @@ def _upload_labels(order: Order, place: Place) -> None:
 def _goes_on(order: Order, run: str, options: RunOptions, home: Home, place: Place, *, as_json: bool) -> bool:
     """Go on with the earlier run of an order; False when that has been put together, so that a new one is wanted."""
     from orchestrator.cli.resume import check, go_on, what_happens
-    from orchestrator.datasets.sharded import is_packed
+    from orchestrator.datasets.joining import is_packed
     from orchestrator.run.read import read_run
 
     view = read_run(place.session, place.bucket, run)
@@ -193,14 +216,10 @@ def _goes_on(order: Order, run: str, options: RunOptions, home: Home, place: Pla
 def _wait(place: Place, run: str, *, as_json: bool) -> None:
     """Show the run until it has ended, and its bill. Raises OrchError when it did not finish."""
     from orchestrator.cli.follow import JsonLines, follow
-    from orchestrator.cli.outcome import conclude, raise_unless_done
 
     click.echo(f"run {run}; Ctrl-C leaves this view, the run goes on; {BACK}", err=as_json)
     ended = follow(place, run, screen=JsonLines() if as_json else None, starting=True)
-    if not as_json:
-        conclude(ended, as_json=False)
-    elif ended.verdict is not None:
-        raise_unless_done(ended.verdict)
+    conclude_packing(ended, as_json=as_json)
 
 
 def _show(view: RunView) -> str:

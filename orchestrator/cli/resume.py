@@ -12,11 +12,12 @@ from orchestrator.cli.options import cap_options, cloud_option, json_option, rea
 from orchestrator.cli.page import has_page, write_page
 from orchestrator.cli.runs import find_run
 from orchestrator.cli.scheduling import check_fit, ensure_scheduler, missing_secrets, who
-from orchestrator.errors import BadInput
+from orchestrator.errors import BadInput, Exit
 
 if TYPE_CHECKING:
     from orchestrator.cli.context import Place
     from orchestrator.core.caps import Caps
+    from orchestrator.datasets.joining import Packing
     from orchestrator.run.home import Home
     from orchestrator.run.view import RunView
 
@@ -34,10 +35,10 @@ def command(
 
     A run that ended before it finished is launched again as it was and trains on from its last verified checkpoint. One
     that goes on while its scheduler is gone gets a new scheduler; nothing is launched twice. One that a cap ended needs
-    a higher one.
+    a higher one. The parts of a data set that a run of `orch dataset build --nodes` packed are put together at its end.
     """
+    from orchestrator.cli.dataset_parts import packing_of
     from orchestrator.cli.follow import Silent, follow
-    from orchestrator.cli.outcome import conclude
     from orchestrator.report.json import dumps
 
     caps, faults = read_caps(max_cost, max_duration)
@@ -46,18 +47,45 @@ def command(
     place = found.open()
     view = found.read()
     check(view, caps, faults if view.phase == "finished" else faults + missing_secrets(home, view))
-    if view.phase == "finished" and not has_page(place, found.run_id):
-        write_page(place, home, found.run_id)
-        click.echo(f"{found.run_id} has finished; its page was missing and is written", err=as_json)
-        return conclude(view, as_json=as_json)
+    packing = packing_of(view)
+    if view.phase == "finished" and _finish_rest(home, place, view, packing, as_json=as_json):
+        return Exit.DONE
     go_on(home, place, view, caps)
     if not as_json:
         click.echo(what_happens(view))
     if detach:
-        click.echo(dumps(found.read().summary()) if as_json else f"`orch watch {found.run_id}` shows it")
-        return 0
+        then = f"; then `orch resume {found.run_id}` puts its parts together" if packing is not None else ""
+        click.echo(dumps(found.read().summary()) if as_json else f"`orch watch {found.run_id}` shows it{then}")
+        return Exit.DONE
     ended = follow(place, found.run_id, screen=Silent() if as_json else None, starting=True)
-    return conclude(ended, as_json=as_json)
+    return _conclude(place, ended, packing, as_json=as_json)
+
+
+def _finish_rest(home: Home, place: Place, view: RunView, packing: Packing | None, *, as_json: bool) -> bool:
+    """Do what a run that finished still lacks, its page or what its parts make; tell whether it lacked anything."""
+    from orchestrator.datasets.joining import is_packed
+
+    run_id = view.spec.run_id
+    lacks_page = not has_page(place, run_id)
+    if lacks_page:
+        write_page(place, home, run_id)
+        click.echo(f"{run_id} has finished; its page was missing and is written", err=as_json)
+    waits = packing is not None and is_packed(place.bucket, run_id)
+    if lacks_page or waits:
+        _conclude(place, view, packing if waits else None, as_json=as_json)
+    return lacks_page or waits
+
+
+def _conclude(place: Place, view: RunView, packing: Packing | None, *, as_json: bool) -> int:
+    """Print how a run ended, and put together what it packed; of JSON the last line is then the data set."""
+    from orchestrator.cli.dataset_parts import conclude_packing, put_together
+    from orchestrator.cli.outcome import conclude
+
+    if packing is None:
+        return conclude(view, as_json=as_json)
+    conclude_packing(view, as_json=as_json)
+    put_together(place, packing, as_json=as_json)
+    return Exit.DONE
 
 
 def go_on(home: Home, place: Place, view: RunView, caps: Caps) -> None:

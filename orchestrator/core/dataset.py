@@ -48,12 +48,41 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """What a data set was made of: `source` is the `listing_digest` of its source, `options` say how, in order.
+
+    The same again would make the same data set.
+    """
+
+    source: str
+    options: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"source": self.source, "options": list(self.options)}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Origin | None:
+        """Return the origin in `value`, None where that is none, as in manifests of before there were any."""
+        try:
+            return cls(str(value["source"]), tuple(str(word) for word in value["options"]))
+        except (KeyError, TypeError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
-    """The files of a data set in order of path, when it was built and from what."""
+    """The files of a data set in order of path, when it was built and from what.
+
+    `origin` is None where nobody knows it (the source changed meanwhile); `stored` is the `listing_digest` of the
+    objects that the files became, with S3's entity tags: it tells whether they are still the same, without reading one.
+    """
 
     files: tuple[File, ...]
     created: datetime
     source: str
+    origin: Origin | None = None
+    stored: str = ""
 
     @property
     def size(self) -> int:
@@ -73,7 +102,13 @@ class Manifest:
     def to_json(self) -> bytes:
         """Return the manifest as a JSON object."""
         files = [{"path": f.path, "size": f.size, "sha256": f.sha256, "phase": f.phase} for f in self.files]
-        value = {"files": files, "created": iso(self.created), "source": self.source, "digest": self.digest}
+        value: dict[str, Any] = {
+            "files": files,
+            "created": iso(self.created),
+            "source": self.source,
+            "digest": self.digest,
+        }
+        value |= {"origin": self.origin.to_json(), "stored": self.stored} if self.origin is not None else {}
         return json.dumps(value, indent=1).encode()
 
     @classmethod
@@ -82,7 +117,8 @@ class Manifest:
         try:
             data = json.loads(body)
             files = read_files(data["files"])
-            made = cls(files, parse_time(str(data["created"])), str(data["source"]))
+            origin, stored = Origin.from_json(data.get("origin")), str(data.get("stored", ""))
+            made = cls(files, parse_time(str(data["created"])), str(data["source"]), origin, stored)
             said = str(data["digest"])
         except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
             raise ValueError(f"not the manifest of a data set: {error!r}") from error
@@ -106,6 +142,14 @@ def digest_of(files: Iterable[File]) -> str:
     """Return the sha256 (hex) over paths, sizes and digests of `files`, in order of path."""
     rows = [[f.path, f.size, f.sha256] for f in sorted(files, key=lambda file: file.path)]
     return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
+
+
+def listing_digest(rows: Iterable[tuple[str, int, str]]) -> str:
+    """Return the sha256 (hex) over names, sizes and tags of files, in whatever order they come."""
+    state = hashlib.sha256()
+    for row in sorted(rows):
+        state.update(json.dumps(row).encode() + b"\n")
+    return state.hexdigest()
 
 
 def prefix(name: str, version: str) -> str:

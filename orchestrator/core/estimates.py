@@ -40,7 +40,8 @@ PUTS_A_SECOND = 1
 class S3Use:
     """What a run left in S3 and what its nodes fetched: objects, bytes, and bytes of data sets staged by all nodes.
 
-    `gets` and `puts` are further requests, of the two prices, that the scripts of nodes say they made.
+    `gets` and `puts` are further requests, of the two prices, that the scripts of nodes say they made, and `own_bytes`
+    what they say they stored by these.
     """
 
     objects: int
@@ -48,6 +49,7 @@ class S3Use:
     staged_bytes: int
     gets: int = 0
     puts: int = 0
+    own_bytes: int = 0
 
 
 def ebs_charge(volume: Volume, seconds: int) -> MicroUSD:
@@ -96,8 +98,8 @@ def fetch_charge(size: int) -> MicroUSD:
 
 
 def s3_storage(use: S3Use, seconds: int) -> MicroUSD:
-    """Return the charge for keeping everything that the run left for `seconds`, its whole length."""
-    return _micro(Decimal(S3_GIB_MONTH) * use.stored_bytes * seconds / (GIB * MONTH_SECONDS))
+    """Return the charge for keeping all that the run left, or its scripts stored, for `seconds`, its whole length."""
+    return _micro(Decimal(S3_GIB_MONTH) * (use.stored_bytes + use.own_bytes) * seconds / (GIB * MONTH_SECONDS))
 
 
 def storage_month(size: int) -> MicroUSD:

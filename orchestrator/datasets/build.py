@@ -6,9 +6,9 @@ hold, so a build never meets another one's files, and what was uploaded once is 
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -16,66 +16,34 @@ from orchestrator.aws.account import ensure_bucket
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core import dataset
-from orchestrator.core.dataset import Manifest
+from orchestrator.core.dataset import Manifest, Origin, listing_digest
 from orchestrator.core.manifest import File
 from orchestrator.core.parts import is_wanted
 from orchestrator.core.units import counted, format_size
 from orchestrator.datasets import packer
 from orchestrator.datasets.files import Digests, list_files, total
+from orchestrator.datasets.order import Order
+from orchestrator.datasets.origin import find_built, list_source, origin_of, stored
+from orchestrator.datasets.preview import refuse
 from orchestrator.datasets.progress import Progress, Tally
 from orchestrator.datasets.upload import upload
-from orchestrator.errors import BadInput
+from orchestrator.errors import BadInput, NotFound
 from orchestrator.run.datasets import Dataset, list_datasets
-
-# Options of the trainer's that may change between two starts of one packing.
-FREE = frozenset({"--processes", "--max-corrupt"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What is to be built: `source` a path or s3:// URL; `arguments` are options of the trainer's `pack`, in pairs.
-
-    `as_is`: upload the files as they are; `originals` False: of a packed set only the smaller copies. `home` is where
-    the work folder is made.
-    """
-
-    name: str
-    source: str
-    as_is: bool
-    originals: bool
-    arguments: tuple[str, ...]
-    home: Path
-
-    @property
-    def work(self) -> Path:
-        """The work folder: another one for another source or other options."""
-        pairs = zip(self.arguments[::2], self.arguments[1::2], strict=True)
-        fixed = (word for pair in pairs if pair[0] not in FREE for word in pair)
-        what = "\0".join((self.source_text, str(self.as_is), *fixed))
-        return self.home / f"{self.name}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
-
-    @property
-    def source_text(self) -> str:
-        """The source as it means the same from every folder."""
-        return self.source if self.is_remote else str(Path(self.source).expanduser().absolute())
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether the source lies in S3."""
-        return self.source.startswith("s3://")
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
     """A finished build: bytes `moved` to the bucket now, and those `kept` since they were there.
 
-    `left_out` are the images that nothing could decode, each as `path: why`.
+    `left_out` are the images that nothing could decode, each as `path: why`. `fresh` False: it was there, so that
+    nothing was done.
     """
 
     dataset: Dataset
     moved: int
     kept: int
     left_out: tuple[str, ...] = ()
+    fresh: bool = True
 
 
 def check(order: Order) -> None:
@@ -92,10 +60,21 @@ def check(order: Order) -> None:
         packer.check()
 
 
-def build(order: Order, session: Session, bucket: Bucket, now: datetime, progress: Progress) -> Built:
-    """Build the data set and return it. Raises BadInput, OrchError or OSError; what was done is kept."""
+def build(
+    order: Order, session: Session, bucket: Bucket, now: datetime, progress: Progress, *, force: bool = False
+) -> Built:
+    """Build the data set, unless it is there (`force`: then too), and return it.
+
+    Raises BadInput, NotFound, OrchError or OSError; what was done is kept.
+    """
     check(order)
+    rows = list_source(order, session)
+    origin = origin_of(order, rows)
+    if not force and (there := built_before(order, origin, session, bucket, now)):
+        return there
+    refuse(order, rows, session)
     order.work.mkdir(parents=True, exist_ok=True)
+    _forget_another_source(order, origin, {name for name, *_ in rows})
     folder = _folder(order, session, progress)
     paths = list_files(folder)
     if not order.originals and dataset.ABOUT in paths:
@@ -106,11 +85,11 @@ def build(order: Order, session: Session, bucket: Bucket, now: datetime, progres
     digested = Digests(order.work / "digests.json").of(paths, reading.keep)
     phases = dataset.find_phases(paths)
     files = tuple(File(file.path, file.size, file.sha256, phases[file.path]) for file in digested)
-    manifest = Manifest(files, now, order.source_text)
+    manifest = Manifest(files, now, order.source_text, unless_changed(order, origin, session, progress))
     progress.say(f"{order.name}@{manifest.version}: {counted(len(files), 'file')}, {format_size(manifest.size)}")
     ensure_bucket(session, bucket.name)
     pairs = [(file, paths[file.path]) for file in files]
-    tally = upload(session, bucket, dataset.prefix(order.name, manifest.version), pairs, progress)
+    tally = upload(session, bucket, dataset.prefix(order.name, manifest.version), pairs, progress, believe=not force)
     made = publish(order.name, manifest, session, bucket)
     corrupt = paths.get(dataset.CORRUPT) if dataset.ABOUT in paths else None
     left_out = tuple(corrupt.read_text(errors="replace").splitlines()) if corrupt else ()
@@ -118,14 +97,57 @@ def build(order: Order, session: Session, bucket: Bucket, now: datetime, progres
     return Built(made, tally.moved, tally.kept, left_out)
 
 
+def built_before(order: Order, origin: Origin, session: Session, bucket: Bucket, now: datetime) -> Built | None:
+    """Return what is there of an order when that is all of it, None when it is to be built.
+
+    It becomes the newest of its name, as it would by being built.
+    """
+    there = find_built(order, origin, session, bucket)
+    if there is None or there.manifest is None:
+        return None
+    there = publish(order.name, replace(there.manifest, created=now), session, bucket)
+    packed = {file.path for file in there.manifest.files} if there.manifest else set()
+    corrupt = bucket.get(there.prefix + dataset.CORRUPT) if {dataset.ABOUT, dataset.CORRUPT} <= packed else b""
+    left_out = tuple(corrupt.decode(errors="replace").splitlines())
+    return Built(there, 0, there.size, left_out, fresh=False)
+
+
+def unless_changed(order: Order, origin: Origin, session: Session, progress: Progress) -> Origin | None:
+    """Return `origin` when the source still is what it was, else None: of what the data set was made, nobody knows."""
+    try:
+        same = listing_digest(list_source(order, session)) == origin.source
+    except NotFound:
+        same = False
+    if not same:
+        progress.say(f"{order.source} was changed meanwhile; the same command again builds what is there now")
+    return origin if same else None
+
+
 def publish(name: str, manifest: Manifest, session: Session, bucket: Bucket) -> Dataset:
-    """Write the manifest, unless the same data set is the newest of its name already."""
+    """Write the manifest, with what lies in S3 for it, unless the same data set is the newest of its name already."""
+    prefix = dataset.prefix(name, manifest.version)
+    manifest = replace(manifest, stored=stored(manifest, prefix, bucket.list(prefix)))
     ready = [item for item in list_datasets(session, bucket, name) if item.manifest is not None]
-    if ready and ready[-1].version == manifest.version:
+    known = ready[-1].manifest if ready and ready[-1].version == manifest.version else None
+    if known is not None and (known.origin, known.stored) == (manifest.origin, manifest.stored):
         return ready[-1]
+    if known is not None:  # the same files: it stays as old as it is
+        manifest = replace(manifest, created=known.created)
     bucket.put(dataset.manifest_key(name, manifest.version), manifest.to_json(), content_type="application/json")
     size, count = manifest.size, len(manifest.files)
     return Dataset(bucket.name, name, manifest.version, manifest, count, size, manifest.created)
+
+
+def _forget_another_source(order: Order, origin: Origin, names: Set[str]) -> None:
+    """Remove what an earlier start packed of a source that was changed since then, or fetched and is gone from it."""
+    note = order.work / "origin.txt"
+    if note.exists() and note.read_text() != origin.source:
+        shutil.rmtree(order.work / "packed", ignore_errors=True)
+        fetched = order.work / order.name
+        for path in [path for path in fetched.rglob("*") if path.is_file()]:
+            if path.relative_to(fetched).as_posix() not in names:
+                path.unlink()
+    note.write_text(origin.source)
 
 
 def _folder(order: Order, session: Session, progress: Progress) -> Path:

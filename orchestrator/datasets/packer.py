@@ -23,6 +23,15 @@ PAUSE = 0.5
 ERROR = "error: "
 
 
+def can_pack() -> bool:
+    """Tell whether this Python can pack."""
+    try:
+        check()
+    except BadInput:
+        return False
+    return True
+
+
 def check() -> None:
     """Raise BadInput when this Python cannot pack, with what is to be installed."""
     if find_spec("trainer") is None:
@@ -50,6 +59,19 @@ def pack(source: Path, destination: Path, arguments: Sequence[str], progress: Pr
         raise KeyboardInterrupt
     if code != 0:
         raise _failure(code, words.splitlines() or ["it said nothing"])
+
+
+def refuse(source: Path, listing: Path, labels: str | None) -> None:
+    """Raise BadInput with all that is wrong with a source that is to be packed, as far as it is seen.
+
+    `source` has the beginnings of its tars, the file `listing` names all that is in it, `labels` is a file of the
+    trainer's.
+    """
+    words = ["--val-labels", labels] if labels is not None else []
+    command = [sys.executable, "-m", "trainer", "parts", "check", str(source), str(listing), *words]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise _failure(done.returncode, done.stderr.splitlines() or ["it said nothing"])
 
 
 def _run(command: Sequence[str], progress: Progress) -> tuple[int, str]:

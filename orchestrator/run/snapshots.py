@@ -19,6 +19,7 @@ from orchestrator.core.settings import Settings
 from orchestrator.core.units import format_size
 from orchestrator.core.volumes import DataVolume, Snapshot, newest, size_for
 from orchestrator.errors import BadInput
+from orchestrator.run import ubuntu
 from orchestrator.run.build import begin_build, remove_dead
 from orchestrator.run.datasets import Dataset
 from orchestrator.run.foreground import Log
@@ -29,15 +30,6 @@ from orchestrator.run.snapshot_builder import SnapshotBuilder
 
 # Any of them reads S3 and writes EBS at some 80 MB/s for hours, and costs a few cents an hour on the spot market.
 TYPES = ("m5.large", "c5.large", "m5.xlarge", "c5.xlarge")
-# Where the settings name no image: Ubuntu, with what the node's agent needs.
-IMAGE = "ssm:/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
-PRELUDE = """\
-python3 -c 'import boto3' || {
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get -o DPkg::Lock::Timeout=300 update -q
-  apt-get -o DPkg::Lock::Timeout=300 install -qy python3-boto3 tmux
-}
-"""
 # Bytes a second that a build is sure to do, reading back and the snapshot included.
 SLOWEST = 15e6
 SHORTEST = timedelta(hours=2)
@@ -70,7 +62,7 @@ def plan_build(
     volume = DataVolume(item.name, "", item.version, size_for(item.manifest.files), item.size)
     prepared = prepare(_experiment(item, settings, types), source, session, settings, environ={}, volumes=(volume,))
     made = f"a snapshot of {item.reference}, which stays"
-    return replace(prepared, prelude=PRELUDE, will_create=(*prepared.will_create, made))
+    return replace(prepared, prelude=ubuntu.prelude(), will_create=(*prepared.will_create, made))
 
 
 def _experiment(item: Dataset, settings: Settings, types: Sequence[str]) -> Experiment:
@@ -80,7 +72,7 @@ def _experiment(item: Dataset, settings: Settings, types: Sequence[str]) -> Expe
             "name": f"snapshot-{item.name}"[:LONGEST_NAME],
             "resources": {
                 "any_of": [{"instance_type": name} for name in types],
-                "image": settings.image or IMAGE,
+                "image": settings.image or ubuntu.IMAGE,
                 "disk_size": 8,
             },
             "device": "cpu",

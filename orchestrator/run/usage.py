@@ -40,8 +40,8 @@ def measure_s3(bucket: Bucket, run_id: str, facts: Facts) -> S3Use:
     kept = [item for item in bucket.list(keys.prefix) if item.key.startswith(steady)]
     staged = sum(node.beacon.staged for node in facts.nodes.values() if node.beacon is not None)
     lines = [node.beacon.progress or {} for node in facts.nodes.values() if node.beacon is not None]
-    gets, puts, stored = (sum(_count(line.get(name)) for line in lines) for name in ("s3_gets", "s3_puts", "s3_bytes"))
-    return S3Use(len(kept), sum(item.size for item in kept) + stored, staged, gets, puts)
+    gets, puts, own = (sum(_count(line.get(name)) for line in lines) for name in ("s3_gets", "s3_puts", "s3_bytes"))
+    return S3Use(len(kept), sum(item.size for item in kept), staged, gets, puts, own)
 
 
 def _count(value: object) -> int:

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
 
+from orchestrator.aws.account import ensure_bucket
+from orchestrator.cli.context import open_place
 from orchestrator.core.ids import Keys
+from orchestrator.core.ledger import Verdict
+from orchestrator.datasets import sharded
+from orchestrator.datasets.order import Order
+from orchestrator.datasets.origin import list_source, origin_of
 from orchestrator.errors import Exit
+from orchestrator.run.ledger import Ledger
 from tests.cli.fake_clouds import Orch
 from tests.core.worlds import spec
 from tests.datasets.noted import contents, write
+from tests.datasets.parts import leave_parts
 from tests.sandbox.cloud_fixture import World, shared_world
+from tests.trainer.pictures import folders
 
 __all__ = ["shared_world"]
 FILES = {"a.txt": b"one", "b/c.bin": bytes(5000)}
@@ -46,7 +56,13 @@ def test_a_data_set_is_built_listed_shown_staged_and_removed(orch: Orch, tmp_pat
     }
     assert (built["state"], built["moved_bytes"], built["kept_bytes"]) == ("ready", 5003, 0)
     assert built["url"].endswith(f"/datasets/texts/{built['version']}")
-    assert built.pop("left_out") == []
+    assert (built.pop("left_out"), built.pop("built")) == ([], True)
+    order = ("dataset", "build", str(source), "texts", "--as-is")
+    there = f"texts is up to date: texts@{built['version']}, {built['url']}; --force builds anew"
+    assert orch(*order).stdout.splitlines()[0] == there
+    (said,) = values(orch(*order, "--json"))
+    assert (said["built"], said["moved_bytes"], said["kept_bytes"]) == (False, 0, 5003)
+    assert "uploaded 0 B; 4.9 KiB were there" in orch(*order, "--force").stdout
     assert json.loads(orch("dataset", "list", "--json").stdout) == [
         {key: value for key, value in built.items() if not key.endswith("_bytes")} | {"snapshots": []}
     ]
@@ -73,6 +89,52 @@ def test_a_data_set_is_built_listed_shown_staged_and_removed(orch: Orch, tmp_pat
     shared_world.s3.delete_object(Bucket=bucket, Key=Keys(used.run_id).spec)
     assert json.loads(orch("dataset", "rm", "texts", "-y", "--json").stdout)["removed"] is True
     assert json.loads(orch("dataset", "list", "--json").stdout) == []
+
+
+def test_nodes_are_not_asked_for_what_is_there(orch: Orch, tmp_path: Path, shared_world: World) -> None:
+    shared_world.s3.create_bucket(Bucket="images")
+    for name, body in contents(folders(tmp_path / "photos", 2, 1, classes=1)).items():
+        shared_world.s3.put_object(Bucket="images", Key=f"set/{name}", Body=body)
+    order = ("dataset", "build", "s3://images/set", "by-nodes", "--sizes", "24", "--json")
+    built = values(orch(*order))[-1]
+    assert built["built"] is True
+    (said,) = values(orch(*order, "--nodes", "2", "-y"))
+    assert said == built | {"built": False, "moved_bytes": 0, "kept_bytes": built["bytes"]}
+    planned = orch(*order, "--nodes", "2", "--dry-run", "--force")
+    assert json.loads(planned.stdout)["name"] == "build-by-nodes"
+    shared_world.s3.put_object(Bucket="images", Key="set/train/n00/another.jpg", Body=b"another")
+    planned = orch(*order, "--nodes", "2", "--dry-run")
+    assert json.loads(planned.stdout)["num_nodes"] == 2, "the source has changed"
+    assert orch("dataset", "rm", "by-nodes", "-y").exit_code == 0
+    shared_world.s3.put_object(Bucket="images", Key="texts/a.txt", Body=b"text")
+    refused = orch("dataset", "build", "s3://images/texts", "texts", "--nodes", "2", "-y")
+    assert refused.exit_code == Exit.BAD_INPUT
+    assert "s3://images/texts cannot be packed: no train images; no validation images" in refused.stderr
+    assert json.loads(orch("status", "--json").stdout) == [], "nothing was launched"
+
+
+def test_resume_finishes_what_a_run_of_nodes_packed(orch: Orch, shared_world: World) -> None:
+    order = Order(name="left", source="s3://left/set", as_is=False, originals=True, arguments=(), home=Path())
+    shared_world.s3.create_bucket(Bucket="left")
+    shared_world.s3.put_object(Bucket="left", Key="set/train/n00/a.jpg", Body=b"an image")
+    place = open_place(orch.home, "sandbox")
+    line = sharded.command(order, origin_of(order, list_source(order, place.session)))
+    ran = replace(spec(1, run=line), run_id="build-left-20261120-120000-abcd", bucket=place.bucket.name)
+    ensure_bucket(place.session, place.bucket.name)
+    keys, ledger = Keys(ran.run_id), Ledger(place.bucket, ran.run_id, "test")
+    place.bucket.put(keys.spec, ran.to_json())
+    ledger.append("intent", "end", {"verdict": Verdict("finished", "all done").to_json()}, epoch=1, now=ran.created)
+    ledger.append("outcome", "close", {"generation": 1}, epoch=1, now=ran.created)
+    place.bucket.put(keys.report_html, b"its page")
+    leave_parts(place.bucket, ran.run_id)
+    done = orch("resume", ran.run_id, "--json")
+    assert done.exit_code == 0, done.stderr
+    built = values(done)[-1]
+    assert (built["name"], built["state"], built["run_id"]) == ("left", "ready", ran.run_id)
+    assert "left is up to date" in orch("dataset", "build", order.source, "left", "--nodes", "1", "-y").stdout
+    again = orch("resume", ran.run_id)
+    assert (again.exit_code, "finished" in again.stderr) == (Exit.BAD_INPUT, True), "there is nothing left to do"
+    assert orch("dataset", "rm", "left", "-y").exit_code == 0
 
 
 def test_a_snapshot_is_planned_shown_with_its_set_and_removed_with_it(

@@ -102,3 +102,11 @@ def test_s3_is_estimated_from_objects_bytes_and_time() -> None:
         "run", [run.gone(0, 0, 1800)], run.PRICES, run.LISTED, at(0), s3=replace(use, gets=1_000_000, puts=1000)
     )
     assert more.other[1].usd == bill.other[1].usd + 400_000 + 5_000
+
+
+def test_what_scripts_stored_by_their_own_requests_is_counted_once() -> None:
+    # A node of a packing stored 1 GiB in 64 parts, begun and completed: 66 requests that it tells. Beside them are the
+    # 1,800 node-seconds at $5 a million, and 1 GiB for 1,800 s of a month at $0.023.
+    use = S3Use(0, 0, 0, puts=66, own_bytes=2**30)
+    bill = make_bill("run", [run.gone(0, 0, 1800)], run.PRICES, run.LISTED, at(0), s3=use)
+    assert [(o.kind, o.usd) for o in bill.other[1:]] == [("s3-requests", (1_800 + 66) * 5), ("s3-storage", 16)]

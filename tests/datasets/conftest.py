@@ -9,8 +9,9 @@ import pytest
 
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
-from orchestrator.datasets.build import Built, Order
+from orchestrator.datasets.build import Built
 from orchestrator.datasets.build import build as build_dataset
+from orchestrator.datasets.order import Order
 from tests.datasets.noted import Builder, Noted
 from tests.run.conftest import bucket, cloud, session, settings
 
@@ -26,7 +27,9 @@ def progress() -> Noted:
 def build(session: Session, bucket: Bucket, progress: Noted, tmp_path: Path) -> Builder:
     """Build a data set, as it is unless told to pack it."""
 
-    def made(source: Path | str, name: str, *arguments: str, as_is: bool = True, originals: bool = True) -> Built:
+    def made(
+        source: Path | str, name: str, *arguments: str, as_is: bool = True, originals: bool = True, force: bool = False
+    ) -> Built:
         order = Order(
             name=name,
             source=str(source),
@@ -35,6 +38,6 @@ def build(session: Session, bucket: Bucket, progress: Noted, tmp_path: Path) -> 
             arguments=arguments,
             home=tmp_path / "building",
         )
-        return build_dataset(order, session, bucket, datetime.now(UTC), progress)
+        return build_dataset(order, session, bucket, datetime.now(UTC), progress, force=force)
 
     return made

@@ -27,7 +27,13 @@ class Builder(Protocol):
     """The fixture `build`."""
 
     def __call__(
-        self, source: Path | str, name: str, *arguments: str, as_is: bool = True, originals: bool = True
+        self,
+        source: Path | str,
+        name: str,
+        *arguments: str,
+        as_is: bool = True,
+        originals: bool = True,
+        force: bool = False,
     ) -> Built: ...
 
 

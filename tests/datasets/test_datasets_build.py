@@ -13,7 +13,7 @@ from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core.dataset import Manifest, manifest_key
 from orchestrator.datasets import packer
-from orchestrator.datasets.build import Order
+from orchestrator.datasets.order import Order
 from orchestrator.datasets.stage import stage
 from orchestrator.errors import BadInput, NotFound
 from orchestrator.run.datasets import find, list_datasets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.aws.uploads import Uploads
 from orchestrator.cli.dataset_progress import tell_built
+from orchestrator.core.dataset import Origin
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.overrides import load
 from orchestrator.core.parts import LEAST, PartKeys, make_spans
-from orchestrator.datasets import sharded
-from orchestrator.datasets.build import Order
-from orchestrator.errors import BadInput, NotFound
-from orchestrator.run import datasets
+from orchestrator.datasets import joining, sharded
+from orchestrator.datasets.order import Order
+from orchestrator.datasets.origin import list_source, origin_of
+from orchestrator.errors import BadInput, NotFound, OrchError
+from orchestrator.run import datasets, ubuntu
 from orchestrator.run.gc import find_orphans, remove
 from tests.agent.agent_world import node_config
 from tests.datasets.noted import Builder, Noted, contents
@@ -45,9 +48,16 @@ def make_order(source: str, *arguments: str, **changes: Any) -> Order:
     return Order(**{**values, "arguments": (*OPTIONS, *arguments), **changes})
 
 
+def origin(bucket: Bucket, source: str) -> Origin:
+    """Return what the data set of a source is made of, as S3 lists it."""
+    prefix = f"{source.split('/', 3)[3]}/"
+    rows = [(item.key.removeprefix(prefix), item.size, item.etag) for item in bucket.list(prefix)]
+    return origin_of(make_order(source), rows)
+
+
 def node(bucket: Bucket, source: str, home: Path, rank: int) -> Packer:
     config = node_config(home, run=RUN, rank=rank, num_nodes=2, bucket=bucket.name)
-    words = sharded.command(make_order(source)).split("packing ")[1].split()
+    words = sharded.command(make_order(source), origin(bucket, source)).split("packing ")[1].split()
     return Packer(config, NodeOrder.parse(words), bucket, bucket, home / "packing")
 
 
@@ -78,21 +88,30 @@ def test_two_nodes_pack_what_one_machine_does(  # noqa: PLR0917 - fixtures
     assert {(line["steps"], line["of"]) for line in lines if "steps" in line} == {(5, 5)}
     assert max(line["step"] for line in lines) == 5
     assert all(lines[-1][name] > 5 for name in ("s3_gets", "s3_puts", "s3_bytes")), "the bill has them"
-    assert sharded.is_packed(bucket, RUN)
-    order = make_order(source)
+    assert joining.is_packed(bucket, RUN)
+    packing = joining.Packing(RUN, make_order(source), origin(bucket, source))
     with monkeypatch.context() as killed, pytest.raises(ZeroDivisionError):
-        killed.setattr(sharded, "publish", lambda *_: 1 / 0)
-        sharded.join(order, RUN, session, bucket, datetime.now(UTC), Noted())
+        killed.setattr(joining, "publish", lambda *_: 1 / 0)
+        joining.join(packing, session, bucket, datetime.now(UTC), Noted())
     assert [item.state for item in datasets.list_datasets(session, bucket, "photos")] == ["unfinished"]
-    built = sharded.join(order, RUN, session, bucket, datetime.now(UTC), progress)
+    built = joining.join(packing, session, bucket, datetime.now(UTC), progress)
     assert built.dataset.manifest is not None
     assert [line.partition(": ")[0] for line in built.left_out] == ["train/n00/bad.jpg"]
     tell_built(built, "put together", as_json=False, run=RUN)
     assert f"left out: {built.left_out[0]}\n" in capsys.readouterr().out
     assert progress.stages["joining"][-1] == (built.dataset.size, built.dataset.size)
+    assert (built.moved, built.kept) == (0, built.dataset.size), "the killed one had put all of it there"
     assert bucket.list(keys.prefix) == ()
-    assert not sharded.is_packed(bucket, RUN)
+    assert not joining.is_packed(bucket, RUN)
     made = {item.key: bucket.get(item.key) for item in bucket.list(built.dataset.prefix)}
+    again = build(source, "photos", *OPTIONS, as_is=False)
+    assert (again.fresh, again.dataset, again.left_out) == (False, built.dataset, built.left_out)
+    bucket.delete(f"{built.dataset.prefix}MANIFEST.json")
+    rest = build(source, "photos", *OPTIONS, as_is=False)
+    assert (rest.fresh, rest.moved) == (True, 0), "what nodes packed is not uploaded again"
+    forced = build(source, "photos", *OPTIONS, as_is=False, force=True)
+    assert forced.moved > 0, "a note is not believed then"
+    assert forced.moved + forced.kept == built.dataset.size
     datasets.remove(session, bucket, "photos", built.dataset.version)
     alone = build(source, "photos", *OPTIONS, as_is=False)
     assert alone.left_out == built.left_out
@@ -106,21 +125,31 @@ def test_two_nodes_pack_what_one_machine_does(  # noqa: PLR0917 - fixtures
     assert b"train/n00/bad.jpg: " in made[f"{whole.prefix}corrupt.txt"]
 
 
+def test_a_source_that_changed_since_the_launch_is_packed_by_no_node(
+    tmp_path: Path, bucket: Bucket, source: str
+) -> None:
+    packer = node(bucket, source, tmp_path / "node", 0)
+    bucket.put("elsewhere/photos/train/n00/bad.jpg", b"CORRUPT")
+    with pytest.raises(OrchError, match=f"{source}/ was changed since the run was launched"):
+        packer.plan()
+    assert bucket.list(PartKeys(RUN).prefix) == ()
+
+
 def test_pieces_of_all_sizes_become_one_object(session: Session, bucket: Bucket) -> None:
     bodies = [b"a" * 7, b"b" * (2 * LEAST + 1), b"c" * LEAST, b"d" * 9, b"e" * 3]
     for number, body in enumerate(bodies):
         bucket.put(f"pieces/{number}", body)
     told: list[int] = []
     uploads, names = Uploads(session, bucket.name), [f"pieces/{number}" for number in range(len(bodies))]
-    uploads.join("joined", names, make_spans([len(body) for body in bodies]), told.append)
+    uploads.join("joined", "d1", names, make_spans([len(body) for body in bodies]), told.append)
     assert bucket.get("joined") == b"".join(bodies)
     assert sum(told) == 3 * LEAST + 20
     for number in (0, 2):
         # No range can be copied of an object of 5 MiB or less.
-        uploads.join("alone", [names[number]], make_spans([len(bodies[number])]), told.append)
+        uploads.join("alone", "d1", [names[number]], make_spans([len(bodies[number])]), told.append)
         assert bucket.get("alone") == bodies[number]
     with pytest.raises(NotFound):
-        uploads.join("not-joined", ["pieces/0", "pieces/none"], make_spans([LEAST, LEAST]), told.append)
+        uploads.join("not-joined", "d1", ["pieces/0", "pieces/none"], make_spans([LEAST, LEAST]), told.append)
     assert uploads.pending("not-joined") == ()
     assert bucket.head("not-joined") is None
 
@@ -131,29 +160,35 @@ def test_what_nodes_cannot_pack_is_refused(bucket: Bucket, session: Session, sou
     with pytest.raises(BadInput, match="--as-is packs nothing"):
         sharded.check(make_order(source, as_is=True))
     with pytest.raises(NotFound, match="nothing at"):
-        sharded.look_at(make_order(f"s3://{bucket.name}/nowhere"), session)
-    assert sharded.look_at(make_order(source), session).files == 5
-    bucket.put("elsewhere/packed/dataset.json", b"{}")
+        list_source(make_order(f"s3://{bucket.name}/nowhere"), session)
+    order = make_order(source)
+    found = sharded.look_at(order, list_source(order, session))
+    assert (found.files, found.tars) == (5, 0)
     with pytest.raises(BadInput, match="is packed already"):
-        sharded.look_at(make_order(f"s3://{bucket.name}/elsewhere/packed"), session)
+        sharded.look_at(order, [("dataset.json", 2, "tag")])
 
 
 def test_an_order_is_a_run_like_any_other(tmp_path: Path) -> None:
     labels = tmp_path / "labels"
     labels.write_text("a.jpg n00\n")
     order = make_order("s3://b/c d", "--val-labels", str(labels), "--max-corrupt", "0.01", originals=False)
+    origin = origin_of(order, [("a.jpg", 3, "tag")])
     found = sharded.Found(files=2, size=150 * 2**30, tars=150 * 2**30)
 
     def loaded(nodes: int, image: str | None, profile: str | None = None) -> Experiment:
-        return load(json.dumps(sharded.experiment(order, found, nodes, image)), "it", profile=profile)
+        return load(json.dumps(sharded.experiment(order, origin, found, nodes, image)), "it", profile=profile)
 
     made = loaded(4, None)
-    assert (made.name, made.num_nodes, made.resources.image) == ("build-photos", 4, sharded.UBUNTU)
+    assert (made.name, made.num_nodes, made.resources.image) == ("build-photos", 4, ubuntu.IMAGE)
     assert made.retries == 0, "what ends a packing ends it again"
     assert made.resources.disk_size == sharded.DISK_GIB + 15
     key = sharded.labels_key(order)
     assert key is not None
-    assert f"packing 's3://b/c d' photos --labels {key[0]} --copies-only -- --name photos --json --sizes 24" in made.run
+    rest = ("--sizes", "24", "--max-corrupt", "0.01")
+    assert sharded.packing_of(made.run) == (replace(order, arguments=rest, home=Path()), origin)
+    assert sharded.packing_of("torchrun train.py") is None
+    words = f"photos --digest {origin.source} --labels {key[0]} --copies-only -- --name photos --json --sizes 24"
+    assert f"packing 's3://b/c d' {words}" in made.run
     assert str(labels) not in made.run
     more = loaded(8, "ami-1")
     assert made.expected_duration is not None

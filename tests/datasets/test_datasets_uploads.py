@@ -53,7 +53,7 @@ def test_an_upload_goes_on_and_a_part_that_is_wrong_is_sent_again(
     )
     sent: list[int] = []
     kept: list[int] = []
-    Uploads(session, bucket.name).send(file, key, sent=sent.append, kept=kept.append)
+    Uploads(session, bucket.name).send(file, key, "d1", sent=sent.append, kept=kept.append)
     assert (sorted(sent), kept) == ([3, STEP], [STEP])
     assert bucket.get(key) == file.read_bytes()
     parts = told[0]["MultipartUpload"]["Parts"]
@@ -71,7 +71,9 @@ def test_the_tag_of_a_file_is_the_one_s3_gives_it(tmp_path: Path, session: Sessi
     paths = [*write(tmp_path, files).iterdir(), large(tmp_path / "large")]
     for path in paths:
         if path.stat().st_size >= 2 * STEP:
-            Uploads(session, bucket.name).send(path, f"tags/{path.name}", sent=lambda _: None, kept=lambda _: None)
+            Uploads(session, bucket.name).send(
+                path, f"tags/{path.name}", "d1", sent=lambda _: None, kept=lambda _: None
+            )
         else:
             bucket.upload_file(path, f"tags/{path.name}")
     assert {item.key: item.etag for item in bucket.list("tags/")} == {f"tags/{p.name}": etag_of(p) for p in paths}

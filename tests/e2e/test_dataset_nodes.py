@@ -80,6 +80,9 @@ def test_nodes_pack_what_one_machine_does_in_spite_of_a_lost_one_and_a_killed_co
     assert len(bill["instances"]) == 3
     assert world.json("gc")["orphans"] == []
 
+    (there,) = [json.loads(line) for line in world.orch(*order).stdout.splitlines()]
+    assert (there["built"], there["version"], there["left_out"]) == (False, built["version"], built["left_out"])
+    assert [row["run_id"] for row in world.json("status")] == [run_id], "nothing is launched for what is there"
     by_nodes = objects(world, "photos")
     world.orch("dataset", "rm", "photos", "-y")
     whole = json.loads(world.orch(*BUILD).stdout.splitlines()[-1])
@@ -95,9 +98,11 @@ def test_tars_as_imagenet_has_them_with_labels_and_what_too_many_corrupt_images_
     order = ("dataset", "build", source, "tars", *how, "--cloud", "sandbox", "--json")
     run_id = json.loads(world.orch(*order, "--nodes", "1", "-y", "--detach").stdout)["run_id"]
     world.orch("watch", run_id)
-    done = world.orch(*order, "--nodes", "1")
-    assert f"{run_id} has packed it" in done.stderr, "there is nothing to ask any more"
+    done = world.orch("resume", run_id, "--json")
     built, by_nodes = json.loads(done.stdout.splitlines()[-1]), objects(world, "tars")
+    assert (built["run_id"], built["built"]) == (run_id, True)
+    again = json.loads(world.orch(*order, "--nodes", "1").stdout)
+    assert (again["built"], again["version"]) == (False, built["version"])
     world.orch("dataset", "rm", "tars", "-y")
     whole = json.loads(world.orch(*order).stdout.splitlines()[-1])
     assert (whole["version"], objects(world, "tars")) == (built["version"], by_nodes)

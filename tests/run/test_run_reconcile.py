@@ -122,8 +122,8 @@ def test_what_a_run_left_in_s3_is_measured(bucket: Bucket) -> None:
         beacon(1, staged=3000, progress=own | {"s3_gets": 2, "s3_puts": "x"}),
     ]
     use = measure_s3(bucket, keys.run, facts(beacons=beacons))
-    assert (use.objects, use.stored_bytes, use.staged_bytes) == (3, 1217, 6000)
-    assert (use.gets, use.puts) == (42, 2)
+    assert (use.objects, use.stored_bytes, use.staged_bytes) == (3, 1017, 6000)
+    assert (use.gets, use.puts, use.own_bytes) == (42, 2, 200)
 
 
 def test_what_a_run_that_goes_on_uses_is_measured_once_a_minute_and_not_before_it_has_machines(bucket: Bucket) -> None:

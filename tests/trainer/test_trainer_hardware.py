@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.trainer.zygote import ROOT, Zygote, logs, progress
-from trainer import compress, memory, notices, precision, world
+from trainer import compress, graphs, memory, notices, precision, world
 from trainer.errors import TrainerError
 from trainer.recipes.imagenet18 import EIGHT, SIXTEEN
 from trainer.recipes.imagenet18_sandbox import SIXTEEN as SANDBOX
@@ -61,6 +61,22 @@ def test_gradients_travel_in_16_bit_between_machines_that_compute_in_16_bit(
     wanted: str, numbers: str, machines: int, chosen: str
 ) -> None:
     assert compress.choose(wanted, numbers, machines) == chosen
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "ranks", "recorded"),
+    [
+        ("auto", "cuda", 1, True), ("auto", "cuda", 8, False), ("on", "cuda", 8, True), ("off", "cuda", 1, False),
+        ("auto", "cpu", 1, False),
+    ],
+)  # fmt: skip
+def test_one_gpu_records_its_steps_and_more_do_when_asked(wanted: str, device: str, ranks: int, recorded: bool) -> None:
+    assert graphs.choose(wanted, device, ranks) is recorded
+    assert graphs.choose(wanted, device, ranks, compiled=True) is (wanted == "on")
+
+
+def test_a_step_is_recorded_where_it_leaves_room_for_an_evaluation() -> None:
+    assert graphs.fits(peak=11 << 30, total=16 << 30) and not graphs.fits(peak=12 << 30, total=16 << 30)
 
 
 def test_messages_are_one_on_gloo_and_small_inside_a_machine() -> None:
@@ -111,10 +127,16 @@ def test_flags_reach_the_training_and_its_first_line_says_so(zygote: Zygote, str
     assert len(losses) == 3 and all(0 < loss < 4 for loss in losses)
 
 
-def test_numbers_that_cannot_be_end_in_one_line(zygote: Zygote, stripes: Path, tmp_path: Path) -> None:
-    assert zygote.train(tmp_path, 1, *command(stripes, "--precision", "fp16")) == [2]
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [(("--precision", "fp16"), "fp16 is for GPUs"), (("--graphs", "on"), "--graphs on is for GPUs")],
+)
+def test_what_only_gpus_can_ends_in_one_line(
+    zygote: Zygote, stripes: Path, tmp_path: Path, flags: tuple[str, ...], said: str
+) -> None:
+    assert zygote.train(tmp_path, 1, *command(stripes, *flags)) == [2]
     log = (tmp_path / "0" / "log").read_text()
-    assert "fp16 is for GPUs" in log and "Traceback" not in log
+    assert said in log and "Traceback" not in log
 
 
 @pytest.mark.long
@@ -134,24 +156,8 @@ def test_a_compiled_network_trains_alike(zygote: Zygote, stripes: Path, tmp_path
 def test_the_gpu_benchmark_works_where_there_is_none(stripes: Path) -> None:
     """So that whoever is lent a GPU for minutes finds it working; what it prints of a CPU means nothing."""
     script = [sys.executable, str(ROOT / "scripts" / "bench_gpu.py"), "--device", "cpu", "speed"]
-    size = ("--sizes", "32", "--batch", "2", "--steps", "1", "--workers", "0", "--data", str(stripes))
+    size = ("--cases", "32x2", "--steps", "1", "--workers", "0", "--data", str(stripes))
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*script, *size], env=environment, capture_output=True, text=True, check=True)
     row = done.stdout.splitlines()[-1].split()
     assert row[:2] == ["32", "2"] and len(row) == 4
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("numbers", ["auto", "fp16", "fp32"])
-def test_a_gpu_trains_saves_and_goes_on(zygote: Zygote, stripes: Path, tmp_path: Path, numbers: str) -> None:
-    flags = command(stripes, "--precision", numbers, "--workers", "2")
-    on_gpu = {"ORCH_DEVICE": "cuda"} | {
-        name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES",) if name in os.environ
-    }
-    (tmp_path / "0").mkdir()
-    (tmp_path / "0" / "stop").touch()
-    assert zygote.train(tmp_path, 1, *flags, env=lambda rank: on_gpu) == [75], logs(tmp_path)
-    (tmp_path / "0" / "stop").unlink()
-    assert zygote.train(tmp_path, 1, *flags, env=lambda rank: on_gpu) == [0], logs(tmp_path)
-    assert progress(tmp_path, "start")[-1]["run"]["device"] == "cuda"
-    assert progress(tmp_path)[-1]["event"] == "finished"

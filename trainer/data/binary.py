@@ -7,7 +7,7 @@ become raw pixels. No torch here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,11 @@ def find(source: Path) -> Path | None:
         if (folder / TEST).is_file() or (folder / TRAIN[0]).is_file():
             return folder
     return None
+
+
+def is_among(files: Collection[str]) -> bool:
+    """Tell whether `find` would find them in a folder with these files, by path."""
+    return any(f"{folder}{name}" in files for folder in ("", f"{FOLDER}/") for name in (TEST, TRAIN[0]))
 
 
 def read(folder: Path) -> dict[str, bytes]:

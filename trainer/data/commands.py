@@ -75,6 +75,11 @@ def _add_parts(commands: argparse._SubParsersAction[Any]) -> None:
         "--listing", type=Path, metavar="FILE", help="files of SRC that are elsewhere: [path, bytes] each"
     )
     _add_how(plan)
+    check = actions.add_parser("check", help="say what is wrong with a source, as far as a listing shows it")
+    check.set_defaults(run=_check_source)
+    check.add_argument("source", type=Path, metavar="SRC", help="a folder; of tars in it the beginnings are enough")
+    check.add_argument("listing", type=Path, metavar="FILE", help="its files, elsewhere: [path, bytes] each")
+    check.add_argument("--val-labels", type=Path, metavar="FILE", help="as of `plan`")
     one = actions.add_parser("pack", help="pack one part")
     one.set_defaults(run=_pack_part)
     one.add_argument("work", type=Path, metavar="WORK")
@@ -146,6 +151,18 @@ def _plan_parts(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise _cannot_write(arguments.work, error) from error
     _say(f"{counted(len(source), 'image')} in {counted(count, 'part')}", as_json=arguments.json)
+    return DONE
+
+
+def _check_source(arguments: argparse.Namespace) -> int:
+    from trainer.data import binary, sources
+
+    try:
+        listed = [json.loads(line) for line in arguments.listing.open()]
+    except OSError as error:
+        raise TrainerError(f"cannot read {arguments.listing}: {error.strerror}", "give a list of files") from error
+    if not binary.is_among({path for path, _ in listed}):
+        sources.open_source(arguments.source, arguments.val_labels, listed, whole=False)
     return DONE
 
 

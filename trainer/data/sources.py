@@ -67,23 +67,24 @@ class Source:
         return state.hexdigest()
 
 
-def open_source(root: Path, labels: Path | None = None, elsewhere: Iterable[tuple[str, int]] = ()) -> Source:
+def open_source(
+    root: Path, labels: Path | None = None, elsewhere: Iterable[tuple[str, int]] = (), *, whole: bool = True
+) -> Source:
     """List what is at `root`, a folder or a tar; `labels` says `name class` of validation images, a line each.
 
     `elsewhere` are files, by path below `root` and size in bytes, that belong there as well and need not be there now.
+    `whole` False: of tars only the beginnings are there, and what may come later in them is not missed.
     Raises TrainerError for all that is wrong with it, at once.
     """
     if not root.exists():
         raise TrainerError(f"no images in {root}: no such file or folder", LAYOUT)
     known = _read_labels(labels) if labels else {}
-    listed = _listed(root, elsewhere)
+    read = _Read(root, _listed(root, elsewhere), whole=whole)
     try:
-        splits = (
-            _find_in_one_tar(root) if root.is_file() else {name: list(_find(root, name, listed)) for name in PLACES}
-        )
+        splits = _find_in_one_tar(root) if root.is_file() else {name: list(read.split(name)) for name in PLACES}
     except OSError as error:
         raise TrainerError(f"cannot read {error.filename or root}: {error.strerror}", "make it readable") from error
-    faults = [f"no {name} images" for name, found in splits.items() if not found]
+    faults = [f"no {name} images" for name, found in splits.items() if not found and name not in read.unseen]
     if known:
         unknown = [found.name for found in splits[pack.VALIDATION] if found.name not in known]
         faults += _fault(unknown, f"no line in {labels} for")
@@ -92,10 +93,14 @@ def open_source(root: Path, labels: Path | None = None, elsewhere: Iterable[tupl
     for name, found in splits.items():
         faults += _fault([image.name for image in found if not image.class_name], f"{name} images in no class:")
     classes = sorted({found.class_name for found in splits[pack.TRAIN]} - {""})
-    strange = sorted({found.class_name for found in splits[pack.VALIDATION]} - {*classes, ""})
-    faults += _fault(strange, "classes of validation images that no training image has:")
+    if pack.TRAIN not in read.unseen:
+        strange = sorted({found.class_name for found in splits[pack.VALIDATION]} - {*classes, ""})
+        faults += _fault(strange, "classes of validation images that no training image has:")
+    if read.broken and not faults:
+        raise read.broken[0]
     if faults:
         hint = LAYOUT if labels else f"{LAYOUT}; --val-labels FILE names the classes of flat validation images"
+        faults = [*(error.message for error in read.broken), *faults]
         raise TrainerError(f"{root} cannot be packed: {'; '.join(faults)}", hint)
     return Source(root.resolve().name, tuple(classes), {name: sorted(found) for name, found in splits.items()})
 
@@ -136,16 +141,46 @@ def _listed(root: Path, files: Iterable[tuple[str, int]]) -> dict[str, list[Foun
     return places
 
 
-def _find(root: Path, split: str, listed: Mapping[str, list[Found]]) -> Iterator[Found]:
-    """Yield the images of a split of the folder `root`."""
-    for place in PLACES[split]:
-        if (root / place).is_dir() or place in listed:
-            yield from _in_folder(root / place) if (root / place).is_dir() else ()
-            yield from listed.get(place, ())
-            return
-        if (root / f"{place}.tar").is_file():
-            yield from (found for _, found in _in_tar(root / f"{place}.tar", ()))
-            return
+class _Read:
+    """The splits of the folder `root`, `listed` what belongs there and is elsewhere; `whole` as of `open_source`.
+
+    `unseen` are the splits of which there is more than was seen, `broken` says of which tars nothing can be.
+    """
+
+    def __init__(self, root: Path, listed: Mapping[str, list[Found]], *, whole: bool) -> None:
+        self._root, self._listed, self._whole = root, listed, whole
+        self.unseen: set[str] = set()
+        self.broken: list[TrainerError] = []
+
+    def split(self, name: str) -> Iterator[Found]:
+        """Yield the images of a split."""
+        for place in PLACES[name]:
+            folder, tar = self._root / place, self._root / f"{place}.tar"
+            if folder.is_dir() or place in self._listed:
+                yield from _in_folder(folder) if folder.is_dir() else ()
+                yield from self._listed.get(place, ())
+                return
+            if tar.is_file():
+                yield from self._in_tar(name, tar)
+                return
+
+    def _in_tar(self, name: str, tar: Path) -> Iterator[Found]:
+        try:
+            for _, found in _in_tar(tar, ()):
+                yield found
+        except TrainerError as error:
+            self.unseen.add(name)
+            if self._whole or not _begins(tar):
+                self.broken.append(error)
+
+
+def _begins(path: Path) -> bool:
+    """Tell whether a file begins as a tar does."""
+    try:
+        with tarfile.open(path, "r:"):
+            return True
+    except (tarfile.TarError, EOFError):
+        return False
 
 
 def _in_folder(folder: Path) -> Iterator[Found]:
