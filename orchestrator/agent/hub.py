@@ -8,21 +8,12 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.agent.links import Line
-from orchestrator.core.preflight import (
-    MORE_ROUNDS,
-    ROUNDS,
-    Check,
-    Findings,
-    clock_checks,
-    gang_notes,
-    judge,
-    odd_ones,
-    pairs,
-)
+from orchestrator.core.fitness import clock_checks, gang_notes, judge, next_pairs
+from orchestrator.core.preflight import Check, Findings
 
 HELLO_SECONDS = 5.0
 # An order is done within a second or two, or by a node that is unfit, or on a machine that sixteen share.
@@ -33,14 +24,14 @@ NO_TORCH = "no all-reduce by torch.distributed: it is not there, or failed; the 
 
 @dataclass
 class Member:
-    """A node that has joined: the line to it, where its peers reach it, and its clock against this one's."""
+    """A node that has joined: the line to it, where its peers reach it, its clock against this one's, its looks."""
 
     line: Line
     address: str
     port: int
     clock: float
     checks: tuple[Check, ...] = ()
-    links: dict[int, float] = field(default_factory=dict)
+    seen: Findings = field(default_factory=Findings)
     answered: bool = True
 
 
@@ -71,13 +62,10 @@ class Hub:
         with self._listener:
             self._gather(seconds)
         began = time.monotonic()
-        for turn in range(min(ROUNDS, len(self._members) - 1 + len(self._members) % 2)):
-            self._measure_pairs(turn)
-        # One good link clears a node: whoever was slow because others used the machine shows it now.
-        for turn in range(ROUNDS, ROUNDS + MORE_ROUNDS):
-            if not odd_ones(self._findings, self._expected):
-                break
-            self._measure_pairs(turn)
+        turn = 0
+        while who := next_pairs(self._findings, turn, self._expected):
+            self._measure_pairs(who)
+            turn += 1
         all_reduce = self._all_reduce("ring")
         by_torch = self._all_reduce("torch") if torch else None
         if torch and by_torch is None:
@@ -94,7 +82,7 @@ class Hub:
                 "notes": notes,
                 "all_reduce": all_reduce,
                 "torch": by_torch,
-                "links": {str(other): rate for other, rate in member.links.items()},
+                "links": {str(other): rate for other, rate in member.seen.links.items()},
                 "clock": list(_fields(clock_checks(self._clocks)[rank])),
                 "seconds": seconds_taken,
             }
@@ -108,7 +96,7 @@ class Hub:
     def _findings(self) -> dict[int, Findings]:
         clocks = clock_checks(self._clocks)
         return {
-            rank: Findings((*member.checks, clocks[rank]), member.links, member.answered)
+            rank: replace(member.seen, checks=(*member.checks, clocks[rank]), answered=member.answered)
             for rank, member in self._members.items()
         }
 
@@ -151,9 +139,7 @@ class Hub:
             self._members[rank].line.close()
         self._members[rank] = member
 
-    def _measure_pairs(self, turn: int) -> None:
-        living = [rank for rank, member in self._members.items() if member.answered]
-        who = pairs(sorted(living), turn)
+    def _measure_pairs(self, who: Mapping[int, int]) -> None:
         self._orders += 1
         for rank, other in who.items():
             peer = self._members[other]
@@ -168,8 +154,8 @@ class Hub:
                 },
             )
         for rank, rate in self._answers("link", list(who)).items():
-            links = self._members[rank].links
-            links[who[rank]] = max(rate, links.get(who[rank], 0.0))
+            member = self._members[rank]
+            member.seen = member.seen.looked_at(who[rank], rate)
 
     def _all_reduce(self, what: str) -> float | None:
         """Return the lowest bandwidth (bytes/s) that any node saw, None when it did not work."""

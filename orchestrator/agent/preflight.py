@@ -23,7 +23,8 @@ from orchestrator.agent.config import NodeConfig
 from orchestrator.agent.hub import NO_TORCH, Hub
 from orchestrator.agent.links import Door, measure_link, measure_ring, reach
 from orchestrator.core import ids
-from orchestrator.core.preflight import Check, Findings, Preflight, expected_rate, judge
+from orchestrator.core.fitness import expected_rate, judge
+from orchestrator.core.preflight import Check, Findings, Preflight
 from orchestrator.core.units import format_size
 
 # The slowest boot of a gang, and some; then nobody can be waiting for this node any more.

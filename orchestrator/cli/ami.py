@@ -18,7 +18,7 @@ from orchestrator.errors import BadInput, Exit, NoPermission, NotFound, OrchErro
 if TYPE_CHECKING:
     from orchestrator.core.images import Image
     from orchestrator.core.recipe import Recipe
-    from orchestrator.run.build import Outcome, Plans, Wanted
+    from orchestrator.run.build import Plans, Wanted
     from orchestrator.run.home import Home
     from orchestrator.run.prepare import Source
 
@@ -182,7 +182,6 @@ def _build(found: Wanted, plans: Plans, place: Place, home: Home, *, as_json: bo
     from orchestrator.run.build import build_image
 
     outcome = build_image(found, plans, place.session, home, _progress)
-    dollars = _dollars(place, outcome)
     if outcome.image is None:
         verdict = outcome.verdict
         what = "build" if len(outcome.runs) == 1 else "check"
@@ -199,17 +198,11 @@ def _build(found: Wanted, plans: Plans, place: Place, home: Home, *, as_json: bo
         value = {"built": True, "image": _json(outcome.image), "runs": list(outcome.runs), "removed": removed}
         click.echo(dumps(value))
     else:
-        image = outcome.image
-        click.echo(f"{image.name} is {image.image_id}, checked; `resources.image: {image.name}` uses it ({dollars})")
+        from orchestrator.run.spent import dollars
+
+        image, paid = outcome.image, dollars(place.session, place.bucket, outcome.runs)
+        click.echo(f"{image.name} is {image.image_id}, checked; `resources.image: {image.name}` uses it ({paid})")
     return Exit.DONE
-
-
-def _dollars(place: Place, outcome: Outcome) -> str:
-    from orchestrator.core.units import format_usd
-    from orchestrator.run.read import read_run
-
-    bills = [read_run(place.session, place.bucket, run).bill.high for run in outcome.runs]
-    return " + ".join(format_usd(bill) for bill in bills)
 
 
 def _json(image: Image) -> dict[str, Any]:

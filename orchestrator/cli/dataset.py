@@ -153,12 +153,17 @@ def list_(*, cloud: str | None, as_json: bool) -> None:
 @cloud_option
 @json_option
 def show(*, name: str, cloud: str | None, as_json: bool) -> None:
-    """Show a data set: its URL, files and digests, what it costs to keep, and the runs that use it."""
-    from orchestrator.run.datasets import find, users
+    """Show a data set: its URL, files and digests, what it costs to keep, and the runs that use it.
+
+    One that lacks files, or its manifest, is named with what to do about it.
+    """
+    from orchestrator.run.datasets import check_files, find, parse, users
 
     place = _place(cloud)
-    item = find(place.session, place.bucket, name)
-    used_by, snapshots = users(place.bucket, [item]), _snapshots(place, item.name)
+    snapshots = _snapshots(place, parse(name).name)
+    item = find(place.session, place.bucket, name, snapshots)
+    check_files(place.bucket, item)
+    used_by = users(place.bucket, [item])
     if as_json:
         from orchestrator.report.datasets import dataset_json
 

@@ -8,8 +8,8 @@ import click
 
 from orchestrator.cli.context import open_for_launch, open_home, wanted
 from orchestrator.cli.faults import AllFaults
-from orchestrator.cli.options import cloud_option, json_option, need_yes, yes_option
-from orchestrator.errors import Exit, OrchError
+from orchestrator.cli.options import cloud_option, json_option, need_yes, read_caps, yes_option
+from orchestrator.errors import BadInput, Exit, OrchError
 
 if TYPE_CHECKING:
     from orchestrator.cli.context import Place
@@ -23,22 +23,35 @@ if TYPE_CHECKING:
 @click.argument("name", metavar="NAME[@VERSION]")
 @click.option("--instance-type", "types", multiple=True, metavar="TYPE", help="Of the builder; may be repeated.")
 @click.option("--force", is_flag=True, help="Make one even when this version has one; that goes, unless in use.")
+@click.option("--max-cost", metavar="DOLLARS", help="End the run before it costs more; then there is no snapshot.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done and cost; change nothing.")
 @yes_option
 @cloud_option
 @json_option
 def command(
-    *, name: str, types: tuple[str, ...], force: bool, dry_run: bool, yes: bool, cloud: str | None, as_json: bool
+    *,
+    name: str,
+    types: tuple[str, ...],
+    force: bool,
+    max_cost: str | None,
+    dry_run: bool,
+    yes: bool,
+    cloud: str | None,
+    as_json: bool,
 ) -> int:
     """Make the EBS snapshot of a data set, for `mode: ebs`, on a cheap spot machine that fills a volume.
 
     Every file is read back from the volume and checked by its digest before the snapshot is taken. A version that has a
     snapshot is not built again. When something fails nothing is published and nothing is left.
     """
+    from orchestrator.report.plan import question
     from orchestrator.run.datasets import find
     from orchestrator.run.prepare import Source
     from orchestrator.run.snapshots import TYPES, look_up, plan_build
 
+    caps, faults = read_caps(max_cost, None)
+    if faults:
+        raise BadInput(faults[0], "nothing was made")
     home = open_home()
     place = open_for_launch(home, wanted(home, cloud), _progress)
     item = find(place.session, place.bucket, name)
@@ -46,14 +59,14 @@ def command(
     if there is not None and not force:
         return _tell(item, there, (), None, as_json=as_json)
     prepared = plan_build(
-        item, Source(item.reference, None, place.cloud), place.session, place.settings, types or TYPES
+        item, Source(item.reference, None, place.cloud), place.session, place.settings, types or TYPES, caps.max_cost
     )
     if dry_run or not as_json:
         _show_plan(item, prepared, as_json=as_json)
     if dry_run:
         return Exit.DONE
     need_yes(
-        f"Make the snapshot of {item.reference}?",
+        question(prepared.plan.offers[0], prepared.experiment.nodes, prepared.plan.forecast(0)),
         yes=yes,
         what="a snapshot",
         hint="give -y, or --dry-run",

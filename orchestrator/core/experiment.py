@@ -97,7 +97,9 @@ class Data(_Model):
         description="stage: copied to local storage; ebs: a volume of its snapshot on each node; auto: the cheaper.",
     )
     wait: Literal["first", "all"] = Field(
-        "first", description="What setup and run wait for: what the set's manifest says is needed first, or all of it."
+        "all",
+        description="What setup and run wait for: all of the set, or what its manifest says is needed first. "
+        "That is for scripts that wait for the rest themselves, as `python -m trainer` does.",
     )
 
 

@@ -43,13 +43,14 @@ class Lost:
     `interrupted`: EC2 takes it or took it (`noticed`: it is still there). `ended`: somebody ended it on purpose, which
     is obeyed. `unfit`: it never came to work, or must not begin; a gang that is so as a whole is not tried elsewhere.
     `lost`: everything else. `hasty`: it fell silent seconds ago, and nothing more is known: enough to replace it, but
-    no run ends by it, since EC2 may yet say that it took the node.
+    no run ends by it, since EC2 may yet say that it took the node. `found` is what the checks before the training say.
     """
 
     kind: Literal["interrupted", "lost", "unfit", "ended"]
     verdict: Verdict
     noticed: bool = False
     hasty: bool = False
+    found: str = ""
 
 
 def find_lost(ledger: LedgerState, gang: Gang, facts: Facts) -> dict[str, Lost]:
@@ -160,6 +161,7 @@ def _unfit_by_preflight(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
                 "",
                 rank,
             ),
+            found=why[rank],
         )
         for instance_id, rank in gang.ranks.items()
         if rank in why

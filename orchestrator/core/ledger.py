@@ -108,7 +108,9 @@ class Recovery:
     none are kept when the gang moves. `going` are those that EC2 has announced to take, or that are let go once they
     have saved. `missing` is how many instances are to be launched beside those on `offer` (an index into the spec's
     offers), by the offers of `asks` in this order, by `offer` itself where there are none. `graceful` says that the
-    training ends by itself, with a checkpoint; `trained` that it had begun. `size` is how many nodes it had.
+    training ends by itself, with a checkpoint; `trained` that it had begun. `size` is how many nodes it had. `unfit`
+    maps the instances that the checks before the training found so to the reason: who said it may be the others, which
+    speak of the next generation soon.
     """
 
     generation: int
@@ -123,11 +125,13 @@ class Recovery:
     size: int
     asks: tuple[int, ...] = ()
     time: datetime | None = None
+    unfit: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; the time is that of the entry."""
         value = {name: getattr(self, name) for name in self.__slots__ if name != "time"}
-        return value | {"kept": dict(self.kept), "going": list(self.going), "asks": list(self.asks)}
+        maps = {"kept": dict(self.kept), "unfit": dict(self.unfit)}
+        return value | maps | {"going": list(self.going), "asks": list(self.asks)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], time: datetime) -> Recovery:

@@ -145,6 +145,7 @@ def _recover_from(
         size=gang.size,
         asks=beside(spec, ledger, facts, ledger.offer or 0) if enough and missing else (),
         time=facts.server_time,
+        unfit={instance_id: item.found for instance_id, item in lost.items() if item.found},
     )
 
 

@@ -43,7 +43,7 @@ class DataSource:
     name: str
     source: str
     mount: str
-    wait: str = "first"
+    wait: str = "all"
     volume: str = ""
     blank_gib: int = 0
 

@@ -29,6 +29,7 @@ from orchestrator.run.image_builder import ImageBuilder
 from orchestrator.run.lease import kept
 from orchestrator.run.prepare import Prepared, Source, begin, prepare
 from orchestrator.run.spec import load_spec
+from orchestrator.run.spent import Spending, spending
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +86,19 @@ def build_image(wanted: Wanted, plans: Plans, session: Session, home: Home, log:
     What builds of the same recipe left that were killed is removed before: nothing of it could be gone on with.
     Raises OrchError, and KeyboardInterrupt once nothing is left.
     """
-    bucket, own = Bucket(session, plans.build.bucket), OwnImages(session)
+    bucket = Bucket(session, plans.build.bucket)
     remove_dead(session, bucket, lambda spec: spec.recipe == wanted.digest, log)
-    run = begin_build(plans.build, session, home, log)
+    with spending(session, bucket, log) as spent:
+        outcome = _build(wanted, plans, session, home, log, spent)
+        spent.done = outcome.image is not None
+    return outcome
+
+
+def _build(  # noqa: PLR0917 - all that a run is made of
+    wanted: Wanted, plans: Plans, session: Session, home: Home, log: Log, spent: Spending
+) -> Outcome:
+    bucket, own = Bucket(session, plans.build.bucket), OwnImages(session)
+    run = begin_build(plans.build, session, home, log, spent)
     builder = ImageBuilder(session, bucket, home, run, log)
     verdict = builder.to_the_end()
     with kept(builder.lease, bucket.server_time):
@@ -97,7 +108,7 @@ def build_image(wanted: Wanted, plans: Plans, session: Session, home: Home, log:
             return Outcome(verdict, (run,))
         try:
             log(f"checking {image.image_id} on a machine that boots from it")
-            checked, verdict = _check(wanted, plans, image, session, home, log)
+            checked, verdict = _check(wanted, plans, image, session, home, log, spent)
             if verdict.kind == "finished":
                 own.publish(image, wanted.recipe.name)
         except BaseException:
@@ -131,18 +142,19 @@ def _is(bucket: Bucket, run: str, builds: Callable[[RunSpec], bool]) -> bool:
 
 
 def _check(  # noqa: PLR0917 - all that a run is made of
-    wanted: Wanted, plans: Plans, image: Image, session: Session, home: Home, log: Log
+    wanted: Wanted, plans: Plans, image: Image, session: Session, home: Home, log: Log, spent: Spending
 ) -> tuple[str, Verdict]:
     """Do the checks on a machine that boots from an image; return the id of that run and how it ended."""
     experiment = wanted.recipe.check(image.image_id)
-    run = begin_build(replace(plans.check, experiment=experiment, image=image.image_id), session, home, log)
+    run = begin_build(replace(plans.check, experiment=experiment, image=image.image_id), session, home, log, spent)
     bucket = Bucket(session, plans.check.bucket)
     return run, ForegroundScheduler(session, bucket, home, run, log).to_the_end()
 
 
-def begin_build(prepared: Prepared, session: Session, home: Home, log: Log) -> str:
-    """Begin a run as any other; return its id."""
+def begin_build(prepared: Prepared, session: Session, home: Home, log: Log, spent: Spending) -> str:
+    """Begin a run as any other, and note it in `spent`; return its id."""
     run = begin(prepared, session, home, name=None, now=datetime.now(UTC), on_progress=log).run_id
+    spent.runs.append(run)
     log(f"run {run}; `orch attach {run}` shows its terminal")
     return run
 

@@ -21,7 +21,7 @@ from orchestrator.core.dataset import Manifest, Reference
 from orchestrator.core.estimates import storage_month
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.parts import PartKeys
-from orchestrator.core.units import iso, usd
+from orchestrator.core.units import counted, iso, usd
 from orchestrator.core.volumes import Snapshot
 from orchestrator.errors import BadInput, NotFound, OrchError
 from orchestrator.run.lease import Lease, Owner
@@ -32,6 +32,8 @@ from orchestrator.run.spec import load_spec
 READERS = 8
 # A build that added nothing for so long is not being built any more; a part of an upload takes minutes at worst.
 QUIET = timedelta(hours=1)
+# So many files that are gone are named.
+NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +106,18 @@ def list_datasets(
     return sorted((lost | found).values(), key=lambda item: (item.name, item.last))
 
 
-def find(session: Session, bucket: Bucket, text: str) -> Dataset:
-    """Return the data set that `text` names, the newest version that is ready. Raises BadInput, NotFound."""
+def find(session: Session, bucket: Bucket, text: str, snapshots: Sequence[Snapshot] = ()) -> Dataset:
+    """Return the data set that `text` names, the newest version that is ready. Raises BadInput, NotFound.
+
+    With `snapshots`, as in `list_datasets`, one of which only a snapshot is left is said to be that.
+    """
     wanted = parse(text)
-    found = named(session, bucket, wanted)
+    found = named(session, bucket, wanted, snapshots)
     ready = [item for item in found if item.manifest is not None]
     if not ready:
-        what = f"{found[-1].reference} {'cannot be used: ' + found[-1].fault if found[-1].fault else 'is not finished'}"
-        raise NotFound(what, "`orch dataset build` with the same source goes on with it")
+        last = found[-1]
+        why = f"cannot be used: {last.fault}" if last.fault else "is not finished, or has lost its manifest"
+        raise NotFound(f"{last.reference} {why}", "`orch dataset build` with the same source completes it")
     if wanted.version and len(ready) > 1:
         versions = ", ".join(item.version for item in ready)
         raise BadInput(f"{text} may be one of {versions}", "give more digits of the version")
@@ -136,6 +142,19 @@ def named(session: Session, bucket: Bucket, wanted: Reference, snapshots: Sequen
     raise NotFound(
         f"there is no data set {wanted.name}", f"{meant}`orch dataset list` shows them, `orch dataset build` makes one"
     )
+
+
+def check_files(bucket: Bucket, item: Dataset) -> None:
+    """Raise NotFound when not every file of the manifest lies in S3 with its size; what is in them is not read."""
+    there = {found.key: found.size for found in bucket.list(item.prefix)}
+    files = item.manifest.files if item.manifest is not None else ()
+    wrong = [file.path for file in files if there.get(f"{item.prefix}{file.path}") != file.size]
+    if wrong:
+        raise NotFound(
+            f"{item.reference} is damaged: of {counted(len(files), 'file')} {len(wrong)} are gone or cut",
+            f"`orch dataset build` with the same source puts them back, `orch dataset rm {item.reference}` removes it",
+            details=tuple(wrong[:NAMED]),
+        )
 
 
 def parse(text: str) -> Reference:

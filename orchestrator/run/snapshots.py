@@ -16,7 +16,7 @@ from orchestrator.aws.snapshots import Snapshots
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.ledger import Verdict
 from orchestrator.core.settings import Settings
-from orchestrator.core.units import format_size
+from orchestrator.core.units import MicroUSD, format_size, usd
 from orchestrator.core.volumes import DataVolume, Snapshot, newest, size_for
 from orchestrator.errors import BadInput
 from orchestrator.run import ubuntu
@@ -27,6 +27,7 @@ from orchestrator.run.home import Home
 from orchestrator.run.lease import kept
 from orchestrator.run.prepare import Prepared, Source, prepare
 from orchestrator.run.snapshot_builder import SnapshotBuilder
+from orchestrator.run.spent import Spending, spending
 
 # Any of them reads S3 and writes EBS at some 80 MB/s for hours, and costs a few cents an hour on the spot market.
 TYPES = ("m5.large", "c5.large", "m5.xlarge", "c5.xlarge")
@@ -53,19 +54,24 @@ def look_up(item: Dataset, session: Session) -> Snapshot | None:
     return found if found is not None and found.state == "completed" else None
 
 
-def plan_build(
-    item: Dataset, source: Source, session: Session, settings: Settings, types: Sequence[str] = TYPES
+def plan_build(  # noqa: PLR0917 - all that a plan is made of
+    item: Dataset, source: Source, session: Session, settings: Settings, types: Sequence[str], cap: MicroUSD | None
 ) -> Prepared:
-    """Plan the run on one of `types`; changes nothing. Raises BadInput, NoCapacity, NoPermission, NotFound."""
+    """Plan the run on one of `types`; changes nothing. Raises BadInput, NoCapacity, NoPermission, NotFound.
+
+    `cap` (micro-dollars, None for none) is the run's `max_cost`.
+    """
     if item.manifest is None:
         raise BadInput(f"{item.reference} is not finished", "`orch dataset build` with the same source goes on with it")
     volume = DataVolume(item.name, "", item.version, size_for(item.manifest.files), item.size)
-    prepared = prepare(_experiment(item, settings, types), source, session, settings, environ={}, volumes=(volume,))
+    prepared = prepare(
+        _experiment(item, settings, types, cap), source, session, settings, environ={}, volumes=(volume,)
+    )
     made = f"a snapshot of {item.reference}, which stays"
     return replace(prepared, prelude=ubuntu.prelude(), will_create=(*prepared.will_create, made))
 
 
-def _experiment(item: Dataset, settings: Settings, types: Sequence[str]) -> Experiment:
+def _experiment(item: Dataset, settings: Settings, types: Sequence[str], cap: MicroUSD | None) -> Experiment:
     longest = min(max(SHORTEST, timedelta(seconds=round(item.size / SLOWEST))), LONGEST)
     return Experiment.model_validate(
         {
@@ -81,6 +87,7 @@ def _experiment(item: Dataset, settings: Settings, types: Sequence[str]) -> Expe
             # The staging has done it all: made the file system, filled it, read it back and let go of it.
             "run": "echo 'orch: the volume is ready for its snapshot'",
             "max_duration": longest,
+            "max_cost": None if cap is None else usd(cap),
             "preflight": "off",
             "retries": 0,
             "checkpoint_grace": timedelta(seconds=5),
@@ -94,9 +101,19 @@ def build_snapshot(item: Dataset, prepared: Prepared, session: Session, home: Ho
     What builds of the same version left that were killed is removed before: nothing of it could be gone on with.
     Raises OrchError, and KeyboardInterrupt once nothing is left.
     """
-    bucket, snapshots = Bucket(session, prepared.bucket), Snapshots(session)
+    bucket = Bucket(session, prepared.bucket)
     remove_dead(session, bucket, lambda spec: spec.is_snapshot_build and spec.volumes[0].label == item.version, log)
-    run = begin_build(prepared, session, home, log)
+    with spending(session, bucket, log) as spent:
+        outcome = _build(item, prepared, session, home, log, spent)
+        spent.done = outcome.snapshot is not None
+    return outcome
+
+
+def _build(  # noqa: PLR0917 - all that a run is made of
+    item: Dataset, prepared: Prepared, session: Session, home: Home, log: Log, spent: Spending
+) -> Outcome:
+    bucket, snapshots = Bucket(session, prepared.bucket), Snapshots(session)
+    run = begin_build(prepared, session, home, log, spent)
     published: Snapshot | None = None
     try:
         builder = SnapshotBuilder(session, bucket, home, run, log, item.version)

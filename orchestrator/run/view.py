@@ -161,6 +161,8 @@ class RunView:
         unfit = {
             (b.generation, rank): why for _, b, made in found if made is not None for rank, why in made.unfit.items()
         }
+        # A node that is slow, or cut off, may never hear of itself what the others, soon restarted, said of it.
+        replaced = {i: why for recovery in self.ledger.recoveries for i, why in recovery.unfit.items()}
         return [
             {
                 "instance_id": instance_id,
@@ -168,7 +170,7 @@ class RunView:
                 "generation": beacon.generation,
             }
             | made.to_json()
-            | {"unfit": unfit.get((beacon.generation, beacon.rank))}
+            | {"unfit": replaced.get(instance_id, unfit.get((beacon.generation, beacon.rank)))}
             for instance_id, beacon, made in sorted(found, key=lambda item: (item[1].generation, item[1].rank))
             if made is not None
         ]

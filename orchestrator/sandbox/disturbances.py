@@ -24,8 +24,10 @@ LASTING: frozenset[str] = frozenset({"partition", "hang", "freeze", "slow", "sto
 NEXT = "next"
 # What a machine still has when it comes up again: the line to it is cut or not, whatever it does.
 REBOOT_KEEPS: frozenset[str] = frozenset({"partition", "slow"})
-# Of a host that is slow the training runs for so long, then stands still for so long (seconds), and again.
-RUNS, STANDS = 0.003, 0.2
+# Of a host that is slow the training runs for so long, then stands still for so long (seconds), and again; and for so
+# many times as long as it really ran, where a busy machine let it run longer than it should, but never for longer than
+# the last: it must get on. Meanwhile what has only just begun is stopped as well, this often.
+RUNS, STANDS, TIMES, AT_MOST, LOOKS = 0.005, 0.2, 40, 2.0, 0.05
 # The node contract's own variable: whatever has it is the training, or was started by it.
 _TRAINING = b"ORCH_STOP_FILE="
 _SSHD = frozenset({"sshd", "sshd-session", "sshd-auth"})
@@ -60,12 +62,25 @@ def begin(kind: Kind, mark: int, keeper: int, power: Path, lasting: frozenset[st
 
 
 def drag(mark: int, keeper: int, goes_on: Callable[[], bool]) -> None:
-    """Let the host's training run a small part of the time, while `goes_on`."""
+    """Let the host's training run a small part of the time, while `goes_on`.
+
+    Whom to stop is found while they stand: to look takes longer than they may run, on a busy machine by far.
+    """
+    ran = 0.0
     while goes_on():
-        _send(signal.SIGSTOP, mark, keeper, _is_training)
-        time.sleep(STANDS)
-        _send(signal.SIGCONT, mark, keeper, _is_training)
+        stood = time.monotonic()
+        while time.monotonic() - stood < min(max(STANDS, TIMES * ran), AT_MOST):
+            _send(signal.SIGSTOP, mark, keeper, _is_training)
+            time.sleep(LOOKS)
+        found = _find(mark, keeper, _is_training)
+        began = time.monotonic()
+        for pid in found:
+            supervisor.send(signal.SIGCONT, pid, mark, mark + 1)
         time.sleep(RUNS)
+        for pid in found:
+            supervisor.send(signal.SIGSTOP, pid, mark, mark + 1)
+        ran = time.monotonic() - began
+    _send(signal.SIGCONT, mark, keeper, _is_training)
 
 
 def heal(kind: Kind, mark: int, keeper: int, power: Path, lasting: frozenset[str]) -> None:
@@ -109,10 +124,14 @@ def _stop(kind: str, mark: int, keeper: int) -> None:
 
 def _send(number: signal.Signals, mark: int, keeper: int, wanted: Callable[[int], bool]) -> bool:
     """Send a signal to the host's processes that are wanted; tell whether there were any."""
-    found = [pid for pid in supervisor.marked(mark, mark + 1) if pid != keeper and wanted(pid)]
+    found = _find(mark, keeper, wanted)
     for pid in found:
         supervisor.send(number, pid, mark, mark + 1)
     return bool(found)
+
+
+def _find(mark: int, keeper: int, wanted: Callable[[int], bool]) -> list[int]:
+    return [pid for pid in supervisor.marked(mark, mark + 1) if pid != keeper and wanted(pid)]
 
 
 def _is_training(pid: int) -> bool:

@@ -148,6 +148,10 @@ def test_a_snapshot_is_planned_shown_with_its_set_and_removed_with_it(
     assert "1 instance with 8 GiB gp3, 1 GiB gp3 of nothing yet (shot)" in plan["will_create"][-2]
     assert plan["will_create"][-1] == f"a snapshot of shot@{built['version']}, which stays"
     assert orch("dataset", "snapshot", "shot").exit_code == Exit.BAD_INPUT, "there is nobody to ask"
+    capped = json.loads(orch("dataset", "snapshot", "shot", "--dry-run", "--json", "--max-cost", "0.05").stdout)
+    assert capped["timer_seconds"] < plan["timer_seconds"], "the machine's own timer keeps to the cap as well"
+    refused = orch("dataset", "snapshot", "shot", "-y", "--max-cost", "-3")
+    assert (refused.exit_code, "max_cost" in refused.stderr) == (Exit.BAD_INPUT, True)
     ec2 = shared_world.ec2
     labels = {"orch:run": "r", "orch:version": built["version"], "orch:bytes": str(2**30), "orch:dataset": "shot"}
     tags = [{"ResourceType": "snapshot", "Tags": [{"Key": key, "Value": value} for key, value in labels.items()]}]
@@ -179,12 +183,36 @@ def test_a_snapshot_is_planned_shown_with_its_set_and_removed_with_it(
     assert (lost["state"], lost["files"], lost["snapshots"]) == ("damaged", 0, listed["snapshots"])
     told = f"only a snapshot is left, nothing in {bucket}: `orch dataset rm shot@{built['version']}` removes it"
     assert lost["fault"] == told
-    assert orch("dataset", "show", "shot").exit_code == Exit.NOT_FOUND
+    shown = orch("dataset", "show", "shot")
+    assert (shown.exit_code, told in shown.stderr) == (Exit.NOT_FOUND, True)
+    assert "`orch dataset build` with the same source" in shown.stderr
     removed = orch("dataset", "rm", f"shot@{built['version']}", "-y")
     assert removed.exit_code == 0, removed.stderr
     assert orch("dataset", "list", "--json").stdout.split() == ["[]"]
     own = ec2.describe_snapshots(OwnerIds=["self"], Filters=[{"Name": "tag-key", "Values": ["orch:dataset"]}])
     assert own["Snapshots"] == []
+
+
+def test_a_data_set_that_lost_files_or_its_manifest_is_shown_as_what_it_is(
+    orch: Orch, tmp_path: Path, shared_world: World
+) -> None:
+    built = values(orch("dataset", "build", str(write(tmp_path / "set", FILES)), "lost", "--as-is", "--json"))[-1]
+    bucket, _, prefix = built["url"].removeprefix("s3://").partition("/")
+    shared_world.s3.delete_object(Bucket=bucket, Key=f"{prefix}/b/c.bin")
+    for words in ((), ("--json",)):
+        shown = orch("dataset", "show", "lost", *words)
+        assert shown.exit_code == Exit.NOT_FOUND
+        assert f"lost@{built['version']} is damaged: of 2 files 1 are gone or cut" in shown.stderr
+        assert "b/c.bin" in shown.stderr
+        assert "puts them back" in shown.stderr
+    assert (
+        values(orch("dataset", "build", str(tmp_path / "set"), "lost", "--as-is", "--json"))[-1]["moved_bytes"] == 5000
+    )
+    assert orch("dataset", "show", "lost").exit_code == Exit.DONE
+    shared_world.s3.delete_object(Bucket=bucket, Key=f"{prefix}/MANIFEST.json")
+    shown = orch("dataset", "show", "lost")
+    assert (shown.exit_code, "is not finished, or has lost its manifest" in shown.stderr) == (Exit.NOT_FOUND, True)
+    assert orch("dataset", "rm", "lost", "-y").exit_code == Exit.DONE
 
 
 def test_what_cannot_be_staged_is_said_with_what_to_do(orch: Orch, tmp_path: Path, shared_world: World) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from orchestrator.core.beacon import Mark
+from orchestrator.core.ledger import Recovery
 from orchestrator.core.preflight import Check, Preflight
 from orchestrator.run.home import CachedRun
 from orchestrator.run.view import RunView
@@ -61,6 +63,15 @@ def test_an_unfit_node_is_exit_code_one_and_keeps_its_reason(run_orch: Orch) -> 
     assert result.exit_code == 1
     assert [row["unfit"] for row in json.loads(result.stdout)] == [None, "its best link gives little"]
     assert "unfit: its best link gives little" in run_orch("doctor", RUN).stdout
+
+
+def test_a_node_that_was_replaced_before_it_heard_the_verdict_keeps_the_reason_of_the_ledger(run_orch: Orch) -> None:
+    seen = told()
+    why = {"i-1": "its best link gives little"}
+    lost = Recovery(1, "lost", "m", {"i-0": 0}, ("i-1",), 1, 0, graceful=False, trained=False, size=2, unfit=why)
+    run_orch.cloud.add(replace(seen, ledger=replace(seen.ledger, recoveries=(lost,))))
+    rows = json.loads(run_orch("doctor", RUN, "--json").stdout)
+    assert [row["unfit"] for row in rows] == [None, "its best link gives little"]
 
 
 def test_the_kept_report_of_a_run_tells_both(run_orch: Orch) -> None:

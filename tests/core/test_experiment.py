@@ -81,6 +81,7 @@ def test_data_is_mounted_under_its_name_unless_told() -> None:
         ("s3://bucket/x", "a", "auto"),
         ("s3://bucket", "sets/b", "auto"),
     ]
+    assert {item.wait for item in data.values()} == {"all"}, "a script need not know of phases"
 
 
 def test_scalars_under_envs_become_text_as_written() -> None:

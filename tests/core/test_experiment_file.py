@@ -166,7 +166,7 @@ def test_a_profile_is_explained_by_the_keys_it_changes() -> None:
         "data.valid.source: s3://bucket/valid -> (not set)",
         "data.valid.mount: valid -> (not set)",
         "data.valid.mode: auto -> (not set)",
-        "data.valid.wait: first -> (not set)",
+        "data.valid.wait: all -> (not set)",
         "envs.NCCL_DEBUG: WARN -> (not set)",
     ]
     assert [str(change) for change in explain(FILE, "f", "small")] == [
@@ -318,6 +318,8 @@ def test_a_flag_can_mend_what_the_file_lacks() -> None:
 @pytest.mark.parametrize("path", sorted(Path("orchestrator/experiments").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_experiments_that_ship_are_right_in_every_profile(path: Path) -> None:
     text = path.read_bytes()
-    assert load(text, str(path)).name == path.stem
+    made = load(text, str(path))
+    assert made.name == path.stem
+    assert {item.wait for item in made.data.values()} == {"first"}, "its trainer waits for what is missing"
     for name in profile_names(text, str(path)):
         assert explain(text, str(path), name)

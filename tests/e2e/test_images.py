@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from typing import Any
@@ -115,6 +116,9 @@ def test_a_step_or_check_that_fails_publishes_nothing_and_leaves_nothing(world: 
     done = build(world, recipe(world, "broken", **{what: failing}), check=1)
     assert f"no image was published; {'build' if what == 'steps' else 'check'}: node 0" in done.stderr
     assert "it is broken" in done.stderr
+    spent = re.search(r"cost so far: (.*); `orch cost ", done.stderr)
+    assert spent is not None
+    assert spent[1].count("$") == (1 if what == "steps" else 2), "of the build, and of the check where there was one"
     assert left(world) == before
     assert images(world) == others
     assert world.json("gc")["orphans"] == []

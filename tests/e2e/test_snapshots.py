@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,10 @@ def test_a_build_whose_data_is_damaged_publishes_nothing(world: World) -> None:
     (item,) = world.json("dataset", "list")
     key = f"{item['url'].split('/', 3)[3]}/a.txt"
     world.client("s3").put_object(Bucket=world.bucket(), Key=key, Body=b"two")
-    done = world.orch(*SNAPSHOT, "--force", check=1)
+    done = world.orch(*SNAPSHOT, "--force", "--max-cost", "3", check=1)
     assert "no snapshot was published" in done.stderr
+    assert re.search(r"cost so far: \$\d+\.\d+; `orch cost snapshot-flowers-", done.stderr)
+    assert world.json("status", world.run_id("snapshot-flowers"))[0]["max_cost_usd"] == "3.000000"
     assert "a.txt is damaged" in done.stderr
     assert left(world) == before
     world.client("s3").put_object(Bucket=world.bucket(), Key=key, Body=FILES["a.txt"])
