@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.context import Place, in_reach, open_for_launch, open_home, open_place, wanted
+from orchestrator.cli.faults import Commands
 from orchestrator.cli.options import can_ask, cloud_option, json_option, need_yes, yes_option
-from orchestrator.core.units import counted
+from orchestrator.core.units import counted, listed
 from orchestrator.errors import BadInput, Exit, NoPermission, NotFound, OrchError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ FOLDERS = (PACKAGE / "ami", PACKAGE.parent / "ami")
 DIGITS = 12
 
 
-@click.group(name="ami")
+@click.group(cls=Commands, name="ami")
 def command() -> None:
     """Machine images from recipes (docs/images.md): what nodes boot, with driver and libraries on it.
 
@@ -110,8 +111,9 @@ def rm(*, image: str, yes: bool, cloud: str | None) -> None:
     every = own.published()
     chosen = [item for item in every if image in {item.name, item.image_id}]
     if not chosen:
-        there = ", ".join(sorted({item.name for item in every})) or "none"
-        raise NotFound(f"orch has built no image {image!r} in {place.settings.region}", f"there are: {there}")
+        there = listed(sorted({item.name for item in every}))
+        hint = there if every else f"{there}: `orch ami build` makes one"
+        raise NotFound(f"orch has built no image {image!r} in {place.settings.region}", hint)
     for item in chosen:
         if users := own.users(item):
             raise BadInput(
@@ -143,7 +145,7 @@ def _load(text: str, cloud: str | None) -> tuple[Recipe, Source]:
         names = sorted({found.stem for folder in FOLDERS for found in folder.glob("*.yaml")})
         near = difflib.get_close_matches(text, names, n=1)
         meant = f"did you mean {near[0]}? " if near else ""
-        hint = f"{meant}there are: {', '.join(names)}; or give a YAML file"
+        hint = f"{meant}{listed(names)}; or give a YAML file"
         raise BadInput(f"there is no recipe {text!r}: {error.strerror}", hint) from error
     return load(body, name, cloud or "aws"), Source(name, None if built_in else file, cloud or "aws")
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import click
 
 from orchestrator.cli.context import open_home
+from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import cloud_option, node_option, run_argument
 from orchestrator.cli.runs import find_run
 from orchestrator.errors import BadInput, NotFound
@@ -19,7 +20,7 @@ PLAIN_TERMINAL = "xterm-256color"
 WORKERS = 16
 
 
-@click.command()
+@click.command(cls=AllFaults)
 @run_argument
 @node_option("Rank of the node.")
 @click.option("--all", "every", is_flag=True, help="All nodes, a window for each, in a tmux session of this machine.")

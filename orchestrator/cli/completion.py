@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import click
 
+from orchestrator.cli.faults import AllFaults
+
 SHELLS = ("bash", "zsh", "fish")
 
 
-@click.command()
+@click.command(cls=AllFaults)
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.core.settings import Settings
-from orchestrator.core.units import counted
+from orchestrator.core.units import counted, listed
 from orchestrator.errors import BadInput
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _read(file: Path) -> dict[object, object]:
 
 def _unknown(key: object) -> str:
     near = difflib.get_close_matches(str(key), KEYS, n=1)
-    return f"{key}: unknown key; " + (f"did you mean {near[0]}?" if near else f"there are: {', '.join(KEYS)}")
+    return f"{key}: unknown key; " + (f"did you mean {near[0]}?" if near else listed(KEYS))
 
 
 def _is_text(value: object) -> bool:

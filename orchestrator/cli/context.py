@@ -101,10 +101,16 @@ def seed_data(home: Home, place: Place, experiment: Experiment, on_progress: Cal
 
 
 def in_reach(home: Home, flag: str | None) -> tuple[list[Place], list[OrchError]]:
-    """Return the clouds that reading commands look at, and why others that were wanted could not be opened."""
+    """Return the clouds that reading commands look at, and why others that were wanted could not be opened.
+
+    One that was asked for is among the latter as well: what is kept on this machine can be read without it.
+    """
     name = wanted(home, flag)
     if name is not None:
-        return [open_place(home, name)], []
+        try:
+            return [open_place(home, name)], []
+        except OrchError as error:
+            return [], [error]
     places: list[Place] = []
     errors: list[OrchError] = []
     for cloud in CLOUDS:

@@ -8,6 +8,7 @@ import click
 
 from orchestrator.cli.context import open_home
 from orchestrator.cli.costs import GROUPS, show_totals
+from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import cloud_option, json_option, run_argument
 from orchestrator.cli.runs import Found, find_run
 from orchestrator.core.totals import By
@@ -16,7 +17,7 @@ from orchestrator.errors import BadInput, OrchError
 CONFIGURED = "\0"
 
 
-@click.command()
+@click.command(cls=AllFaults)
 @run_argument
 @cloud_option
 @json_option

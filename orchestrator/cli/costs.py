@@ -69,6 +69,8 @@ def _collect(home: Home, cloud: str | None, after: datetime) -> tuple[list[RunBi
             errors.append(error.message)
     flag = wanted(home, cloud)
     found |= {run.run_id: None for run in home.runs if run.run_id not in found and flag in {None, run.cloud}}
+    if unopened and not found:
+        raise unopened[0]
     recent = [item for item in found.items() if _began(item[0]) >= after]
     with ThreadPoolExecutor(READERS) as pool:
         read = list(pool.map(lambda item: _read(home, *item), recent))

@@ -22,6 +22,7 @@ from orchestrator.cli.context import (
 )
 from orchestrator.cli.dataset_progress import shown, tell_built
 from orchestrator.cli.dataset_run import build_on_nodes, run_options, take_run_options
+from orchestrator.cli.faults import Commands
 from orchestrator.cli.options import can_ask, cloud_option, json_option, yes_option
 from orchestrator.core.ids import NAME_RULE, is_name
 from orchestrator.core.units import counted
@@ -42,7 +43,7 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> str
     raise click.BadParameter(f"{value!r} is neither pixels, such as 160,352, nor none")
 
 
-@click.group(name="dataset")
+@click.group(cls=Commands, name="dataset")
 def command() -> None:
     """Data sets in the account's bucket, packed, with the digest of every file; experiments name them: dataset:NAME."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.context import open_home
+from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import cloud_option, json_option, run_argument
 from orchestrator.cli.runs import find_run
 from orchestrator.errors import BadInput
@@ -36,7 +37,7 @@ class Entry:
     ignore_eval: bool
 
 
-@click.command()
+@click.command(cls=AllFaults)
 @run_argument
 @click.option(
     "--out",

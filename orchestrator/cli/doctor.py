@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from orchestrator.cli.context import NoCredentials, Place, open_home, open_place, wanted
+from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import cloud_option, json_option, run_argument
 from orchestrator.cli.runs import find_run
 from orchestrator.errors import Exit, OrchError
@@ -36,7 +37,7 @@ class Check:
     exit_code: int = 0
 
 
-@click.command()
+@click.command(cls=AllFaults)
 @run_argument
 @cloud_option
 @click.option("--policy", is_flag=True, help="Print the IAM policies of the operator and the nodes, as JSON.")

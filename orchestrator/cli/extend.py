@@ -7,14 +7,15 @@ from decimal import Decimal
 import click
 
 from orchestrator.cli.context import open_home
+from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import cap_options, cloud_option, json_option, read_caps, run_argument
 from orchestrator.cli.runs import find_run
-from orchestrator.cli.scheduling import check_fit, ensure_scheduler, who
+from orchestrator.cli.scheduling import check_fit, ensure_scheduler, missing_secrets, who
 from orchestrator.core.units import MICRO, format_usd
 from orchestrator.errors import BadInput
 
 
-@click.command()
+@click.command(cls=AllFaults)
 @run_argument
 @cap_options
 @cloud_option
@@ -38,6 +39,7 @@ def command(
     found = find_run(home, run, cloud)
     place, view = found.open(), found.read()
     faults += extend_faults(view.spec, view.ledger, view.spend, view.facts.server_time, caps)
+    faults += [] if view.ended else missing_secrets(home, view)
     if faults:
         hint = "nothing was changed"
         if view.ended:

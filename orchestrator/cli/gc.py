@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.context import Place, in_reach, in_regions, open_home
+from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import can_ask, cloud_option, json_option, yes_option
 from orchestrator.core.units import counted
 from orchestrator.errors import BadInput, Exit, NoPermission, OrchError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 Lost = list[tuple[Place, "Orphan"]]
 
 
-@click.command()
+@click.command(cls=AllFaults)
 @click.option("--dry-run", is_flag=True, help="Only list; remove nothing and do not ask.")
 @yes_option
 @click.option("--region", "regions", multiple=True, metavar="REGION", help="Look there; may be repeated.")

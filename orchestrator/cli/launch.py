@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from orchestrator.cli.experiment import experiment_faults
+from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import (
     cloud_option,
     experiment_argument,
@@ -18,7 +20,7 @@ from orchestrator.cli.options import (
 from orchestrator.errors import Exit
 
 
-@click.command()
+@click.command(cls=AllFaults, check=experiment_faults)
 @experiment_argument
 @experiment_options
 @cloud_option

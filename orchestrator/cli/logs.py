@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.context import open_home
+from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import cloud_option, json_option, node_option, run_argument
 from orchestrator.cli.runs import find_run
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.cli.context import Place
 
 
-@click.command()
+@click.command(cls=AllFaults)
 @run_argument
 @node_option("Only the node of this rank.", default=None)
 @click.option("-f", "--follow", is_flag=True, help="Go on printing until the run ends.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from orchestrator.cli.faults import AllFaults
 from orchestrator.errors import BadInput, Exit, OrchError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def need_yes(question: str, *, yes: bool, what: str, hint: str, declined: str, a
         raise OrchError(declined, exit_code=Exit.INTERRUPTED)
 
 
-class RemoteCommand(click.Command):
+class RemoteCommand(AllFaults):
     """A command whose line may end in `-- WORDS`, which are for a node and not for orch."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

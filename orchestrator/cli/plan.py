@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.context import open_for_launch, open_home, seed_data, wanted
+from orchestrator.cli.experiment import experiment_faults
+from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import cloud_option, experiment_argument, experiment_options, json_option
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.run.prepare import Prepared
 
 
-@click.command()
+@click.command(cls=AllFaults, check=experiment_faults)
 @experiment_argument
 @experiment_options
 @cloud_option
@@ -47,7 +49,7 @@ def prepare_run(
 
     home = open_home()
     name = wanted(home, cloud)
-    loaded = load_experiment(experiment, name, given)
+    loaded = load_experiment(experiment, name, given, environ=os.environ)
     if not quiet:
         for change in loaded.changes:
             click.echo(change)

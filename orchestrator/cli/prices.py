@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.context import GET_CLOUD, NO_CREDENTIALS, NoCredentials, in_reach, open_home
+from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import cloud_option, json_option
 from orchestrator.errors import NotFound
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 MOST_DAYS = 90
 
 
-@click.command()
+@click.command(cls=AllFaults)
 @click.argument("instance_type", metavar="TYPE")
 @click.option(
     "--days",

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.context import open_home
+from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import cap_options, cloud_option, json_option, read_caps, run_argument
 from orchestrator.cli.page import has_page, write_page
 from orchestrator.cli.runs import find_run
-from orchestrator.cli.scheduling import check_fit, ensure_scheduler, who
+from orchestrator.cli.scheduling import check_fit, ensure_scheduler, missing_secrets, who
 from orchestrator.errors import BadInput, Exit
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.run.view import RunView
 
 
-@click.command()
+@click.command(cls=AllFaults)
 @run_argument
 @cap_options
 @cloud_option
@@ -45,7 +46,7 @@ def command(
     found = find_run(home, run, cloud)
     place = found.open()
     view = found.read()
-    check(view, caps, faults)
+    check(view, caps, faults if view.phase == "finished" else faults + missing_secrets(home, view))
     packing = packing_of(view)
     if view.phase == "finished" and _finish_rest(home, place, view, packing, as_json=as_json):
         return Exit.DONE

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.context import Place, in_reach, open_place
+from orchestrator.cli.context import Place, in_reach, open_place, wanted
 from orchestrator.cli.options import ID_TAIL
 from orchestrator.errors import BadInput, NotFound, OrchError
 
@@ -54,7 +54,8 @@ def find_run(home: Home, text: str | None, flag: str | None) -> Found:
     from orchestrator.run.read import list_runs
 
     places, errors = in_reach(home, flag)
-    known = dict(cached)
+    meant = wanted(home, flag)
+    known = {run: cloud for run, cloud in cached.items() if meant in {None, cloud}}
     for place in places:
         try:
             known |= dict.fromkeys(list_runs(place.bucket), place.cloud)
@@ -62,7 +63,13 @@ def find_run(home: Home, text: str | None, flag: str | None) -> Found:
             errors.append(error)
     if not known and errors:
         raise errors[0]
-    run_id = choose(text, known)
+    try:
+        run_id = choose(text, known)
+    except NotFound:
+        # It may be on the cloud that was asked for and cannot be asked.
+        if errors and not places:
+            raise errors[0] from None
+        raise
     return _found(home, run_id, known[run_id], places)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from orchestrator.cli.context import open_home
+from orchestrator.cli.faults import Commands
 from orchestrator.cli.options import json_option
 from orchestrator.core.units import counted
 from orchestrator.errors import BadInput
@@ -31,7 +32,7 @@ _seconds_option = click.option(
 _heal_option = click.option("--heal", is_flag=True, help="Undo it now.")
 
 
-@click.group(name="sandbox")
+@click.group(cls=Commands, name="sandbox")
 def command() -> None:
     """AWS on this machine: EC2, S3 and what else orch uses, on loopback, with a real host for every instance.
 

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 import click
 
 from orchestrator.cli.context import open_home, open_place
+from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import CLOUDS
 from orchestrator.cli.page import write_page
 
 
-@click.command(hidden=True)
+@click.command(cls=AllFaults, hidden=True)
 @click.argument("run")
 @click.option("--cloud", type=click.Choice(CLOUDS), required=True, help="The cloud the run is on.")
 def command(run: str, cloud: str) -> None:

@@ -40,12 +40,26 @@ def check_fit(home: Home, place: Place, view: RunView) -> None:
 def _keep_secrets(home: Home, view: RunView) -> None:
     """Take the secrets from the environment: of a run that ended they were forgotten, elsewhere they never were."""
     run_id, names = view.spec.run_id, view.spec.experiment.secrets
-    if not view.ended and set(names) <= home.secrets(run_id).keys():
+    if _keeps_secrets(home, view):
         return
-    missing = [f"secrets: {name} is not set in your environment" for name in names if not os.environ.get(name)]
+    missing = missing_secrets(home, view)
     if missing:
         raise BadInput(f"{run_id} cannot be resumed", "set them, then resume", details=tuple(missing))
     home.keep_secrets(run_id, {name: os.environ[name] for name in names})
+
+
+def missing_secrets(home: Home, view: RunView) -> list[str]:
+    """Return a line for each secret that whoever schedules the run from here would lack."""
+    from orchestrator.run.here import fault_of_secret
+
+    if _keeps_secrets(home, view) or (not view.ended and _is_elsewhere(view)):
+        return []
+    found = (fault_of_secret(name, os.environ) for name in view.spec.experiment.secrets)
+    return [f"secrets: {fault}" for fault in found if fault]
+
+
+def _keeps_secrets(home: Home, view: RunView) -> bool:
+    return not view.ended and set(view.spec.experiment.secrets) <= home.secrets(view.spec.run_id).keys()
 
 
 def _is_elsewhere(view: RunView) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from orchestrator.cli.faults import AllFaults
 
-@click.command()
+
+@click.command(cls=AllFaults)
 def command() -> None:
     """Print the JSON Schema of experiment files.
 

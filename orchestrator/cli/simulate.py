@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import cloud_option, experiment_argument, json_option
-from orchestrator.cli.simulation import prepare_simulation
+from orchestrator.cli.simulation import prepare_simulation, simulation_faults
 from orchestrator.core.policies import NAMES
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ BOOT = "2m30s"
 RESTART = "30s"
 
 
-@click.command()
+@click.command(cls=AllFaults, check=simulation_faults)
 @experiment_argument
 @click.option("-n", "--nodes", metavar="N", help="Number of nodes (num_nodes).")
 @click.option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="Set any key: --set expected_duration=6h.")

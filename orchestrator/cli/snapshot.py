@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.context import open_for_launch, open_home, wanted
+from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import cloud_option, json_option, need_yes, read_caps, yes_option
 from orchestrator.errors import BadInput, Exit, OrchError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.run.prepare import Prepared
 
 
-@click.command(name="snapshot")
+@click.command(cls=AllFaults, name="snapshot")
 @click.argument("name", metavar="NAME[@VERSION]")
 @click.option("--instance-type", "types", multiple=True, metavar="TYPE", help="Of the builder; may be repeated.")
 @click.option("--force", is_flag=True, help="Make one even when this version has one; that goes, unless in use.")

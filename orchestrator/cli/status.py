@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.context import Place, in_reach, open_home, wanted
+from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import cloud_option, json_option, run_argument
 from orchestrator.cli.runs import choose, find_run, launched, name_of
 from orchestrator.errors import OrchError
@@ -19,7 +20,7 @@ READERS = 8
 DEFAULT_LIMIT = 20
 
 
-@click.command()
+@click.command(cls=AllFaults)
 @run_argument
 @cloud_option
 @click.option(
@@ -126,7 +127,7 @@ def _kept_row(home: Home, run_id: str, kept: CachedRun | None) -> dict[str, Any]
     return {
         key: value
         for key, value in report.items()
-        if key not in {"verdict", "instances", "preflight", "timing", "bill"}
+        if key not in {"work", "verdict", "instances", "preflight", "cap_changes", "timing", "bill"}
     }
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from orchestrator.cli.context import open_home
+from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import cloud_option, json_option, run_argument
 from orchestrator.cli.runs import find_run
 from orchestrator.cli.scheduling import ensure_scheduler, who
 
 
-@click.command()
+@click.command(cls=AllFaults)
 @run_argument
 @cloud_option
 @click.option("-d", "--detach", is_flag=True, help="Do not wait for the end.")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from orchestrator.cli.context import open_home
+from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import cloud_option, json_option, run_argument
 from orchestrator.cli.runs import find_run
 
 
-@click.command()
+@click.command(cls=AllFaults)
 @run_argument
 @cloud_option
 @json_option

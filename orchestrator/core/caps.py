@@ -103,6 +103,11 @@ def age(spec: RunSpec, ledger: LedgerState, now: datetime) -> timedelta:
     return now - (ledger.generation_began or spec.created)
 
 
+def _has_lasted(ledger: LedgerState, lasted: timedelta) -> str:
+    since = " since it was resumed" if ledger.resumed else ""
+    return f"has lasted {format_duration(lasted)}{since}"
+
+
 def cost_in(facts: Facts, span: timedelta) -> MicroUSD:
     """Return what the run will have cost in `span` from now, at the prices in force."""
     ahead = facts.cost_per_second * round(span.total_seconds())
@@ -146,7 +151,7 @@ def extend_faults(spec: RunSpec, ledger: LedgerState, spend: Spend, now: datetim
         faults.append(f"max_cost: {format_usd(caps.max_cost)} is too little: {cost}")
     lasted = age(spec, ledger, now)
     if caps.max_duration is not None and caps.max_duration <= lasted + needed:
-        time = f"it has lasted {format_duration(lasted)}, and {format_duration(lasted + needed)} when it is saved"
+        time = f"it {_has_lasted(ledger, lasted)}, and {format_duration(lasted + needed)} when it is saved"
         faults.append(f"max_duration: {format_duration(caps.max_duration)} is too little: {time}")
     return faults
 
@@ -235,7 +240,7 @@ def warnings(spec: RunSpec, ledger: LedgerState, cost: MicroUSD, now: datetime) 
     """Return of each cap the highest of `WARNED_AT` percent that was passed, nothing of one that is not near."""
     cap, limit, lasted = spec.experiment.max_cost_micro, spec.experiment.max_duration, age(spec, ledger, now)
     began = round((now - lasted).timestamp())
-    used = [("max_duration", lasted / limit, f"has lasted {format_duration(lasted)}", format_duration(limit), began)]
+    used = [("max_duration", lasted / limit, _has_lasted(ledger, lasted), format_duration(limit), began)]
     if cap is not None:
         used.insert(0, ("max_cost", cost / cap, f"has cost {format_usd(cost)}", format_usd(cap), cap))
     found = []

@@ -23,7 +23,10 @@ MAX_ENV_VALUE = 32_768
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]{0,20}\.[a-z0-9-]{1,20}")
-_IMAGE = re.compile(r"(?:ssm:/?)?[A-Za-z0-9][A-Za-z0-9()./@_ -]{1,199}")
+# An image whose name has blanks, as EC2 allows, goes by its id: two words are a slip more often than a name.
+_IMAGE = re.compile(
+    r"ami-[0-9a-f]{1,17}|ssm:/?[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*|(?!ami-|ssm:)[A-Za-z0-9][A-Za-z0-9()./@_-]{1,127}"
+)
 _DATA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _MOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _SOURCE = re.compile(
@@ -54,8 +57,7 @@ def show(value: object) -> str:
     if isinstance(value, int) and value.bit_length() > 200:
         return "a huge number"
     text = ascii(value) if isinstance(value, str) else ascii(str(value))[1:-1]
-    text = text if len(text) <= 60 else f"{text[:56]}..." + text[-1:] * isinstance(value, str)
-    return f"the text {text}" if isinstance(value, str) else text
+    return text if len(text) <= 60 else f"{text[:56]}..." + text[-1:] * isinstance(value, str)
 
 
 def repeated(names: Sequence[str]) -> str | None:
@@ -200,7 +202,7 @@ Dollars = Annotated[
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0.01}, {"type": "string"}]}),
 ]
 Type = Annotated[Text, _matches(_INSTANCE_TYPE, "an EC2 type such as p3.16xlarge")]
-Image = Annotated[Text, _matches(_IMAGE, "an AMI id, ssm:NAME or the name of an image")]
+Image = Annotated[Text, _matches(_IMAGE, "an AMI id, ssm:NAME or the name of an image (no blanks)")]
 Source = Annotated[Text, _matches(_SOURCE, "of the form s3://bucket/prefix or dataset:NAME")]
 Mount = Annotated[Text, _matches(_MOUNT, "a relative path such as imagenet or sets/train")]
 Mode = Annotated[Literal["stage", "ebs", "auto"], BeforeValidator(_mode)]

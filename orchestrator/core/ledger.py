@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal
 
-from orchestrator.core.units import MicroUSD, iso, parse_time
+from orchestrator.core.units import MicroUSD, format_duration, iso, parse_time, usd
 
 Kind = Literal["intent", "outcome", "wish"]
 VerdictKind = Literal["finished", "stopped", "failed", "interrupted", "no-capacity", "capped"]
@@ -140,6 +140,25 @@ class Recovery:
         return cls(**{**value, **lists, "time": time})
 
 
+@dataclass(frozen=True, slots=True)
+class CapChange:
+    """Other caps, asked for by somebody; None leaves one as it is."""
+
+    time: datetime
+    by: str
+    max_cost: MicroUSD | None
+    max_duration: timedelta | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values: dollars as a string, the duration as people write it."""
+        return {
+            "time": iso(self.time),
+            "by": self.by,
+            "max_cost_usd": None if self.max_cost is None else usd(self.max_cost),
+            "max_duration": None if self.max_duration is None else format_duration(self.max_duration),
+        }
+
+
 @dataclass(frozen=True)
 class LedgerState:
     """What the entries say of the current generation, and every launch ever made.
@@ -148,7 +167,8 @@ class LedgerState:
     spend. `recoveries` are those since then. `restore_step` is the checkpoint that all nodes of this generation start
     from, None before the first of them is started and where there is none (`restore_known` tells the two apart).
     `max_cost` and `max_duration` are the caps that users asked for since the launch, in place of the experiment's; they
-    hold for all generations to come (None: nobody did).
+    hold for all generations to come (None: nobody did); `cap_changes` are the wishes that said so, in order.
+    `closed_at` is when nothing of the run was observed any more.
     `let_go` are instances that were meant to be terminated, whatever EC2 still shows of them.
     """
 
@@ -160,13 +180,25 @@ class LedgerState:
     verdict: Verdict | None = None
     verdict_time: datetime | None = None
     closed: bool = False
+    closed_at: datetime | None = None
     last_seq: int = 0
     recoveries: tuple[Recovery, ...] = ()
     restore_step: int | None = None
     restore_known: bool = False
     max_cost: MicroUSD | None = None
     max_duration: timedelta | None = None
+    cap_changes: tuple[CapChange, ...] = ()
     let_go: frozenset[str] = frozenset()
+
+    @cached_property
+    def first_generation(self) -> int:
+        """The generation that the launch or the last resume began."""
+        return self.generation - len(self.recoveries)
+
+    @cached_property
+    def resumed(self) -> bool:
+        """Whether the run was resumed since its launch."""
+        return self.first_generation > 1
 
     @cached_property
     def current(self) -> tuple[Launch, ...]:
@@ -188,9 +220,8 @@ class LedgerState:
         """When the instances were launched that have not joined yet, by id; none of a gang that moves."""
         if self.moved and not self.manned:
             return {}
-        first = self.generation - len(self.recoveries)
         gone = {*self.let_go, *(instance_id for item in self.recoveries for instance_id in item.kept)}
-        mine = (item for item in self.launches if item.spare and item.generation >= first)
+        mine = (item for item in self.launches if item.spare and item.generation >= self.first_generation)
         return {i: item.time for item in mine for i in item.instance_ids if i not in gone}
 
     @cached_property
@@ -265,9 +296,12 @@ def _apply(state: LedgerState, entry: Entry) -> LedgerState:  # noqa: PLR0911 - 
     match (entry.kind, entry.action):
         case ("wish", "resume") if state.closed:
             fresh = LedgerState(state.generation + 1, entry.time, last_seq=state.last_seq)
-            return _with_caps(replace(fresh, max_cost=state.max_cost, max_duration=state.max_duration), detail)
+            kept = replace(
+                fresh, max_cost=state.max_cost, max_duration=state.max_duration, cap_changes=state.cap_changes
+            )
+            return _with_caps(kept, entry)
         case ("wish", "extend") if not state.closed:
-            return _with_caps(state, detail)
+            return _with_caps(state, entry)
         case ("wish", "stop") if not state.closed and state.stop is None:
             return replace(state, stop=entry)
         case ("outcome", "refused") if state.refused is None:
@@ -287,17 +321,22 @@ def _apply(state: LedgerState, entry: Entry) -> LedgerState:  # noqa: PLR0911 - 
         case ("intent", "end") if state.verdict is None:
             return replace(state, verdict=Verdict.from_json(detail["verdict"]), verdict_time=entry.time)
         case ("outcome", "close") if detail.get("generation") == state.generation:
-            return replace(state, closed=True)
+            return replace(state, closed=True, closed_at=parse_time(detail.get("ended", iso(entry.time))))
     return state
 
 
-def _with_caps(state: LedgerState, detail: Mapping[str, Any]) -> LedgerState:
+def _with_caps(state: LedgerState, wish: Entry) -> LedgerState:
     """Return the state with the caps of a wish: `max_cost` in micro-dollars, `max_duration` in seconds."""
-    cost, seconds = detail.get("max_cost"), detail.get("max_duration")
+    cost, seconds = wish.detail.get("max_cost"), wish.detail.get("max_duration")
+    if cost is None and seconds is None:
+        return state
+    limit = None if seconds is None else timedelta(seconds=seconds)
+    change = CapChange(wish.time, wish.actor, None if cost is None else int(cost), limit)
     return replace(
         state,
-        max_cost=state.max_cost if cost is None else int(cost),
-        max_duration=state.max_duration if seconds is None else timedelta(seconds=seconds),
+        max_cost=state.max_cost if change.max_cost is None else change.max_cost,
+        max_duration=state.max_duration if limit is None else limit,
+        cap_changes=(*state.cap_changes, change),
     )
 
 

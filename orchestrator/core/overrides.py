@@ -7,10 +7,10 @@ lacks and one report holds the faults of all of them. `load` is what the command
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.parse import (
@@ -28,6 +28,7 @@ from orchestrator.core.parse import (
     scalar,
     unknown_key,
 )
+from orchestrator.core.units import listed
 
 SET = Origin(layer="--set")
 
@@ -36,6 +37,8 @@ _PART = re.compile(r"[A-Za-z0-9_-]+|\[\d+\]", re.ASCII)
 _LISTS: tuple[Path, ...] = (("resources", "any_of"), ("secrets",))
 _LITERAL: tuple[Path, ...] = (("run",), ("setup",))
 _FLAGS = {"num_nodes": "--nodes"}
+# What is wrong on this machine with the value of a key, "" where nothing is.
+Here = Callable[[Literal["secrets", "workdir"], str], str]
 # Either key says what to run on, so giving one in a later layer takes the other away.
 _RIVALS = {"any_of": "instance_type", "instance_type": "any_of"}
 _MACHINES: tuple[Path, ...] = (("resources",), ("build_on",), ("check_on",))
@@ -60,16 +63,19 @@ def load(
     profile: str | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    here: Here | None = None,
 ) -> Experiment:
     """Return the experiment in `text` with a profile, `--set` items and flags laid over it; `source` names the file.
 
     `flags` maps keys such as `num_nodes` to plain values; those that are None were not given. Raises BadInput with
-    every fault of the file, of all its profiles, and of what is laid over it.
+    every fault of the file, of all its profiles, and of what is laid over it. `here` is asked what is wrong with a
+    secret or the workdir on this machine, so that this stands beside the others.
     """
     tree, found = parse(text, source)
     layered = _layer(tree, profile, sets, flags or {}, found)
     experiment = build(layered, found)
-    found += _faults_of_profiles(tree, profile)
+    found += faults_of_profiles(tree, profile, build)
+    found += _faults_here(layered, here, {fault.path[:1] for fault in found}) if here is not None else ()
     if experiment is None or found:
         raise refusal(source, found)
     return experiment
@@ -129,10 +135,8 @@ def _layer(tree: Node, profile: str | None, sets: Sequence[str], flags: Mapping[
         if profile in overlays:
             tree = merge(tree, _moved(overlays[profile], f"profile {profile}"))
         else:
-            names = ", ".join(overlays) or "none"
-            found.append(
-                Fault(("profiles",), f"there is no profile {dotted((profile,))}; there are: {names}", tree.origin)
-            )
+            message = f"there is no profile {dotted((profile,))}; {listed(overlays)}"
+            found.append(Fault(("profiles",), message, tree.origin))
     for item in sets:
         key, equals, text = item.partition("=")
         path = _path(key.strip(), SET, found) if equals else None
@@ -157,8 +161,13 @@ def _profiles(tree: Node) -> Mapping[str, Node]:
     return {name: overlay for name, overlay in overlays.items() if isinstance(overlay.value, Mapping)}
 
 
-def _faults_of_profiles(tree: Node, applied: str | None) -> Iterator[Fault]:
-    """Yield what is wrong with a profile that was not asked for, so that it is found before somebody does ask."""
+def faults_of_profiles(
+    tree: Node, applied: str | None, build: Callable[[Node, list[Fault]], object]
+) -> Iterator[Fault]:
+    """Yield what is wrong with a profile that was not asked for, so that it is found before somebody does ask.
+
+    `build` appends what is wrong with a tree that has no profiles.
+    """
     base = Node({key: item for key, item in _keys(tree).items() if key != "profiles"}, tree.origin)
     faults: list[Fault] = []
     build(base, faults)
@@ -172,6 +181,18 @@ def _faults_of_profiles(tree: Node, applied: str | None) -> Iterator[Fault]:
         for fault in own:
             if (fault.path, fault.message) not in known:
                 yield Fault(("profiles", name, *fault.path), fault.message, fault.origin)
+
+
+def _faults_here(tree: Node, here: Here, wrong: Collection[Path]) -> Iterator[Fault]:
+    """Yield what is wrong on this machine with secrets and workdir; one that is wrong by itself is told of once."""
+    keys: tuple[Literal["secrets", "workdir"], ...] = ("secrets", "workdir")
+    for key in keys:
+        node = _keys(tree).get(key)
+        values = () if node is None or (key,) in wrong else node.value if isinstance(node.value, tuple) else (node,)
+        for item in values:
+            message = here(key, item.value) if isinstance(item.value, str) else ""
+            if message:
+                yield Fault((key,), message, item.origin)
 
 
 def _path(key: str, origin: Origin, found: list[Fault]) -> Path | None:

@@ -107,7 +107,7 @@ def dotted(path: Path) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            text += f".{part}" if _PLAIN_PART.fullmatch(part) else f".{show(part).removeprefix('the text ')}"
+            text += f".{part}" if _PLAIN_PART.fullmatch(part) else f".{show(part)}"
     return text.removeprefix(".") or "file"
 
 
@@ -363,8 +363,11 @@ def _message(item: Mapping[str, Any], path: Path, keys: Keys) -> str:
             message = f"must be {limits['expected'].replace(chr(39), '')}, not {show(value)}"
         case _:
             message = f"must be {_KINDS[kind]}, not {show(value)}" if kind in _KINDS else str(item["msg"])
-    quotes = kind == "string_type" and isinstance(value, int | float | Decimal)
-    return f"{message}; put it in quotes" if quotes else message
+    if kind == "string_type" and isinstance(value, int | float | Decimal):
+        return f"{message}; put it in quotes"
+    plainly = {"int_type": int, "bool_type": bool}.get(kind)
+    quoted = isinstance(value, str) and type(scalar(value, Origin()).value) is plainly
+    return f"{message}; leave the quotes out" if quoted else message
 
 
 _KINDS = {

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, mode
 
 from orchestrator.core.experiment import Experiment, Option, Resources
 from orchestrator.core.fields import Duration, Image, Name, Overlay, Text, repeated
-from orchestrator.core.overrides import merge
-from orchestrator.core.parse import Node, Path, parse, refusal, validate
+from orchestrator.core.overrides import faults_of_profiles, merge
+from orchestrator.core.parse import Fault, Node, Path, parse, refusal, validate
 
 HINT = "docs/images.md lists every key of a recipe"
 # Runs are called `ami-NAME` and `ami-NAME-check`, and a run's name has 40 characters at most.
@@ -55,8 +55,8 @@ class Step(_Model):
         return value
 
 
-class Recipe(_Model):
-    """A machine image to be. `bootstrap` runs as root before anything else: it installs what the node's agent needs."""
+class _Keys(_Model):
+    """The keys of a recipe, each right by itself."""
 
     name: Name
     description: Text = ""
@@ -102,6 +102,10 @@ class Recipe(_Model):
         if value is not None and value.image is not None:
             raise ValueError("has no image of its own: the image is what `base` says, and what is built")
         return value
+
+
+class Recipe(_Keys):
+    """A machine image to be. `bootstrap` runs as root before anything else: it installs what the node's agent needs."""
 
     @model_validator(mode="after")
     def _can_be_run(self) -> Recipe:
@@ -160,17 +164,26 @@ def script(steps: Sequence[Step]) -> str:
 def load(text: str | bytes, source: str, profile: str | None) -> Recipe:
     """Return the recipe in `text` with the profile laid over it that is called `profile`, if it has one.
 
-    Raises BadInput with every fault, each with its line.
+    Raises BadInput with every fault, each with its line: of what is laid over as well, and of other profiles.
     """
     tree, found = parse(text, source)
     keys = dict(tree.value) if isinstance(tree.value, Mapping) else {}
     overlays = keys.pop("profiles", None)
     overlay = _named(overlays, profile)
     plain_tree = Node(keys, tree.origin)
-    recipe = validate(Recipe, plain_tree if overlay is None else merge(plain_tree, overlay), found, _keys)
+    recipe = _build(plain_tree if overlay is None else merge(plain_tree, overlay), found)
+    found += faults_of_profiles(tree, profile if overlay is not None else None, _build)
+    alone: list[Fault] = []
+    validate(_Keys, tree, alone, _keys)
+    # What the file alone lacks a profile may give.
+    found += (fault for fault in alone if not fault.message.startswith("missing: "))
     if recipe is None or found:
         raise refusal(source, found, HINT)
     return recipe
+
+
+def _build(tree: Node, found: list[Fault]) -> Recipe | None:
+    return validate(Recipe, tree, found, _keys)
 
 
 def _named(overlays: Node | None, profile: str | None) -> Node | None:

@@ -29,8 +29,9 @@ class NodeStart:
     """One start of the training on one node.
 
     `seconds` holds those of each stage that was entered, in order; of the one it is in (`now`, None once the first
-    step was made) those until the node was last heard. `total` is from `begin` until then, None where that is not
-    known. A machine that is kept from the generation before begins with the start command.
+    step was made) those until the node was last heard, but none of `rendezvous`: a script may never tell that it is
+    past it. `total` is from `begin` until then, None where that is not known. A machine that is kept from the
+    generation before begins with the start command.
     """
 
     instance_id: str
@@ -103,7 +104,8 @@ def _start(  # noqa: PLR0917 - made in one place
     # A script that has not reported yet may never do so: how long it waits for its peers is not known.
     silent = any(m.stage == "running" for m in marks) and all(m.stage != "progress" for m in marks)
     end = stepped
-    if end is None and last and not silent and beacon.exit_code is None:
+    going = stepped is None and last and beacon.exit_code is None
+    if going and not silent:
         end = parse_time(beacon.time).timestamp()
     seconds: dict[str, float] = {}
     for index, (begin, stage) in enumerate(begins):
@@ -114,7 +116,7 @@ def _start(  # noqa: PLR0917 - made in one place
     begin_of_all = begins[0][0] if begins else None
     latest = end if end is not None else (begins[-1][0] if begins else None)
     total = None if begin_of_all is None or latest is None else max(0.0, latest - begin_of_all)
-    now = begins[-1][1] if begins and stepped is None and end is not None else None
+    now = begins[-1][1] if begins and going else None
     return NodeStart(instance_id, beacon.rank, generation, begin_of_all, ordered, now, total)
 
 

@@ -6,6 +6,7 @@ Money is an integer number of micro-dollars everywhere (law 8); it becomes a dec
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import lru_cache
@@ -49,6 +50,12 @@ def format_duration(value: timedelta | float) -> str:
 def counted(number: int, noun: str) -> str:
     """Return `1 node`, `16 nodes`, `1,200 files`; for nouns that take an s."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return `there are: a, b`, or `there are none`."""
+    found = ", ".join(names)
+    return f"there are: {found}" if found else "there are none"
 
 
 def format_size(count: float) -> str:

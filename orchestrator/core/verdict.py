@@ -33,6 +33,13 @@ _OF_A_PEER = re.compile(
 )
 
 
+# What it was that exited, by the stage it did so in.
+_ENDS = {
+    "starting": "the start of the training", "preflight": "the preflight", "staging": "the staging of its data",
+    "setup": "`setup`",
+}  # fmt: skip
+
+
 def find_ending(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Verdict | None:
     """Return the verdict of a gang that is done, was stopped, or must not be spoken to; None while it trains."""
     return _mistrusted(gang, facts) or _all_done(gang) or _stopped(spec, ledger, gang, facts)
@@ -61,7 +68,7 @@ def _failed(run_id: str, gang: Gang, facts: Facts) -> Verdict | None:
     what = (
         "the training vanished without an exit code (killed?)"
         if first.stage == "lost"
-        else f"{first.exit_stage or 'run'} exited with code {first.exit_code}"
+        else f"{_ENDS.get(first.exit_stage or '', '`run`')} exited with code {first.exit_code}"
     )
     why, advice, code = explain(first)
     return Verdict(

@@ -37,7 +37,7 @@ finish() {
   # Data that are still on their way are for nobody now.
   { read -r stager <"$gen/stager.pid"; } 2>/dev/null &&
     grep -qsaF orchestrator.agent.stage "/proc/$stager/cmdline" && kill "$stager"
-  echo "orch: $stage ended with code $1"
+  echo "orch: ${stage/#running/run} ended with code $1"
   rm -f "$gen/reserve"
   exec >&- 2>&-
   # Whatever the training left behind in the background may hold the log open; it is not waited for long.

@@ -239,11 +239,6 @@ def epoch_chart(story: Story) -> Chart | str:
     return draw_bars(frame, [(str(epoch), _dollars(usd)) for epoch, usd in costs])
 
 
-def duration(story: Story) -> timedelta:
-    """Return how long the run had machines, which is less than what is billed of those that lived for seconds."""
-    return max([item.end or spending.end_of(item) for item in story.bill.instances] or [story.begin]) - story.begin
-
-
 def _dollars(amount: MicroUSD) -> float:
     return amount / MICRO
 

@@ -5,10 +5,11 @@ Says in words and tables what the charts show; every value passes through `clean
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -16,8 +17,10 @@ from markupsafe import Markup
 
 from orchestrator.core import course, spending
 from orchestrator.core.bill import RULE, InstanceBill
+from orchestrator.core.caps import age
 from orchestrator.core.facts import EC2_INTERRUPTED, PriceRow
-from orchestrator.core.units import format_duration, format_usd, iso, to_micro, usd
+from orchestrator.core.ledger import CapChange
+from orchestrator.core.units import format_duration, format_usd, iso, usd
 from orchestrator.report import drawings
 from orchestrator.report.bill import end_of
 from orchestrator.report.charts import Chart
@@ -28,6 +31,7 @@ from orchestrator.run.view import RunView
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 MOST_MILESTONES = 12
+Limit = TypeVar("Limit", int, timedelta)
 
 
 def render_page(view: RunView, rows: Iterable[PriceRow]) -> str:
@@ -59,7 +63,7 @@ def render_page(view: RunView, rows: Iterable[PriceRow]) -> str:
         timing=timing_rows([item.to_json() for item in view.starts]),
         timing_note=NOTE,
         origin=_origin(view),
-        experiment=yaml.safe_dump(view.spec.experiment.to_json(), sort_keys=False).splitlines(),
+        experiment=yaml.safe_dump((view.launched or view.spec.experiment).to_json(), sort_keys=False).splitlines(),
         diff=view.spec.identity.diff.splitlines(),
     )
 
@@ -91,7 +95,7 @@ def _facts(story: Story) -> list[tuple[str, str]]:
         ("cost" if bill.final else "cost so far", format_usd(bill.high)),
         ("on-demand", format_usd(bill.on_demand)),
         ("saving", f"{format_usd(bill.saving)} ({percent(bill.saving, bill.on_demand)})"),
-        ("time", format_duration(drawings.duration(story)) if bill.instances else "none"),
+        ("time", format_duration(view.lasted)),
         ("nodes", view.spec.experiment.nodes),
     ]
     name = course.accuracy_name(story.points)
@@ -114,7 +118,7 @@ def _compared(story: Story) -> list[tuple[str, str, str]]:
     hours = [hour.price for item in bill.instances for hour in item.hours]
     low, high = (format_usd(pick(hours)) if hours else "" for pick in (min, max))
     taken = sum(1 for item in bill.instances if item.end_reason in EC2_INTERRUPTED)
-    limit, took = format_duration(wish.max_duration), format_duration(drawings.duration(story))
+    limit, took = format_duration(wish.max_duration), format_duration(view.lasted)
     known = offer is not None and offer.hours is not None
     rows = [("launches", "1", str(len(view.ledger.launches))), ("nodes taken by EC2", "0", str(taken))]
     if offer is not None:
@@ -128,9 +132,31 @@ def _compared(story: Story) -> list[tuple[str, str, str]]:
             ("on-demand", f"{bound}{format_usd(offer.on_demand_cost)}", format_usd(bill.on_demand)),
             *rows,
         ]
-    if wish.max_cost is not None:
-        rows.append(("cap", format_usd(to_micro(wish.max_cost)), f"{percent(bill.high, to_micro(wish.max_cost))} used"))
-    return [*rows, ("time limit", limit, f"{percent(drawings.duration(story) / wish.max_duration, 1)} used")]
+    return [*rows, *_caps(view)]
+
+
+def _caps(view: RunView) -> list[tuple[str, str, str]]:
+    """Return the caps that the run was launched under with every later one, and how much of the last was used."""
+    first, wish = view.launched or view.spec.experiment, view.spec.experiment
+    cap, limit, changes = wish.max_cost_micro, wish.max_duration, view.ledger.cap_changes
+    rows = []
+    if cap is not None:
+        later = [(item, item.max_cost) for item in changes if item.max_cost is not None]
+        rows.append(("cap", _changed(first.max_cost_micro, later, format_usd), f"{percent(view.bill.high, cap)} used"))
+    longer = [(item, item.max_duration) for item in changes if item.max_duration is not None]
+    used = age(view.spec, view.ledger, view.ended_at or view.facts.server_time) / limit
+    what = "time limit, since it was resumed" if view.ledger.resumed else "time limit"
+    return [*rows, (what, _changed(first.max_duration, longer, format_duration), f"{percent(used, 1)} used")]
+
+
+def _changed(first: Limit | None, later: Sequence[tuple[CapChange, Limit]], form: Callable[[Limit], str]) -> str:
+    """Return a cap and what became of it: `$3.00, extended to $5.00 (2026-11-27 18:50 UTC, me@here)`."""
+    told, before = "none" if first is None else form(first), first
+    for change, value in later:
+        word = "extended" if before is None or value >= before else "lowered"
+        told += f", {word} to {form(value)} ({change.time:%Y-%m-%d %H:%M} UTC, {change.by})"
+        before = value
+    return told
 
 
 def _purposes(story: Story) -> list[tuple[str, str, str]]:

@@ -140,12 +140,6 @@ def cap_warnings(view: RunView) -> tuple[Near, ...]:
     return () if view.ended else warnings(view.spec, view.ledger, view.bill.high, view.facts.server_time)
 
 
-def elapsed(view: RunView) -> str:
-    """Return how long the run has lasted since it was launched or resumed."""
-    begin = view.ledger.generation_began or view.spec.created
-    return format_duration((view.ended_at or view.facts.server_time) - begin)
-
-
 def unattended(view: RunView) -> str:
     """Return what to do when nobody schedules a run that goes on, "" when there is no such need."""
     if not view.unattended:
@@ -155,6 +149,5 @@ def unattended(view: RunView) -> str:
 
 def summary(view: RunView) -> str:
     """Return how a run ended, in one line without its reason."""
-    if not view.bill.instances:
-        return f"{view.spec.run_id} {view.phase} after {elapsed(view)}"
-    return f"{view.spec.run_id} {view.phase} after {elapsed(view)}: {figures.dollars(view.bill)}"
+    cost = f": {figures.dollars(view.bill)}" if view.bill.instances else ""
+    return f"{view.spec.run_id} {view.phase} after {format_duration(view.lasted)}{cost}"

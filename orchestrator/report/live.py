@@ -11,9 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.core.units import format_size
+from orchestrator.core.units import format_duration, format_size
 from orchestrator.report import figures
-from orchestrator.report.lines import Attendance, attempts, cap_warnings, elapsed, recoveries
+from orchestrator.report.lines import Attendance, attempts, cap_warnings, recoveries
 from orchestrator.report.status import STYLES
 from orchestrator.report.text import clean, percent, shorten, sparkline
 from orchestrator.run.view import NodeView, RunView
@@ -91,9 +91,8 @@ def screen(
 
 
 def _header(view: RunView) -> list[Text]:
-    first = Text.assemble(
-        (view.spec.run_id, "bold"), "  ", (view.phase, STYLES.get(view.phase, "bold")), f"  {elapsed(view)}"
-    )
+    phase = view.phase, STYLES.get(view.phase, "bold")
+    first = Text.assemble((view.spec.run_id, "bold"), "  ", phase, f"  {format_duration(view.lasted)}")
     if view.ledger.generation > 1:
         first.append(f"  generation {view.ledger.generation}")
     return [first, Text(f"{figures.where(view)} · {figures.dollars(view.bill)}")]

@@ -41,6 +41,8 @@ def show_plan(console: Console, sheet: PlanSheet) -> None:
         console.print(f"  and {more} more, tried in order of expected cost")
     for line in forecast_lines(sheet.plan):
         console.print(f"  ranges   {line}")
+    for line in saving_lines(sheet.plan):
+        console.print(f"  saving   {line}")
     for line in quota_lines(sheet.plan.quotas):
         console.print(f"  quota    {line}")
     for line in sheet.data:
@@ -120,14 +122,22 @@ def offer_json(offer: Offer, forecast: Forecast | None = None) -> dict[str, Any]
 
 
 def forecast_lines(plan: Plan) -> list[str]:
-    """Return where the ranges of the chosen offer come from, and what of them it saves; none where it has no range."""
+    """Return where the ranges of the chosen offer come from; nothing where it has none."""
     chosen = plan.forecast(0)
-    if chosen is None:
+    return [] if chosen is None else [", ".join(chosen.sources)]
+
+
+def saving_lines(plan: Plan) -> list[str]:
+    """Return what spot saves, and of what: the column is of the price alone, the whole run has more to pay for."""
+    first, chosen = plan.offers[0], plan.forecast(0)
+    if first.lifecycle != "spot":
         return []
+    price = f"{percent(first.on_demand - first.price, first.on_demand)} of the price of a node-hour"
+    if chosen is None:
+        return [price]
     least, most = (f"{share:.0%}" for share in chosen.saving)
-    saving = least if least == most else f"{least} to {most}"
-    spot = f"; spot saves {saving}" if plan.offers[0].lifecycle == "spot" else ""
-    return [f"{', '.join(chosen.sources)}{spot}"]
+    whole = least if least == most else f"{least} to {most}"
+    return [f"{price}; {whole} of the whole run, with disks, addresses and S3"]
 
 
 def quota_lines(quotas: Sequence[QuotaLine]) -> list[str]:

@@ -20,6 +20,10 @@ IMAGES = "packing"  # the one stage that counts images; the others count bytes
 Write = Callable[[str], None]
 
 
+# What each stage does, in words; those that are left out say it themselves.
+WORDS = {"fetching": "fetching the source", "reading": "reading for the digests", "joining": "joining the parts"}
+
+
 class _Pace:
     """Where a stage stood when it was first seen, for the rate since."""
 
@@ -34,12 +38,16 @@ class _Pace:
             return f"{done:,} of {total:,} images" + (f", {rate:,.0f}/s" if rate else "")
         return f"{format_size(done)} of {format_size(total)}" + (f", {format_size(rate)}/s" if rate else "")
 
+    def whole(self, total: int) -> str:
+        """Return how much there is to do."""
+        return f"{total:,} images in all" if self.stage == IMAGES else f"{format_size(total)} in all"
+
 
 class Bar:
     """A bar for each stage, a context manager."""
 
     def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description:<9}"), BarColumn(), TextColumn("{task.fields[text]}"))
+        columns = (TextColumn("{task.description:<19}"), BarColumn(), TextColumn("{task.fields[text]}"))
         self._bars = Progress(*columns, TimeRemainingColumn(), console=console)
         self._shown: dict[str, tuple[TaskID, _Pace]] = {}
 
@@ -53,7 +61,10 @@ class Bar:
     def at(self, stage: str, done: int, total: int) -> None:
         """Move the bar of `stage`."""
         if stage not in self._shown:
-            self._shown[stage] = (self._bars.add_task(stage, total=total, text=""), _Pace(stage, done))
+            self._shown[stage] = (
+                self._bars.add_task(WORDS.get(stage, stage), total=total, text=""),
+                _Pace(stage, done),
+            )
         task, pace = self._shown[stage]
         self._bars.update(task, completed=done, total=total, text=pace.text(done, total))
 
@@ -85,7 +96,9 @@ class Lines:
         if self._as_json:
             self._write(line({"stage": stage, "images" if stage == IMAGES else "bytes": done, "of": total}))
         else:
-            self._write(f"{stage}: {self._pace.text(done, total)}")
+            # What is there at the first look is a matter of chance, and says nothing.
+            text = self._pace.text(done, total) if ends or not begins else self._pace.whole(total)
+            self._write(f"{WORDS.get(stage, stage)}: {text}")
 
     def say(self, text: str) -> None:
         """Print a line."""

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.core.lasting import lasted
 from orchestrator.core.units import format_duration, format_usd, parse_time, to_micro
 from orchestrator.report.figures import accuracy
 from orchestrator.report.text import clean, percent
@@ -52,8 +53,8 @@ def _cells(row: Mapping[str, Any], now: datetime) -> list[str | Text]:
 def _lasted(row: Mapping[str, Any], now: datetime) -> str:
     if row["phase"] == "unknown":
         return "-"
-    end = parse_time(row["ended"]) if row["ended"] else now
-    return format_duration(end - parse_time(row["started"]))
+    ended = parse_time(row["ended"]) if row["ended"] else None
+    return format_duration(lasted(parse_time(row["started"]), ended, now))
 
 
 def _money(row: Mapping[str, Any]) -> list[str]:

@@ -10,8 +10,9 @@ from rich.table import Table
 from orchestrator.core.timing import STAGES
 
 NOTE = (
-    "Seconds of each stage; the one a node is still in has a plus. rendezvous: until the first progress line; "
-    "first step: until the first line that tells a step. A machine kept from the generation before begins there."
+    "Seconds of each stage; a plus marks the one a node is still in. rendezvous: until the first progress line, which "
+    "a script may never write; first step: until the first line that tells a step. A machine kept from the generation "
+    "before begins there."
 )
 
 
@@ -19,7 +20,7 @@ def timing_rows(starts: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Return a table of text, its header first; stages that no node entered are left out. Nothing for no starts."""
     if not starts:
         return []
-    stages = [name for name in STAGES if any(name in item["stages"] for item in starts)]
+    stages = [name for name in STAGES if any(name in item["stages"] or item["now"] == name for item in starts)]
     several = len({item["generation"] for item in starts}) > 1
     header = ("node", *(("start",) if several else ()), *stages, "total")
     rows = [
@@ -35,8 +36,8 @@ def timing_rows(starts: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def _cell(item: Mapping[str, Any], name: str) -> str:
-    value = item["stages"].get(name)
-    return "-" if value is None else f"{value:.1f}{_mark(item['now'] == name)}"
+    value, still = item["stages"].get(name), item["now"] == name
+    return f"{value:.1f}{_mark(still)}" if value is not None else (_mark(still) or "-")
 
 
 def _mark(still: object) -> str:

@@ -316,9 +316,14 @@ class Actor:
     def _close(self, action: do.Close, facts: Facts) -> None:
         self._keep_prices(facts)
         state = self._ledger.state
+        closed = replace(state, closed=True, closed_at=facts.server_time)
         # The report first: whoever finds the generation closed also finds its report.
-        write_report(in_force(self._spec, state), self._bucket, self._home, replace(state, closed=True), facts)
-        detail = {"generation": state.generation, "verdict": action.verdict.to_json()}
+        write_report(self._spec, self._bucket, self._home, closed, facts)
+        detail = {
+            "generation": state.generation,
+            "verdict": action.verdict.to_json(),
+            "ended": iso(facts.server_time),
+        }
         self._append("outcome", "close", detail)
         self._home.forget_secrets(self._spec.run_id)
 

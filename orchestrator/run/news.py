@@ -49,10 +49,10 @@ def _caps(view: RunView) -> list[News]:
 
 
 def _end(view: RunView) -> News | None:
-    if not view.ended or view.verdict is None or view.ended_at is None:
+    if not view.ended or view.verdict is None:
         return None
     kind: Event = "finished" if view.phase in _GOOD else "interrupted" if view.phase == "interrupted" else "failed"
-    took = format_duration(view.ended_at - view.spec.created)
+    took = format_duration(view.lasted)
     said = "" if view.phase in _GOOD else f": {view.verdict.message}"
     return News(
         f"end-{view.ledger.generation}", kind, f"{view.spec.run_id} {view.phase} after {took}{said}; {_cost(view)}"

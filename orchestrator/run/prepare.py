@@ -31,15 +31,16 @@ from orchestrator.core.plan import Market, Plan, make_plan, quota_code
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec import Identity, RunSpec
 from orchestrator.core.uniform import by_deadline
-from orchestrator.core.units import counted, format_duration, format_size, format_usd, iso
+from orchestrator.core.units import format_duration, format_size, format_usd, iso
 from orchestrator.core.volumes import DataVolume
 from orchestrator.core.ways import Choice
 from orchestrator.errors import BadInput, NoCapacity
-from orchestrator.node.bundle import Bundle, build_bundle
+from orchestrator.node.bundle import Bundle
 from orchestrator.node.ssh import generate_key
 from orchestrator.run import datasets, prices
 from orchestrator.run.caller import caller_cidr
 from orchestrator.run.earlier import find_earlier
+from orchestrator.run.here import bundle_and_secrets
 from orchestrator.run.home import CachedRun, Home
 from orchestrator.run.volumes import Chosen, check_room, choose, sizes_of
 
@@ -120,7 +121,9 @@ def prepare(
 
     With `home` the forecast learns from earlier runs, of its reports and of those in the bucket. `volumes` are blank
     ones that the run fills: then nothing is chosen of how data sets get onto nodes."""
-    bundle, secret_values = _check_here(experiment, source, environ)
+    bundle, secret_values = bundle_and_secrets(
+        experiment, source.folder, environ, source=source.name, builtin=source.path is None
+    )
     bucket_name = settings.bucket or ids.bucket_name(session.account(), settings.region)
     experiment = datasets.resolve(experiment, session, Bucket(session, bucket_name))
     compute = Compute(session)
@@ -164,22 +167,6 @@ def prepare(
         volumes=volumes,
         choices=chosen.choices,
     )
-
-
-def _check_here(experiment: Experiment, source: Source, environ: Mapping[str, str]) -> tuple[Bundle, dict[str, str]]:
-    faults = [f"secrets: {name} is not set in your environment" for name in experiment.secrets if not environ.get(name)]
-    workdir = None if experiment.workdir is None else (source.folder / experiment.workdir).resolve()
-    bundle: Bundle | None = None
-    if workdir is not None and not workdir.is_dir():
-        faults.append(f"workdir: {workdir} is not a folder")
-    else:
-        try:
-            bundle = build_bundle(workdir, builtin=source.path is None and workdir is None)
-        except BadInput as error:
-            faults += [f"workdir: {error.message}", *(f"workdir: {line}" for line in error.details)]
-    if faults or bundle is None:
-        raise BadInput(f"{source.name}: {counted(len(faults), 'fault')}", "nothing was launched", details=tuple(faults))
-    return bundle, {name: environ[name] for name in experiment.secrets}
 
 
 def _image(experiment: Experiment, settings: Settings, session: Session) -> str:

@@ -11,6 +11,7 @@ from orchestrator.aws.session import Session
 from orchestrator.core.bill import make_bill
 from orchestrator.core.caps import in_force
 from orchestrator.core.ids import Keys, is_run_id
+from orchestrator.core.lasting import ended_at
 from orchestrator.core.phase import ENDED, find_phase
 from orchestrator.errors import NotFound
 from orchestrator.run import prices
@@ -64,9 +65,9 @@ class Reader:
         # While it goes on as the scheduler counts it for the cap, so that both say the same.
         s3 = measure_s3(self._bucket, self.spec.run_id, facts) if state.closed else self._use.at(facts)
         bill = make_bill(self.spec.run_id, facts.instances, rows, on_demand, facts.server_time, s3=s3)
-        closing = [e.time for e in self._ledger.entries if e.action == "close"]
         return RunView(
             spec=in_force(self.spec, state),
+            launched=self.spec.experiment,
             ledger=state,
             facts=facts,
             phase=phase,
@@ -74,7 +75,7 @@ class Reader:
             metrics=newest_figures(lines),
             history=lines if self._history else (),
             scheduler=scheduler if phase not in ENDED else None,
-            ended_at=closing[-1] if closing and phase in ENDED else None,
+            ended_at=ended_at(state, facts.instances),
         )
 
     def _scheduler(self) -> str | None:

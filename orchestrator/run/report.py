@@ -6,8 +6,10 @@ import json
 
 from orchestrator.aws.s3 import Bucket
 from orchestrator.core.bill import make_bill
+from orchestrator.core.caps import in_force
 from orchestrator.core.facts import Facts
 from orchestrator.core.ids import Keys
+from orchestrator.core.lasting import ended_at
 from orchestrator.core.ledger import LedgerState
 from orchestrator.core.phase import find_phase
 from orchestrator.core.spec import RunSpec
@@ -30,14 +32,15 @@ def write_report(spec: RunSpec, bucket: Bucket, home: Home, state: LedgerState, 
     s3 = measure_s3(bucket, spec.run_id, facts)
     bill = make_bill(spec.run_id, facts.instances, rows, prices.on_demand_of(spec), facts.server_time, s3=s3)
     view = RunView(
-        spec=spec,
+        spec=in_force(spec, state),
+        launched=spec.experiment,
         ledger=state,
         facts=facts,
         phase=find_phase(state, facts),
         bill=bill,
         metrics=newest_figures(lines),
         history=lines,
-        ended_at=facts.server_time,
+        ended_at=ended_at(state, facts.instances),
     )
     report = view.report()
     bucket.put(keys.report, json.dumps(report, indent=1).encode())

@@ -10,9 +10,11 @@ from typing import Any
 from orchestrator.core.beacon import Beacon
 from orchestrator.core.bill import Bill
 from orchestrator.core.caps import Spend, spend_of
+from orchestrator.core.experiment import Experiment
 from orchestrator.core.facts import Facts
 from orchestrator.core.forecast import work_of
 from orchestrator.core.gang import Gang
+from orchestrator.core.lasting import lasted
 from orchestrator.core.ledger import LedgerState, Verdict
 from orchestrator.core.outlook import outlook
 from orchestrator.core.phase import ENDED, Phase
@@ -57,7 +59,8 @@ class RunView:
     """Everything known of a run at one moment.
 
     `metrics` holds the newest value of each figure of the progress lines (step, epoch, loss, top1, top5,
-    images_per_second ...). `scheduler` is the owner of the lease, None when nobody holds it.
+    images_per_second ...). `scheduler` is the owner of the lease, None when nobody holds it. `spec` has the caps in
+    force; `launched` is the experiment as it was launched, None where that is not told.
     """
 
     spec: RunSpec
@@ -69,6 +72,7 @@ class RunView:
     history: tuple[Mapping[str, Any], ...] = ()
     scheduler: str | None = None
     ended_at: datetime | None = None
+    launched: Experiment | None = None
 
     @property
     def verdict(self) -> Verdict | None:
@@ -98,6 +102,11 @@ class RunView:
         began = self.ledger.generation_began or self.spec.created
         old = self.facts.server_time - began >= UNATTENDED_AFTER
         return old and not self.ended and self.scheduler is None
+
+    @property
+    def lasted(self) -> timedelta:
+        """How long it has lasted, from its launch on."""
+        return lasted(self.spec.created, self.ended_at, self.facts.server_time)
 
     @property
     def ended(self) -> bool:
@@ -196,6 +205,7 @@ class RunView:
             "verdict": self.verdict.to_json() if self.verdict else None,
             "instances": [item.to_json() for item in self.facts.instances],
             "preflight": self.preflights,
+            "cap_changes": [item.to_json() for item in self.ledger.cap_changes],
             "timing": [item.to_json() for item in self.starts],
             "bill": self.bill.to_json(),
         }

@@ -128,7 +128,7 @@ def test_a_node_stages_trains_and_leaves_everything_in_s3(host: Host, s3: Any) -
     stages = [(0, "bundle"), (0, "ready"), (1, "starting"), (1, "staging"), (1, "running")]
     assert [mark[:2] for mark in seen.times] == [*stages, (1, "progress"), (1, "step")]
     assert [mark.time for mark in seen.times[:5]] == sorted(mark.time for mark in seen.times[:5])
-    assert seen.tail[-1] == "orch: running ended with code 0"
+    assert seen.tail[-1] == "orch: run ended with code 0"
     log = read(s3, KEYS.log(0, "run.001.0000.log")).decode()
     assert "token ***" in log
     assert "some words" in log

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.core.overrides import explain
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 COMMANDS = sorted(set(re.findall(r"`(orch [a-z]+[^`|]*)", (ROOT / "README.md").read_text())))
@@ -30,6 +32,14 @@ def test_every_command_of_the_readme_is_one(line: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert [word for word in words if word.startswith("--") and word != "--" and word not in done.stdout] == []
+
+
+def test_the_readme_shows_what_the_sandbox_changes() -> None:
+    file = ROOT / "orchestrator" / "experiments" / "imagenet18.yaml"
+    changes = explain(file.read_bytes(), "imagenet18", "sandbox", flags={"num_nodes": 16})
+    shown = re.findall(r"^profile sandbox: (.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(shown) >= 4
+    assert set(shown) <= {str(change) for change in changes}
 
 
 def test_the_scripts_of_the_readme_exist_and_can_be_run() -> None:

@@ -136,6 +136,8 @@ def test_a_wrong_number_of_nodes_is_bad_input(run_orch: Orch, done: list[Any], n
     assert result.exit_code == 2
     assert "num_nodes" in result.stderr
     assert "--nodes" in result.stderr
+    if nodes.lstrip("-").isdigit():
+        assert f" not {nodes} (--nodes)" in result.stderr
     assert done == []
 
 

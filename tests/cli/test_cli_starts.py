@@ -29,13 +29,13 @@ def test_timing_shows_the_seconds_of_every_stage(run_orch: Orch) -> None:
     run_orch.cloud.add(told())
     rows = json.loads(run_orch("status", "--timing", "--json").stdout)
     assert [(row["rank"], row["generation"], row["now"], row["total"]) for row in rows] == [
-        (0, 1, None, 35.5),
-        (1, 1, None, 35.5),
+        (0, 1, "rendezvous", 35.5),
+        (1, 1, "rendezvous", 35.5),
     ]
     assert rows[0]["stages"] == {"request": 0.0, "boot": 30.0, "bundle": 1.0, "ssh": 2.0, "preflight": 2.5}
     lines = run_orch("status", "tiny", "--timing").stdout.splitlines()
-    assert lines[0].split() == ["NODE", "REQUEST", "BOOT", "BUNDLE", "SSH", "PREFLIGHT", "TOTAL"]
-    assert lines[1].split() == ["0", "0.0", "30.0", "1.0", "2.0", "2.5", "35.5"]
+    assert lines[0].split() == ["NODE", "REQUEST", "BOOT", "BUNDLE", "SSH", "PREFLIGHT", "RENDEZVOUS", "TOTAL"]
+    assert lines[1].split() == ["0", "0.0", "30.0", "1.0", "2.0", "2.5", "+", "35.5+"]
 
 
 def test_a_run_of_which_nothing_was_told_says_so(run_orch: Orch) -> None:

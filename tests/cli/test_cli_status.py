@@ -76,6 +76,31 @@ def test_a_cloud_that_is_asked_for_and_gone_is_an_error(run_orch: Orch) -> None:
     assert "the sandbox is not up" in result.stderr
 
 
+@pytest.mark.parametrize("how", ["flag", "environment"])
+def test_what_is_kept_here_is_told_without_the_cloud_that_was_asked_for(
+    run_orch: Orch, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    run_orch.cloud.up = []
+    keep(run_orch, GONE, report=True)
+    run_orch.home.remember(CachedRun(RUN, "aws", "tiny", "2026-11-20T12:00:00Z"))
+    asked = ("--cloud", "sandbox") if how == "flag" else ()
+    if how == "environment":
+        monkeypatch.setenv("ORCH_CLOUD", "sandbox")
+    listed = run_orch("status", "--json", *asked)
+    assert (listed.exit_code, [row["run_id"] for row in json.loads(listed.stdout)]) == (0, [GONE])
+    assert "left out: the sandbox is not up" in listed.stderr
+    for run in ((), (GONE,), ("tiny-20261119",), ("tiny",)):
+        bill = run_orch("cost", *run, "--json", *asked)
+        assert (bill.exit_code, json.loads(bill.stdout or "{}")) == (0, FINISHED.bill.to_json()), run
+    assert json.loads(run_orch("status", "--timing", "--json", *asked).stdout) == []
+    since = run_orch("cost", "--since", "80d", "--json", *asked)
+    assert since.exit_code == 0
+    assert "the sandbox is not up" in since.stderr
+    # What lies in a cloud, and what is not known here, still says why it cannot be told.
+    for line in (("logs", GONE), ("cost", "nope"), ("ami", "list"), ("gc",)):
+        assert run_orch(*line, *asked).exit_code == 8, line
+
+
 def test_a_run_that_cannot_be_read_does_not_hide_the_others(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestrator.errors import OrchError
 

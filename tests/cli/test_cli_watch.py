@@ -23,7 +23,12 @@ from tests.report.views import ended, running
 RUN = "tiny-20261120-120000-abcd"
 FINISHED = Verdict("finished", "all 2 nodes finished")
 FAILED = Verdict(
-    "failed", "node 1 (i-1): run exited with code 3", "`orch logs --node 1`", "", 1, ("ValueError: \x1b[31mno\x1b[0m",)
+    "failed",
+    "node 1 (i-1): `run` exited with code 3",
+    "`orch logs --node 1`",
+    "",
+    1,
+    ("ValueError: \x1b[31mno\x1b[0m",),
 )
 
 
@@ -54,14 +59,14 @@ def test_a_run_is_told_in_lines_and_ends_with_its_bill(run_orch: Orch) -> None:
     text = run_orch("watch", RUN).stdout
     assert text.index("running: 2 x p3.16xlarge spot in us-east-1a") < text.index("epoch 2")
     assert "bill of tiny-20261120-120000-abcd" in text
-    assert "finished after 3m20s: $0.78, on-demand $2.59, saving 70%" in text
+    assert "finished after 3m10s: $0.78, on-demand $2.59, saving 70%" in text
 
 
 def test_a_failed_run_names_the_node_and_its_last_lines_after_the_bill(run_orch: Orch) -> None:
     run_orch.cloud.add(ended(FAILED))
     result = run_orch("watch")
     assert result.stderr.splitlines() == [
-        "orch: node 1 (i-1): run exited with code 3",
+        "orch: node 1 (i-1): `run` exited with code 3",
         "  [1] ValueError: no",
         "hint: `orch logs --node 1`",
     ]

@@ -128,7 +128,7 @@ def test_a_launch_that_a_successor_sent_late_counts_from_then() -> None:
 
 
 def test_all_nodes_done_is_finished() -> None:
-    done = [beacon(i, "exited", 60, exit_code=0, exit_stage="run") for i in range(2)]
+    done = [beacon(i, "exited", 60, exit_code=0, exit_stage="running") for i in range(2)]
     assert verdict_of(launched(), facts(60, [instance(0), instance(1)], done)).kind == "finished"
     half = [done[0], beacon(1, "running", 60)]
     assert decide(spec(), launched().state, facts(60, [instance(0), instance(1)], half)) == ()
@@ -136,18 +136,39 @@ def test_all_nodes_done_is_finished() -> None:
 
 def test_the_first_rank_that_failed_is_named_with_its_last_words() -> None:
     failed = [
-        beacon(0, "exited", 60, exit_code=1, exit_stage="run", exit_time="2026-11-20T12:00:59Z", tail=("peer closed",)),
-        beacon(1, "exited", 60, exit_code=3, exit_stage="run", exit_time="2026-11-20T12:00:55Z", tail=("KeyError: x",)),
+        beacon(
+            0, "exited", 60, exit_code=1, exit_stage="running", exit_time="2026-11-20T12:00:59Z", tail=("peer closed",)
+        ),
+        beacon(
+            1, "exited", 60, exit_code=3, exit_stage="running", exit_time="2026-11-20T12:00:55Z", tail=("KeyError: x",)
+        ),
     ]
     verdict = verdict_of(launched(), facts(61, [instance(0), instance(1)], failed))
     assert (verdict.kind, verdict.rank, verdict.details) == ("failed", 1, ("KeyError: x",))
     assert f"`orch logs {spec().run_id} --node 1`" in verdict.hint
 
 
+@pytest.mark.parametrize(
+    ("stage", "what"),
+    [
+        ("running", "`run`"),
+        ("setup", "`setup`"),
+        ("staging", "the staging of its data"),
+        ("preflight", "the preflight"),
+        ("starting", "the start of the training"),
+        (None, "`run`"),
+    ],
+)
+def test_a_failure_names_what_it_was_that_exited(stage: str | None, what: str) -> None:
+    ends = [beacon(i, "exited", 60, exit_code=i, exit_stage=stage) for i in range(2)]
+    verdict = verdict_of(launched(), facts(70, [instance(0), instance(1)], ends))
+    assert verdict.message == f"node 1 (i-1): {what} exited with code 1"
+
+
 def test_a_rank_that_only_lost_its_peer_is_not_blamed_though_its_process_was_gone_first() -> None:
     def gone(rank: int, when: str, said: str) -> Beacon:
         return beacon(
-            rank, "exited", 70, exit_code=1, exit_stage="run", exit_time=f"2026-11-20T12:{when}Z", tail=(said,)
+            rank, "exited", 70, exit_code=1, exit_stage="running", exit_time=f"2026-11-20T12:{when}Z", tail=(said,)
         )
 
     victim = gone(0, "00:59.100000", "RuntimeError: [pair.cc:553] Connection closed by peer [10.0.0.8]:4711")

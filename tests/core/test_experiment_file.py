@@ -76,19 +76,19 @@ envs:
     assert faults(text) == (
         "run: missing: the command every node runs (line 1)",
         "nam: unknown key; did you mean name? (line 1)",
-        "name: must be 1 to 40 of a-z, 0-9 and '-', beginning with a letter, not the text '$(reboot)' (line 2)",
+        "name: must be 1 to 40 of a-z, 0-9 and '-', beginning with a letter, not '$(reboot)' (line 2)",
         "num_nodes: must be at least 1, not 0 (line 3)",
         "resources.any_of[1].instance_type: missing: an EC2 type such as p3.16xlarge (line 7)",
         "resources.any_of[1].instance_typ: unknown key; did you mean instance_type? (line 7)",
         "resources.accelerators: unknown key; did you mean instance_type? (line 8)",
-        "resources.use_spot: must be true or false, not the text 'no' (line 9)",
+        "resources.use_spot: must be true or false, not 'no' (line 9)",
         "max_duration: '12:30' is not a duration such as 90s, 10m, 1h30m or 2d (line 10)",
         "envs.A: has no value; write '' for an empty one (line 12)",
     )
 
 
 def test_a_wrong_entry_does_not_make_its_list_too_short() -> None:
-    fault = "must be an EC2 type such as p3.16xlarge, not the text 'big'"
+    fault = "must be an EC2 type such as p3.16xlarge, not 'big'"
     listed = "name: a\nrun: x\nresources:\n  any_of:\n  - instance_type: big\n"
     assert faults(listed) == (f"resources.any_of[0].instance_type: {fault} (line 5)",)
     short = "name: a\nrun: x\nresources: {instance_type: big}\n"
@@ -99,7 +99,7 @@ UNREADABLE: list[tuple[str | bytes, str]] = [
     ("", "yaml: the file is empty (line 1)"),
     ("# only a comment", "yaml: the file is empty (line 1)"),
     ("- a", "file: must be a mapping of keys such as name: imagenet18, not a list (line 1)"),
-    ("just text", "file: must be a mapping of keys such as name: imagenet18, not the text 'just text' (line 1)"),
+    ("just text", "file: must be a mapping of keys such as name: imagenet18, not 'just text' (line 1)"),
     ("a:\n\tb: c", "yaml: a tab cannot stand here; YAML is indented with spaces (line 2, column 1)"),
     ("a: [1,", "yaml: expected the node content, but found '<stream end>' (line 1, column 7)"),
     (
@@ -185,7 +185,7 @@ def test_a_profile_may_hold_what_the_file_alone_lacks() -> None:
 
 def test_faults_of_a_profile_are_found_whether_or_not_it_is_asked_for() -> None:
     text = FILE + "  broken: {devic: cpu, num_nodes: 16..8, run: null, profiles: {}}\n"
-    backwards = "must be a range such as 8..16, the smaller number first, not the text '16..8'"
+    backwards = "must be a range such as 8..16, the smaller number first, not '16..8'"
     nested = "profiles.broken.profiles: a profile has no profiles of its own (line 29)"
     assert set(faults(text)) == {
         "profiles.broken.devic: unknown key; did you mean device? (line 29)",
@@ -273,8 +273,8 @@ def test_what_is_set_makes_what_lies_between() -> None:
         ("secrets=[A", "secrets: expected ',' or ']', but got '<stream end>' (--set)"),
         ("envs={A: 1, A: 2}", "envs.A: given twice (--set)"),
         ("profiles.sandbox.device=cuda", "profiles: a profile cannot be changed here; set the key itself (--set)"),
-        ("num_nodes=many", "num_nodes: must be a whole number, not the text 'many' (--set)"),
-        ("resources=p3.16xlarge", "resources: must be a mapping (key: value), not the text 'p3.16xlarge' (--set)"),
+        ("num_nodes=many", "num_nodes: must be a whole number, not 'many' (--set)"),
+        ("resources=p3.16xlarge", "resources: must be a mapping (key: value), not 'p3.16xlarge' (--set)"),
     ],
 )
 def test_a_wrong_set_is_a_fault_that_says_so(item: str, fault: str) -> None:
@@ -306,7 +306,7 @@ def test_flags_come_last_and_name_themselves() -> None:
     assert faults(FILE, flags={"num_nodes": "0..4"}) == ("num_nodes: must be at least 1, not 0 (--nodes)",)
     assert faults(FILE, flags={"num_nodes": 0, "max_cost": "x"}) == (
         "num_nodes: must be at least 1, not 0 (--nodes)",
-        "max_cost: must be an amount of dollars such as 60 or 12.50, not the text 'x' (--max-cost)",
+        "max_cost: must be an amount of dollars such as 60 or 12.50, not 'x' (--max-cost)",
     )
 
 

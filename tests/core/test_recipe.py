@@ -88,6 +88,14 @@ def test_every_fault_is_told_with_its_line() -> None:
         ("base: ami-1", "base: ami-1\nbootstrap: " + "x" * 401, "bootstrap: must be ASCII, 250 characters"),
         ("{name: tool, run: \"true\"}", "{name: a, run: b}\n  - {name: a, run: b}", "checks: a is there twice"),
         ("[{instance_type: p3dn.24xlarge}]", "[{instance_type: m5.large}]", "device: cuda needs a GPU, and m5.large"),
+        ("base: ami-1", "base: foo bar", "base: must be an AMI id, ssm:NAME or the name of an image (no blanks)"),
+        ("base: ami-1", "base: ami-latest", "base: must be an AMI id"),
+        ("base: ami-1", "base: 'ssm:/aws/the newest'", "base: must be an AMI id"),
+        ("base: ami-1", "base: [ami-1]", "base: must be text, not a list"),
+        ("    device: cpu\n", "    device: tpu\n", "profiles.sandbox.device: must be cuda or cpu, not 'tpu'"),
+        ("    device: cpu\n", "    devise: cpu\n", "profiles.sandbox.devise: unknown key; did you mean device?"),
+        ("    device: cpu\n", "    profiles: {}\n", "profiles.sandbox.profiles: a profile has no profiles"),
+        ("profiles:\n  sandbox:\n", "profiles:\n  sandbox: 5\n  other:\n", "profiles.sandbox: must be a mapping"),
     ],
 )  # fmt: skip
 def test_a_recipe_that_could_not_work_is_refused(old: str, new: str, said: str) -> None:
@@ -95,6 +103,14 @@ def test_a_recipe_that_could_not_work_is_refused(old: str, new: str, said: str) 
     with pytest.raises(BadInput) as caught:
         recipe(text=FILE.replace(old, new))
     assert any(line.startswith(said) for line in caught.value.details), caught.value.details
+
+
+def test_what_a_profile_hides_is_wrong_all_the_same_and_what_it_gives_is_not_missing() -> None:
+    hidden = FILE.replace("ami-1", "foo bar").replace("    device: cpu\n", "    device: cpu\n    base: ami-2\n")
+    with pytest.raises(BadInput) as caught:
+        recipe("sandbox", hidden)
+    assert [line.partition(", ssm")[0] for line in caught.value.details] == ["base: must be an AMI id"]
+    assert recipe("sandbox", hidden.replace("base: foo bar\n", "")).base == "ami-2"
 
 
 def test_the_digest_is_that_of_what_ends_up_in_the_image() -> None:

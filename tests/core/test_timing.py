@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from orchestrator.core.beacon import Beacon, Mark
 from orchestrator.core.timing import node_starts
+from orchestrator.report.timing import timing_rows
 from tests.core.worlds import T0, Book, at, beacon, facts, instance
 
 TWO = ["i-0", "i-1"]
@@ -39,9 +40,21 @@ def test_a_node_on_its_way_tells_where_it_is_and_for_how_long() -> None:
     assert (only.now, only.seconds["staging"], only.total) == ("staging", 45.5, 90)
 
 
-def test_a_script_that_tells_no_progress_is_not_said_to_wait() -> None:
+def test_a_script_that_tells_no_progress_is_in_rendezvous_for_nobody_knows_how_long() -> None:
     (only,) = node_starts(T0, launched().state, facts(900, [instance(0)], [said(0, *BOOT, *FIRST, seconds=900)]))
-    assert (only.now, "rendezvous" in only.seconds, only.total) == (None, False, 110)
+    assert (only.now, "rendezvous" in only.seconds, only.total) == ("rendezvous", False, 110)
+    header, row = timing_rows([only.to_json()])
+    cells = dict(zip(header, row, strict=True))
+    assert [cells[name] for name in ("setup", "rendezvous", "total")] == ["5.5", "+", "110.0+"]
+    done = said(0, *BOOT, *FIRST, seconds=900, exit_code=0)
+    (only,) = node_starts(T0, launched().state, facts(900, [instance(0)], [done]))
+    assert (only.now, only.total, "rendezvous" in timing_rows([only.to_json()])[0]) == (None, 110, False)
+
+
+def test_a_node_that_is_being_checked_is_said_to_be() -> None:
+    seen = facts(90, [instance(0)], [said(0, *BOOT, FIRST[0], (1, "preflight", 44.5), seconds=50)])
+    (only,) = node_starts(T0, launched().state, seen)
+    assert timing_rows([only.to_json()])[1][-2:] == ("5.5+", "50.0+")
 
 
 def test_a_kept_machine_begins_with_its_start_command_and_a_new_one_with_its_request() -> None:

@@ -16,6 +16,7 @@ from orchestrator.core.units import (
     format_size,
     format_usd,
     iso,
+    listed,
     parse_duration,
     parse_time,
     per_hour,
@@ -31,6 +32,14 @@ from trainer import words
 )
 def test_durations_are_read_as_written(text: str | int, seconds: int) -> None:
     assert parse_duration(text) == timedelta(seconds=seconds)
+
+
+def test_what_there_is_not_any_of_is_not_listed_as_none() -> None:
+    assert [listed(names) for names in ((), ("a",), ("a", "b"))] == [
+        "there are none",
+        "there are: a",
+        "there are: a, b",
+    ]
 
 
 def test_one_of_a_kind_is_said_as_one() -> None:

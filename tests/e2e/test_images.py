@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.sandbox import control
+from tests.e2e.leftovers import left, nothing
 from tests.e2e.sandbox_world import World, killed_after, running, wait_for
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(900)]
@@ -55,25 +56,6 @@ def build(world: World, file: str, *arguments: str, check: int | None = 0) -> su
 def images(world: World) -> dict[str, str]:
     """Return the digests of the published images by name."""
     return {item["name"]: item["digest"] for item in world.json("ami", "list")}
-
-
-def left(world: World) -> dict[str, int]:
-    """Count what is there of each kind that a build makes."""
-    ec2 = world.client("ec2")
-    pages = ec2.get_paginator("describe_instances").paginate()
-    alive = [i for p in pages for r in p["Reservations"] for i in r["Instances"] if i["State"]["Name"] != "terminated"]
-    return {
-        "instances": len(alive),
-        "images": len(ec2.describe_images(Owners=["self"])["Images"]) - 1,
-        "snapshots": len(ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]) - 1,
-        "keys": len(ec2.describe_key_pairs()["KeyPairs"]),
-        "groups": len(ec2.describe_security_groups()["SecurityGroups"]) - 1,
-        "folders": len(list((world.home / "sandbox" / "images").glob("*"))),
-    }
-
-
-def nothing(**but: int) -> dict[str, int]:
-    return dict.fromkeys(("instances", "images", "snapshots", "keys", "groups", "folders"), 0) | but
 
 
 def test_an_image_is_built_checked_on_a_real_boot_and_used_again_without_a_builder(world: World) -> None:

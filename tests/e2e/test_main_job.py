@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from decimal import Decimal
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.report.figures import training
 from tests.e2e.recompute import spot_dollars
 from tests.e2e.sandbox_world import World, kill_scheduler, phase, running, wait_for
 
@@ -41,6 +43,12 @@ def test_it_finishes_with_top1_and_top5_although_its_scheduler_was_killed(world:
     assert status["phase"] == "finished", status
     assert status["metrics"]["top1"] >= 30
     assert status["metrics"]["top5"] >= status["metrics"]["top1"]
+
+
+def test_the_readme_shows_the_figures_that_a_run_tells(world: World, run_id: str) -> None:
+    status = next(item for item in world.json("status") if item["run_id"] == run_id)
+    shown = re.findall(r"^\S+  (epoch 6/6 .*?)  \$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert [re.sub(r"[\d.,]+", "#", line) for line in shown] == [re.sub(r"[\d.,]+", "#", training(status["metrics"]))]
 
 
 def test_sixteen_instances_were_ever_launched_and_all_are_gone(world: World, run_id: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.sandbox import control
+from tests.e2e.leftovers import left, nothing
 from tests.e2e.sandbox_world import World, killed_after, wait_for
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.long, pytest.mark.timeout(1800)]
@@ -31,25 +32,6 @@ def world(world: World) -> World:
 def snapshot(world: World, *arguments: str) -> dict[str, Any]:
     value: dict[str, Any] = json.loads(world.orch(*SNAPSHOT, "--json", *arguments).stdout)
     return value
-
-
-def left(world: World) -> dict[str, int]:
-    """Count what is there of each kind that a build, or a run on volumes, makes."""
-    ec2 = world.client("ec2")
-    pages = ec2.get_paginator("describe_instances").paginate()
-    alive = [i for p in pages for r in p["Reservations"] for i in r["Instances"] if i["State"]["Name"] != "terminated"]
-    return {
-        "instances": len(alive),
-        "volumes": len(ec2.describe_volumes()["Volumes"]),
-        "snapshots": len(ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]) - 1,
-        "keys": len(ec2.describe_key_pairs()["KeyPairs"]),
-        "groups": len(ec2.describe_security_groups()["SecurityGroups"]) - 1,
-        "folders": len(list((world.home / "sandbox" / "snapshots").glob("*"))),
-    }
-
-
-def nothing(**but: int) -> dict[str, int]:
-    return dict.fromkeys(("instances", "volumes", "snapshots", "keys", "groups", "folders"), 0) | but
 
 
 def data(mode: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.core.bill import make_bill
 from orchestrator.core.facts import Instance, PriceRow
+from orchestrator.core.lasting import ended_at
 from orchestrator.core.ledger import Verdict
 from orchestrator.core.spec import Identity
 from orchestrator.run.view import RunView
@@ -81,7 +82,7 @@ def told(
         "me", "here", commit="0123456789abcdef", diff="--- a/train.py\n+++ b/train.py\n-lr = 0.1\n+lr = 0.4\n"
     )
     spec = replace(view.spec, identity=identity)
-    return replace(view, spec=spec, facts=seen, bill=bill, history=tuple(lines), ended_at=at(seconds))
+    return replace(view, spec=spec, facts=seen, bill=bill, history=tuple(lines), ended_at=ended_at(view.ledger, nodes))
 
 
 def interrupted_run() -> RunView:

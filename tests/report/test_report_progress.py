@@ -20,11 +20,13 @@ def test_a_pipe_gets_a_line_at_the_begin_and_the_end_of_a_stage() -> None:
     lines.say("left \x1b[31mout")
     lines.at("packing", 1200, 1200)
     assert said == [
-        "uploading: 1 B of 4.0 KiB",
+        "uploading: 4.0 KiB in all",
         "uploading: 4.0 KiB of 4.0 KiB",
         "left out",
         "packing: 1,200 of 1,200 images",
     ]
+    lines.at("reading", 60, 11 * 2**20)
+    assert said[-1] == "reading for the digests: 11.0 MiB in all"
 
 
 def test_programs_get_the_same_as_json(monkeypatch: pytest.MonkeyPatch) -> None:

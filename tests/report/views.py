@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from orchestrator.core.beacon import Beacon
 from orchestrator.core.bill import make_bill
 from orchestrator.core.facts import Facts, Instance, OnDemandPrice, PriceRow
+from orchestrator.core.lasting import ended_at
 from orchestrator.core.ledger import Verdict
 from orchestrator.core.phase import find_phase
 from orchestrator.run.view import RunView
@@ -46,7 +47,7 @@ def view(
         metrics=metrics or {},
         history=tuple(history),
         scheduler=scheduler,
-        ended_at=seen.server_time if state.closed else None,
+        ended_at=ended_at(state, seen.instances),
     )
 
 

@@ -69,9 +69,9 @@ def taken(*instances: Instance) -> RunView:
 def test_the_end_of_a_run_is_news_with_time_and_money() -> None:
     [(event, text)] = told(ended(Verdict("finished", "all 2 nodes finished")))
     assert event == "finished"
-    assert text.startswith("tiny-20261120-120000-abcd finished after 3m20s; $0.78, on-demand $2.59")
+    assert text.startswith("tiny-20261120-120000-abcd finished after 3m10s; $0.78, on-demand $2.59")
     [(event, text)] = told(ended(Verdict("failed", "node 1 exited with 3")))
-    assert (event, "failed after 3m20s: node 1 exited with 3; $" in text) == ("failed", True)
+    assert (event, "failed after 3m10s: node 1 exited with 3; $" in text) == ("failed", True)
     assert told(ended(Verdict("interrupted", "EC2 took it")))[0][0] == "interrupted"
     assert told(ended(Verdict("finished", "done")), "end-1") == []
     assert told(running()) == []
