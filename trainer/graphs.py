@@ -30,7 +30,8 @@ def choose(wanted: str, device: str, world_size: int, *, compiled: bool = False)
     """Return whether steps are recorded, for `wanted` (one of CHOICES) on "cuda" or "cpu".
 
     Left to itself one GPU does. Several exchange gradients inside of what is recorded; nobody has tried that yet, nor
-    to record a `compiled` network. Raises TrainerError for CPUs.
+    to record a `compiled` network, and torch's watchdog does not see such exchanges: when a rank is lost the others
+    hang, where they would else end after `world.PATIENCE`. Raises TrainerError for CPUs.
     """
     if wanted == "on" and device != "cuda":
         raise TrainerError("--graphs on is for GPUs", "leave --graphs out to train on CPUs")

@@ -58,9 +58,11 @@ def next_pairs(gang: Mapping[int, Findings], turn: int, expected: float) -> dict
     ranks = sorted(rank for rank, found in gang.items() if found.answered)
     if turn < min(ROUNDS, len(ranks) - 1 + len(ranks) % 2):
         return pairs(ranks, turn)
-    slow, more = suspects(gang, expected), MORE_ROUNDS if _in_doubt(gang, expected) else SURE_ROUNDS
+    slow = suspects(gang, expected)
     clear = [rank for rank in ranks if rank not in slow]
-    if not slow or len(clear) < 2 or turn >= ROUNDS + more:
+    if turn >= ROUNDS + SURE_ROUNDS:
+        slow = [rank for rank in slow if not _is_glaring(gang, rank)]
+    if not slow or len(clear) < 2 or turn >= ROUNDS + MORE_ROUNDS:
         return {}
     if len(clear) < 3 * len(slow):  # too few to do both at once
         turn, odd = divmod(turn, 2)
@@ -72,10 +74,10 @@ def next_pairs(gang: Mapping[int, Findings], turn: int, expected: float) -> dict
     return {one: other for couple in couples for one, other in (couple, couple[::-1])}
 
 
-def _in_doubt(gang: Mapping[int, Findings], expected: float) -> bool:
-    """Tell whether anybody that seems slow is so by no more than noise could do."""
+def _is_glaring(gang: Mapping[int, Findings], rank: int) -> bool:
+    """Tell whether a node is slower than any noise could make it."""
     bests = _bests(gang)
-    return any(bests[rank] >= median(bests.values()) * GLARING for rank in suspects(gang, expected))
+    return bests[rank] < median(bests.values()) * GLARING
 
 
 def suspects(gang: Mapping[int, Findings], expected: float) -> list[int]:
@@ -104,8 +106,11 @@ def odd_ones(gang: Mapping[int, Findings], expected: float) -> dict[int, str]:
 
 
 def _is_odd(found: Findings, best: float, usual: float) -> bool:
-    """Tell whether a node is so slow that no noise explains it, of which its own looks show how much there is."""
-    scatter = best / found.worst if best and found.worst else 1.0
+    """Tell whether a node is so slow that no noise explains it, of which its own looks show how much there is.
+
+    That is how far the middle one is from the best: a single look that went wrong says nothing.
+    """
+    scatter = best / median(found.looks) if best and found.looks else 1.0
     return best < usual * GLARING or best * scatter < usual * ODD
 
 

@@ -29,19 +29,19 @@ class Check:
 class Findings:
     """What is known of one node. `links`: bytes/s to other ranks, the best of each; 0 where the link did not work.
 
-    `worst` is the slowest look at any link of it that worked, None where nobody kept it. `answered` is false of a node
-    that joined and then fell silent.
+    `looks` are all looks at any link of it that worked, none where nobody kept them. `answered` is false of a node that
+    joined and then fell silent.
     """
 
     checks: tuple[Check, ...] = ()
     links: Mapping[int, float] = field(default_factory=dict)
     answered: bool = True
-    worst: float | None = None
+    looks: tuple[float, ...] = ()
 
     def looked_at(self, other: int, rate: float) -> Findings:
         """Return what is known after a look at the link to rank `other` that gave `rate` (bytes/s, 0: it failed)."""
         links = {**self.links, other: max(rate, self.links.get(other, 0.0))}
-        return replace(self, links=links, worst=min(rate, self.worst or rate) if rate else self.worst)
+        return replace(self, links=links, looks=(*self.looks, rate) if rate else self.looks)
 
     @property
     def best(self) -> float | None:

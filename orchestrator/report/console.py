@@ -20,6 +20,7 @@ class _Plain(Console):
         with self.capture() as captured:
             super().print(*objects, **options)
         self.file.write("\n".join(line.rstrip(" ") for line in captured.get().split("\n")))
+        self.file.flush()  # as rich does: what follows may go to the other stream of the same pipe
 
 
 def make_console(*, stderr: bool = False) -> Console:

@@ -22,7 +22,7 @@ from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
 
 DEADLINE_SECONDS = 300.0
-UNFINISHED = "a build that was not finished (`orch dataset build` goes on with it instead)"
+UNFINISHED = "a build that was not finished (`orch dataset build` completes it instead)"
 PARTS = "parts of a data set that were not put together (`orch dataset build --nodes` goes on with them instead)"
 # What is removed first: requests, so that no machine comes after those that go, then machines, then what they held. An
 # image goes before the snapshots it is made of, interfaces and volumes before the groups and keys of their machines.

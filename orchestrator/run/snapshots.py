@@ -62,7 +62,7 @@ def plan_build(  # noqa: PLR0917 - all that a plan is made of
     `cap` (micro-dollars, None for none) is the run's `max_cost`.
     """
     if item.manifest is None:
-        raise BadInput(f"{item.reference} is not finished", "`orch dataset build` with the same source goes on with it")
+        raise BadInput(f"{item.reference} is not finished", "`orch dataset build` with the same source completes it")
     volume = DataVolume(item.name, "", item.version, size_for(item.manifest.files), item.size)
     prepared = prepare(
         _experiment(item, settings, types, cap), source, session, settings, environ={}, volumes=(volume,)

@@ -46,7 +46,7 @@ def sizes_of(experiment: Experiment, session: Session) -> dict[str, int]:
         if not sizes[name]:
             faults.append(f"data.{name}: nothing at {data.source}")
         elif dataset.is_unfinished(prefix, found):
-            faults.append(f"data.{name}: {data.source} was not finished (`orch dataset build` goes on with it)")
+            faults.append(f"data.{name}: {data.source} was not finished (`orch dataset build` completes it)")
     if faults:
         raise NotFound("; ".join(faults), "upload the data set first, or mend data.*.source")
     return sizes

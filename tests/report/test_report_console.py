@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -39,3 +41,20 @@ def test_a_pipe_gets_whole_lines_without_blanks_at_their_ends(
 def test_a_terminal_is_left_to_rich(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert type(make_console()).__name__ == "Console"
+
+
+def test_what_goes_to_both_streams_of_one_pipe_stays_in_order() -> None:
+    program = """
+from orchestrator.report.console import make_console
+out, err = make_console(), make_console(stderr=True)
+out.print("first")
+err.print("second")
+out.print("third")
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=environment, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["first", "second", "third"]
