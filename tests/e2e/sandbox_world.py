@@ -49,7 +49,8 @@ class World:
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "ORCH_CLOUD"))}
+        # Without the width that pytest-xdist says: a pipe's lines are whole.
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "ORCH_CLOUD", "COLUMNS"))}
         return kept | {"ORCH_HOME": str(self.home), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
     def orch(
