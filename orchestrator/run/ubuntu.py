@@ -13,7 +13,7 @@ def prelude(*modules: str) -> str:
     """
     wanted = ("boto3", *modules)
     return f"""\
-python3 -c 'import {", ".join(wanted)}' || {{
+command -v tmux >/dev/null && python3 -c 'import {", ".join(wanted)}' || {{
   export DEBIAN_FRONTEND=noninteractive
   {_APT} update -q
   {_APT} install -qy tmux {" ".join(f"python3-{name}" for name in wanted)}

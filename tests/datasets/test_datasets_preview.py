@@ -97,6 +97,17 @@ def test_of_large_tars_the_beginnings_are_enough(
         refuse(source, session, "--val-labels", labels)
 
 
+def test_a_beginning_that_ends_where_a_member_does_is_not_all_there_is(
+    session: Session, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preview, "HEAD_BYTES", 2 * tarfile.BLOCKSIZE)  # a header and an image of one block
+    train, val = {"n00/a.jpg": b".", "n01/b.jpg": b"."}, {"n00/c.jpg": b".", "n01/d.jpg": b".", "n02/e.jpg": b"."}
+    refuse(put(bucket, "cut", {"train.tar": tar_of(train), "val/n01/d.jpg": b"."}), session)
+    refuse(put(bucket, "cut-twice", {"train.tar": tar_of(train), "val.tar": tar_of(val)}), session)
+    with pytest.raises(BadInput, match="no train images"):
+        refuse(put(bucket, "cut-of-one", {"val.tar": tar_of(val)}), session)
+
+
 def test_what_the_trainer_reads_otherwise_or_not_here_is_let_pass(
     session: Session, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,13 +73,14 @@ def open_source(
     """List what is at `root`, a folder or a tar; `labels` says `name class` of validation images, a line each.
 
     `elsewhere` are files, by path below `root` and size in bytes, that belong there as well and need not be there now.
-    `whole` False: of tars only the beginnings are there, and what may come later in them is not missed.
+    `whole` False: a tar that is smaller here than `elsewhere` says is its beginning, and what may come later in it is
+    not missed.
     Raises TrainerError for all that is wrong with it, at once.
     """
     if not root.exists():
         raise TrainerError(f"no images in {root}: no such file or folder", LAYOUT)
     known = _read_labels(labels) if labels else {}
-    read = _Read(root, _listed(root, elsewhere), whole=whole)
+    read = _Read(root, dict(elsewhere), whole=whole)
     try:
         splits = _find_in_one_tar(root) if root.is_file() else {name: list(read.split(name)) for name in PLACES}
     except OSError as error:
@@ -142,13 +143,14 @@ def _listed(root: Path, files: Iterable[tuple[str, int]]) -> dict[str, list[Foun
 
 
 class _Read:
-    """The splits of the folder `root`, `listed` what belongs there and is elsewhere; `whole` as of `open_source`.
+    """The splits of the folder `root`; `sizes` of what belongs there and is elsewhere, `whole` as of `open_source`.
 
     `unseen` are the splits of which there is more than was seen, `broken` says of which tars nothing can be.
     """
 
-    def __init__(self, root: Path, listed: Mapping[str, list[Found]], *, whole: bool) -> None:
-        self._root, self._listed, self._whole = root, listed, whole
+    def __init__(self, root: Path, sizes: Mapping[str, int], *, whole: bool) -> None:
+        self._root, self._sizes, self._whole = root, sizes, whole
+        self._listed = _listed(root, sizes.items())
         self.unseen: set[str] = set()
         self.broken: list[TrainerError] = []
 
@@ -165,6 +167,9 @@ class _Read:
                 return
 
     def _in_tar(self, name: str, tar: Path) -> Iterator[Found]:
+        # A tar that was cut where a member ends reads as one that ends there.
+        if not self._whole and tar.stat().st_size < self._sizes.get(tar.name, 0):
+            self.unseen.add(name)
         try:
             for _, found in _in_tar(tar, ()):
                 yield found
