@@ -88,8 +88,9 @@ def build_on_nodes(
     order: Order, options: RunOptions, home: Home, cloud: str | None, *, force: bool, as_json: bool
 ) -> int:
     """Have nodes pack a data set that is not there, and put it together. Raises OrchError, of a run that failed too."""
-    from orchestrator.datasets import joining, sharded
+    from orchestrator.datasets import sharded
     from orchestrator.datasets.build import built_before
+    from orchestrator.datasets.joining import Packing
     from orchestrator.datasets.origin import list_source, origin_of
     from orchestrator.datasets.preview import refuse
 
@@ -98,7 +99,8 @@ def build_on_nodes(
     place = open_for_launch(home, name, _progress)
     rows = list_source(order, place.session)
     made = Made(order, origin_of(order, rows), sharded.look_at(order, rows))
-    there = None if force else built_before(order, made.origin, place.session, place.bucket, datetime.now(UTC))
+    now = None if options.dry_run else datetime.now(UTC)
+    there = None if force else built_before(order, made.origin, place.session, place.bucket, now)
     if there is not None:
         tell_built(there, "", as_json=as_json)
         return Exit.DONE
@@ -108,12 +110,12 @@ def build_on_nodes(
         run = _begin(made, options, home, place, as_json=as_json)
     if run is None:
         return Exit.DONE
-    if not joining.is_packed(place.bucket, run):
+    if not _waits(place, run):
         if options.detach:
             click.echo(json.dumps({"run_id": run, "cloud": place.cloud}) if as_json else f"run {run}; {BACK}")
             return Exit.DONE
         _wait(place, run, as_json=as_json)
-    put_together(place, joining.Packing(run, order, made.origin, anew=force), as_json=as_json)
+    put_together(place, Packing(run, order, made.origin, anew=force), as_json=as_json)
     return Exit.DONE
 
 
@@ -189,15 +191,17 @@ def _goes_on(order: Order, run: str, options: RunOptions, home: Home, place: Pla
     from orchestrator.run.read import read_run
 
     view = read_run(place.session, place.bucket, run)
-    if is_packed(place.bucket, run):
-        click.echo(f"{run} has packed it", err=True)
-        return True
-    if view.phase == "finished":
+    packed = is_packed(place.bucket, run)
+    if view.phase == "finished" and not packed:
         return False
     if options.dry_run:
+        does = "has packed" if packed else "packs"
         raise BadInput(
-            f"{run} packs this already", f"without --dry-run the same command goes on with it; {_show(view)}"
+            f"{run} {does} this already", f"without --dry-run the same command goes on with it; {_show(view)}"
         )
+    if packed and view.ended:
+        click.echo(f"{run} has packed it", err=True)
+        return True
     caps, faults = read_caps(options.max_cost, options.max_duration)
     check(view, caps, faults)
     if view.ended:
@@ -211,6 +215,17 @@ def _goes_on(order: Order, run: str, options: RunOptions, home: Home, place: Pla
     go_on(home, place, view, caps)
     click.echo(what_happens(view), err=True)
     return True
+
+
+def _waits(place: Place, run: str) -> bool:
+    """Tell whether the parts of a run wait to be put together, and its lease is nobody's any more.
+
+    Before it has ended a scheduler that only lags would lose the run, and its machines with it.
+    """
+    from orchestrator.datasets.joining import is_packed
+    from orchestrator.run.read import read_run
+
+    return is_packed(place.bucket, run) and read_run(place.session, place.bucket, run).ended
 
 
 def _wait(place: Place, run: str, *, as_json: bool) -> None:

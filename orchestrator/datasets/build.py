@@ -27,7 +27,7 @@ from orchestrator.datasets.origin import find_built, list_source, origin_of, sto
 from orchestrator.datasets.preview import refuse
 from orchestrator.datasets.progress import Progress, Tally
 from orchestrator.datasets.upload import upload
-from orchestrator.errors import BadInput, NotFound
+from orchestrator.errors import BadInput, NoPermission, NotFound
 from orchestrator.run.datasets import Dataset, list_datasets
 
 
@@ -97,15 +97,16 @@ def build(
     return Built(made, tally.moved, tally.kept, left_out)
 
 
-def built_before(order: Order, origin: Origin, session: Session, bucket: Bucket, now: datetime) -> Built | None:
+def built_before(order: Order, origin: Origin, session: Session, bucket: Bucket, now: datetime | None) -> Built | None:
     """Return what is there of an order when that is all of it, None when it is to be built.
 
-    It becomes the newest of its name, as it would by being built.
+    It becomes the newest of its name, as it would by being built; `now` None: it stays as it is.
     """
     there = find_built(order, origin, session, bucket)
     if there is None or there.manifest is None:
         return None
-    there = publish(order.name, replace(there.manifest, created=now), session, bucket)
+    if now is not None:
+        there = publish(order.name, replace(there.manifest, created=now), session, bucket)
     packed = {file.path for file in there.manifest.files} if there.manifest else set()
     corrupt = bucket.get(there.prefix + dataset.CORRUPT) if {dataset.ABOUT, dataset.CORRUPT} <= packed else b""
     left_out = tuple(corrupt.decode(errors="replace").splitlines())
@@ -113,14 +114,22 @@ def built_before(order: Order, origin: Origin, session: Session, bucket: Bucket,
 
 
 def unless_changed(order: Order, origin: Origin, session: Session, progress: Progress) -> Origin | None:
-    """Return `origin` when the source still is what it was, else None: of what the data set was made, nobody knows."""
+    """Return `origin` when the source still is what it was, else None: of what the data set was made, nobody knows.
+
+    An origin that names no source is that of a run of before there were any.
+    """
+    if not origin.source:
+        return None
+    what = f"{order.source} was changed meanwhile; the same command again builds what is there now"
     try:
-        same = listing_digest(list_source(order, session)) == origin.source
+        if listing_digest(list_source(order, session)) == origin.source:
+            return origin
     except NotFound:
-        same = False
-    if not same:
-        progress.say(f"{order.source} was changed meanwhile; the same command again builds what is there now")
-    return origin if same else None
+        pass
+    except NoPermission as error:
+        what = f"{order.source} may not be listed, so nobody knows whether it still is what was packed: {error.message}"
+    progress.say(what)
+    return None
 
 
 def publish(name: str, manifest: Manifest, session: Session, bucket: Bucket) -> Dataset:

@@ -28,7 +28,7 @@ from orchestrator.datasets.origin import find_built
 from orchestrator.datasets.progress import Progress, Tally
 from orchestrator.datasets.upload import is_noted
 from orchestrator.errors import OrchError
-from orchestrator.run.datasets import remove_parts
+from orchestrator.run.datasets import list_datasets, remove_parts
 from orchestrator.run.lease import Lease, Owner, kept
 
 PAUSE = 1.0
@@ -62,8 +62,18 @@ def join(packing: Packing, session: Session, bucket: Bucket, now: datetime, prog
             return _join(packing, session, bucket, now, progress)
         made = find_built(packing.order, packing.origin, session, bucket)
     if made is None:
-        raise OrchError(f"the parts of {packing.run} are not there any more", "`orch dataset list` shows what there is")
+        raise OrchError(f"the parts of {packing.run} are not there any more", _what_there_is(packing, session, bucket))
     return Built(made, 0, made.size, fresh=False)
+
+
+def _what_there_is(packing: Packing, session: Session, bucket: Bucket) -> str:
+    """Return the next step where no parts are: of a set without an origin nobody can say that it is this run's."""
+    order = packing.order
+    made = [(item, item.manifest) for item in list_datasets(session, bucket, order.name)]
+    alike = [item for item, of in made if of is not None and (of.source, of.origin) == (order.source, None)]
+    if not alike:
+        return "`orch dataset list` shows what there is"
+    return f"{alike[-1].reference} is there, made of {order.source}: somebody may have put it together meanwhile"
 
 
 def _wait_for_lease(run: str, bucket: Bucket, progress: Progress) -> Lease:

@@ -15,6 +15,7 @@ from orchestrator.cli.context import open_place
 from orchestrator.core.ids import Keys
 from orchestrator.core.ledger import Verdict
 from orchestrator.datasets import sharded
+from orchestrator.datasets.joining import is_packed
 from orchestrator.datasets.order import Order
 from orchestrator.datasets.origin import list_source, origin_of
 from orchestrator.errors import Exit
@@ -100,6 +101,10 @@ def test_nodes_are_not_asked_for_what_is_there(orch: Orch, tmp_path: Path, share
     assert built["built"] is True
     (said,) = values(orch(*order, "--nodes", "2", "-y"))
     assert said == built | {"built": False, "moved_bytes": 0, "kept_bytes": built["bytes"]}
+    values(orch(*order, "--sizes", "20"))
+    newest = orch("dataset", "list", "--json").stdout
+    assert values(orch(*order, "--nodes", "2", "--dry-run")) == [said]
+    assert orch("dataset", "list", "--json").stdout == newest, "only looked at, it did not become the newest"
     planned = orch(*order, "--nodes", "2", "--dry-run", "--force")
     assert json.loads(planned.stdout)["name"] == "build-by-nodes"
     shared_world.s3.put_object(Bucket="images", Key="set/train/n00/another.jpg", Body=b"another")
@@ -113,7 +118,11 @@ def test_nodes_are_not_asked_for_what_is_there(orch: Orch, tmp_path: Path, share
     assert json.loads(orch("status", "--json").stdout) == [], "nothing was launched"
 
 
-def test_resume_finishes_what_a_run_of_nodes_packed(orch: Orch, shared_world: World) -> None:
+def test_resume_finishes_what_a_run_of_nodes_packed(
+    orch: Orch, shared_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr("orchestrator.run.detach.start_scheduler", lambda home, run_id, cloud: started.append(run_id))
     order = Order(name="left", source="s3://left/set", as_is=False, originals=True, arguments=(), home=Path())
     shared_world.s3.create_bucket(Bucket="left")
     shared_world.s3.put_object(Bucket="left", Key="set/train/n00/a.jpg", Body=b"an image")
@@ -123,15 +132,22 @@ def test_resume_finishes_what_a_run_of_nodes_packed(orch: Orch, shared_world: Wo
     ensure_bucket(place.session, place.bucket.name)
     keys, ledger = Keys(ran.run_id), Ledger(place.bucket, ran.run_id, "test")
     place.bucket.put(keys.spec, ran.to_json())
+    leave_parts(place.bucket, ran.run_id)
+    build = ("dataset", "build", order.source, "left", "--nodes", "1")
+    early = orch(*build, "-y", "--detach")
+    assert (early.exit_code, started) == (0, [ran.run_id]), early.stderr
+    assert is_packed(place.bucket, ran.run_id), "it has not ended: nothing is joined"
     ledger.append("intent", "end", {"verdict": Verdict("finished", "all done").to_json()}, epoch=1, now=ran.created)
     ledger.append("outcome", "close", {"generation": 1}, epoch=1, now=ran.created)
     place.bucket.put(keys.report_html, b"its page")
-    leave_parts(place.bucket, ran.run_id)
+    looked = orch(*build, "--dry-run")
+    assert (looked.exit_code, f"{ran.run_id} has packed this already" in looked.stderr) == (Exit.BAD_INPUT, True)
+    assert is_packed(place.bucket, ran.run_id)
     done = orch("resume", ran.run_id, "--json")
     assert done.exit_code == 0, done.stderr
     built = values(done)[-1]
     assert (built["name"], built["state"], built["run_id"]) == ("left", "ready", ran.run_id)
-    assert "left is up to date" in orch("dataset", "build", order.source, "left", "--nodes", "1", "-y").stdout
+    assert "left is up to date" in orch(*build, "-y").stdout
     again = orch("resume", ran.run_id)
     assert (again.exit_code, "finished" in again.stderr) == (Exit.BAD_INPUT, True), "there is nothing left to do"
     assert orch("dataset", "rm", "left", "-y").exit_code == 0

@@ -13,11 +13,11 @@ import pytest
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.aws.uploads import Uploads
-from orchestrator.datasets import joining
+from orchestrator.datasets import build, joining
 from orchestrator.datasets.joining import Packing, is_packed, join
 from orchestrator.datasets.order import Order
-from orchestrator.datasets.origin import list_source, origin_of
-from orchestrator.errors import OrchError
+from orchestrator.datasets.origin import Row, list_source, origin_of
+from orchestrator.errors import NoPermission, OrchError
 from orchestrator.run.datasets import find
 from orchestrator.run.lease import Lease, Owner
 from tests.datasets.noted import Noted
@@ -129,3 +129,23 @@ def test_a_source_that_changed_meanwhile_is_no_origin(session: Session, bucket: 
     assert built.dataset.manifest is not None
     assert built.dataset.manifest.origin is None
     assert ["was changed meanwhile" in line for line in progress.said] == [True]
+    with pytest.raises(OrchError, match="are not there any more") as caught:
+        join(packing, session, bucket, datetime.now(UTC), Noted())
+    assert f"{built.dataset.reference} is there, made of {packing.order.source}" in caught.value.hint
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_where_nobody_can_tell_whether_it_changed_that_is_not_said(
+    session: Session, bucket: Bucket, packing: Packing, monkeypatch: pytest.MonkeyPatch, *, known: bool
+) -> None:
+    def denied(*_: object) -> tuple[Row, ...]:
+        raise NoPermission("s3:ListBucket is denied", "ask for it")
+
+    monkeypatch.setattr(build, "list_source", denied)
+    origin = packing.origin if known else replace(packing.origin, source="")
+    progress = Noted()
+    built = join(replace(packing, origin=origin), session, bucket, datetime.now(UTC), progress)
+    assert built.dataset.manifest is not None
+    assert built.dataset.manifest.origin is None
+    told = [line for line in progress.said if packing.order.source in line]
+    assert [("may not be listed" in line, "was changed" in line) for line in told] == ([(True, False)] if known else [])
