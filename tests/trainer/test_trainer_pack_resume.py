@@ -59,7 +59,7 @@ def test_ctrl_c_ends_it_in_one_line_and_it_needs_no_torch(tmp_path: Path) -> Non
     """The whole group of processes gets the signal, as from a terminal: one writes, ten shrink, one idles."""
     slow = (
         "import sys, time; from trainer import cli; from trainer.data import picture, shards; shards.SIZE = 20\n"
-        "copies = picture.copies; picture.copies = lambda *a: (time.sleep(len(a[0]) > 10**5 and 0.06), copies(*a))[1]\n"
+        "copies = picture.copies; picture.copies = lambda *a: (time.sleep(len(a[0]) > 10**5 and 1.0), copies(*a))[1]\n"
         "code = cli.main(['pack', *sys.argv[1:], '--sizes', '24', '--processes', '12'])\n"
         "sys.exit(code + ('torch' in sys.modules))"
     )
