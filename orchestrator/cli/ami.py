@@ -11,7 +11,7 @@ import click
 
 from orchestrator.cli.context import Place, in_reach, open_for_launch, open_home, open_place, wanted
 from orchestrator.cli.faults import Commands
-from orchestrator.cli.options import can_ask, cloud_option, json_option, need_yes, yes_option
+from orchestrator.cli.options import can_ask, cloud_option, json_option, need_yes, read_caps, yes_option
 from orchestrator.core.units import counted, listed
 from orchestrator.errors import BadInput, Exit, NoPermission, NotFound, OrchError
 
@@ -39,11 +39,14 @@ def command() -> None:
 @command.command()
 @click.argument("recipe", metavar="RECIPE")
 @click.option("--force", is_flag=True, help="Build even when nothing has changed since the published image.")
+@click.option("--max-cost", metavar="DOLLARS", help="Of both runs together: one that would pass it ends the build.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done and cost; change nothing.")
 @yes_option
 @cloud_option
 @json_option
-def build(*, recipe: str, force: bool, dry_run: bool, yes: bool, cloud: str | None, as_json: bool) -> int:
+def build(
+    *, recipe: str, force: bool, max_cost: str | None, dry_run: bool, yes: bool, cloud: str | None, as_json: bool
+) -> int:
     """Build RECIPE (volta, modern, or a YAML file), check the image on a real boot, publish it by the recipe's name.
 
     An image of the same recipe and base is not built again. The image before is removed with its snapshots. When a step
@@ -51,14 +54,15 @@ def build(*, recipe: str, force: bool, dry_run: bool, yes: bool, cloud: str | No
     """
     from orchestrator.run.build import look_up, plan_build
 
+    caps, faults = read_caps(max_cost, None)
     home = open_home()
     name = wanted(home, cloud)
-    loaded, source = _load(recipe, name)
+    loaded, source = _load(recipe, name, faults)
     place = open_for_launch(home, name, _progress)
     found = look_up(loaded, place.session)
     if found.published is not None and not force:
         return _up_to_date(found.published, as_json=as_json)
-    plans = plan_build(found, source, place.session, place.settings)
+    plans = plan_build(found, source, place.session, place.settings, caps.max_cost)
     if dry_run or not as_json:
         _show_plans(found, plans, as_json=as_json)
     if dry_run:
@@ -129,8 +133,9 @@ def rm(*, image: str, yes: bool, cloud: str | None) -> None:
         click.echo(f"removed {item.image_id} ({item.name}) and {counted(len(item.snapshots), 'snapshot')}")
 
 
-def _load(text: str, cloud: str | None) -> tuple[Recipe, Source]:
-    """Return a checked recipe, the profile of the cloud applied. Raises BadInput."""
+def _load(text: str, cloud: str | None, faults: list[str]) -> tuple[Recipe, Source]:
+    """Return a checked recipe, the profile of the cloud applied. Raises BadInput, with the `faults` of flags too."""
+    from orchestrator.core.parse import Fault, Origin
     from orchestrator.core.recipe import load
     from orchestrator.run.prepare import Source
 
@@ -146,8 +151,12 @@ def _load(text: str, cloud: str | None) -> tuple[Recipe, Source]:
         near = difflib.get_close_matches(text, names, n=1)
         meant = f"did you mean {near[0]}? " if near else ""
         hint = f"{meant}{listed(names)}; or give a YAML file"
-        raise BadInput(f"there is no recipe {text!r}: {error.strerror}", hint) from error
-    return load(body, name, cloud or "aws"), Source(name, None if built_in else file, cloud or "aws")
+        raise BadInput(f"there is no recipe {text!r}: {error.strerror}", hint, details=tuple(faults)) from error
+    flags = [
+        Fault((key,), message, Origin(layer="--max-cost"))
+        for key, _, message in (line.partition(": ") for line in faults)
+    ]
+    return load(body, name, cloud or "aws", flags), Source(name, None if built_in else file, cloud or "aws")
 
 
 def _up_to_date(image: Image, *, as_json: bool) -> int:
@@ -185,9 +194,10 @@ def _build(found: Wanted, plans: Plans, place: Place, home: Home, *, as_json: bo
     if outcome.image is None:
         verdict = outcome.verdict
         what = "build" if len(outcome.runs) == 1 else "check"
+        logs = f"`orch logs {outcome.runs[-1]}` has everything it said"
         raise OrchError(
             f"no image was published; {what}: {verdict.message}",
-            f"`orch logs {outcome.runs[-1]}` has everything it said",
+            "its caps are --max-cost and the recipe's max_duration" if verdict.kind == "capped" else logs,
             exit_code=exit_code(verdict),
             details=verdict.details[-TAIL_SHOWN:],
         )
@@ -198,7 +208,7 @@ def _build(found: Wanted, plans: Plans, place: Place, home: Home, *, as_json: bo
         value = {"built": True, "image": _json(outcome.image), "runs": list(outcome.runs), "removed": removed}
         click.echo(dumps(value))
     else:
-        from orchestrator.run.spent import dollars
+        from orchestrator.run.builds import dollars
 
         image, paid = outcome.image, dollars(place.session, place.bucket, outcome.runs)
         click.echo(f"{image.name} is {image.image_id}, checked; `resources.image: {image.name}` uses it ({paid})")

@@ -161,12 +161,14 @@ def script(steps: Sequence[Step]) -> str:
     return "".join(lines)
 
 
-def load(text: str | bytes, source: str, profile: str | None) -> Recipe:
+def load(text: str | bytes, source: str, profile: str | None, beside: Sequence[Fault] = ()) -> Recipe:
     """Return the recipe in `text` with the profile laid over it that is called `profile`, if it has one.
 
-    Raises BadInput with every fault, each with its line: of what is laid over as well, and of other profiles.
+    Raises BadInput with every fault, each with its line: of what is laid over as well, of other profiles, and those
+    found `beside` it.
     """
     tree, found = parse(text, source)
+    found += beside
     keys = dict(tree.value) if isinstance(tree.value, Mapping) else {}
     overlays = keys.pop("profiles", None)
     overlay = _named(overlays, profile)

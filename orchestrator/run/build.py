@@ -7,29 +7,28 @@ lease. May not publish what was not checked.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from decimal import Decimal
 
 from orchestrator.aws.images import Images
 from orchestrator.aws.own_images import OwnImages
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
+from orchestrator.core.experiment import Experiment
 from orchestrator.core.images import Image, newest
 from orchestrator.core.ledger import Verdict
 from orchestrator.core.recipe import Recipe
 from orchestrator.core.settings import Settings
-from orchestrator.core.spec import RunSpec
-from orchestrator.core.units import counted
-from orchestrator.errors import OrchError
+from orchestrator.core.units import MICRO, MicroUSD, format_usd
+from orchestrator.run.builds import Build, building, cost
 from orchestrator.run.foreground import ForegroundScheduler, Log
-from orchestrator.run.gc import find_orphans, remove
 from orchestrator.run.home import Home
 from orchestrator.run.image_builder import ImageBuilder
 from orchestrator.run.lease import kept
-from orchestrator.run.prepare import Prepared, Source, begin, prepare
-from orchestrator.run.spec import load_spec
-from orchestrator.run.spent import Spending, spending
+from orchestrator.run.prepare import Prepared, Source, prepare
+
+# What a run's max_cost is at least: one cent, as in experiment files.
+LEAST_CAP: MicroUSD = MICRO // 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,44 +70,50 @@ def look_up(recipe: Recipe, session: Session) -> Wanted:
     return Wanted(recipe, base, digest, newest(OwnImages(session).published(recipe.name), recipe.name, digest))
 
 
-def plan_build(wanted: Wanted, source: Source, session: Session, settings: Settings) -> Plans:
-    """Plan both runs; changes nothing. Raises NoCapacity (nothing to build or to check on), NoPermission, NotFound."""
+def plan_build(
+    wanted: Wanted, source: Source, session: Session, settings: Settings, cap: MicroUSD | None = None
+) -> Plans:
+    """Plan both runs; changes nothing. Raises NoCapacity (nothing to build or to check on), NoPermission, NotFound.
+
+    `cap` (micro-dollars, None for none) is the `max_cost` of both together; the check gets what the build leaves of it.
+    """
     recipe = wanted.recipe
-    build = prepare(recipe.build(wanted.base), source, session, settings, environ={})
+    build = prepare(_capped(recipe.build(wanted.base), cap), source, session, settings, environ={})
     # The image to be does not exist yet; what its check costs and needs does not depend on it.
-    check = prepare(recipe.check(wanted.base), source, session, settings, environ={})
+    check = prepare(_capped(recipe.check(wanted.base), cap), source, session, settings, environ={})
     return Plans(replace(build, prelude=recipe.bootstrap, recipe=wanted.digest), replace(check, recipe=wanted.digest))
+
+
+def _capped(experiment: Experiment, cap: MicroUSD | None) -> Experiment:
+    return experiment if cap is None else experiment.model_copy(update={"max_cost": Decimal(cap) / MICRO})
 
 
 def build_image(wanted: Wanted, plans: Plans, session: Session, home: Home, log: Log) -> Outcome:
     """Build, check and publish. Whatever ends it before that, no image of it is left, unless this process is killed.
 
-    What builds of the same recipe left that were killed is removed before: nothing of it could be gone on with.
-    Raises OrchError, and KeyboardInterrupt once nothing is left.
+    What killed builds of the same recipe left is removed before. Raises OrchError, and KeyboardInterrupt once nothing
+    is left.
     """
     bucket = Bucket(session, plans.build.bucket)
-    remove_dead(session, bucket, lambda spec: spec.recipe == wanted.digest, log)
-    with spending(session, bucket, log) as spent:
-        outcome = _build(wanted, plans, session, home, log, spent)
-        spent.done = outcome.image is not None
+    with building(session, bucket, home, log, lambda spec: spec.recipe == wanted.digest) as build:
+        outcome = _build(wanted, plans, build)
+        build.done = outcome.image is not None
     return outcome
 
 
-def _build(  # noqa: PLR0917 - all that a run is made of
-    wanted: Wanted, plans: Plans, session: Session, home: Home, log: Log, spent: Spending
-) -> Outcome:
-    bucket, own = Bucket(session, plans.build.bucket), OwnImages(session)
-    run = begin_build(plans.build, session, home, log, spent)
-    builder = ImageBuilder(session, bucket, home, run, log)
+def _build(wanted: Wanted, plans: Plans, build: Build) -> Outcome:
+    own, log = OwnImages(build.session), build.log
+    run = build.begin(plans.build)
+    builder = ImageBuilder(build.session, build.bucket, build.home, run, log)
     verdict = builder.to_the_end()
-    with kept(builder.lease, bucket.server_time):
+    with kept(builder.lease, build.bucket.server_time):
         image = own.of_run(run)
         if image is None or verdict.kind != "finished":
             _remove(own, image)
             return Outcome(verdict, (run,))
         try:
             log(f"checking {image.image_id} on a machine that boots from it")
-            checked, verdict = _check(wanted, plans, image, session, home, log, spent)
+            verdict = _check(wanted, plans, image, build)
             if verdict.kind == "finished":
                 own.publish(image, wanted.recipe.name)
         except BaseException:
@@ -116,47 +121,24 @@ def _build(  # noqa: PLR0917 - all that a run is made of
             raise
         if verdict.kind != "finished":
             _remove(own, image)
-            log(f"removed {image.image_id}: its check failed")
-            return Outcome(verdict, (run, checked))
+            log(f"removed {image.image_id}: {'its check failed' if verdict.kind == 'failed' else 'it was not checked'}")
+            return Outcome(verdict, tuple(build.runs))
     log(f"published {image.image_id} as {wanted.recipe.name}")
     removed, in_use = _remove_older(own, image, wanted.recipe.name, log)
-    return Outcome(verdict, (run, checked), replace(image, name=wanted.recipe.name), removed, in_use)
+    return Outcome(verdict, tuple(build.runs), replace(image, name=wanted.recipe.name), removed, in_use)
 
 
-def remove_dead(session: Session, bucket: Bucket, builds: Callable[[RunSpec], bool], log: Log) -> None:
-    """Remove what killed runs left that `builds` tells, as `orch gc` would; what somebody looks after is let be."""
-    orphans = find_orphans(session, bucket)
-    runs = sorted(run for run in {item.run for item in orphans} if _is(bucket, run, builds))
-    if not runs:
-        return
-    log(f"{', '.join(runs)} built the same and was killed: removing what it left, and beginning anew")
-    if left := remove(session, bucket, [item for item in orphans if item.run in runs], log):
-        log(f"{counted(len(left), 'thing')} could not be removed yet; `orch gc` removes the rest")
-
-
-def _is(bucket: Bucket, run: str, builds: Callable[[RunSpec], bool]) -> bool:
-    try:
-        return builds(load_spec(bucket, run))
-    except OrchError:
-        return False
-
-
-def _check(  # noqa: PLR0917 - all that a run is made of
-    wanted: Wanted, plans: Plans, image: Image, session: Session, home: Home, log: Log, spent: Spending
-) -> tuple[str, Verdict]:
-    """Do the checks on a machine that boots from an image; return the id of that run and how it ended."""
-    experiment = wanted.recipe.check(image.image_id)
-    run = begin_build(replace(plans.check, experiment=experiment, image=image.image_id), session, home, log, spent)
-    bucket = Bucket(session, plans.check.bucket)
-    return run, ForegroundScheduler(session, bucket, home, run, log).to_the_end()
-
-
-def begin_build(prepared: Prepared, session: Session, home: Home, log: Log, spent: Spending) -> str:
-    """Begin a run as any other, and note it in `spent`; return its id."""
-    run = begin(prepared, session, home, name=None, now=datetime.now(UTC), on_progress=log).run_id
-    spent.runs.append(run)
-    log(f"run {run}; `orch attach {run}` shows its terminal")
-    return run
+def _check(wanted: Wanted, plans: Plans, image: Image, build: Build) -> Verdict:
+    """Do the checks on a machine that boots from an image, with what money is left; return how that ended."""
+    experiment, cap = wanted.recipe.check(image.image_id), plans.build.experiment.max_cost_micro
+    if cap is not None:
+        paid = cost(build.session, build.bucket, build.runs[0])
+        if cap - paid < LEAST_CAP:
+            what = f"it cost {format_usd(paid)}, and max_cost of {format_usd(cap)} leaves nothing for the check"
+            return Verdict("capped", what)
+        experiment = _capped(experiment, cap - paid)
+    run = build.begin(replace(plans.check, experiment=experiment, image=image.image_id))
+    return ForegroundScheduler(build.session, build.bucket, build.home, run, build.log).to_the_end()
 
 
 def _remove(own: OwnImages, image: Image | None) -> None:

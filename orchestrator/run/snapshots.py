@@ -16,18 +16,18 @@ from orchestrator.aws.snapshots import Snapshots
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.ledger import Verdict
 from orchestrator.core.settings import Settings
+from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import MicroUSD, format_size, usd
 from orchestrator.core.volumes import DataVolume, Snapshot, newest, size_for
 from orchestrator.errors import BadInput
 from orchestrator.run import ubuntu
-from orchestrator.run.build import begin_build, remove_dead
+from orchestrator.run.builds import Build, building
 from orchestrator.run.datasets import Dataset
 from orchestrator.run.foreground import Log
 from orchestrator.run.home import Home
 from orchestrator.run.lease import kept
 from orchestrator.run.prepare import Prepared, Source, prepare
 from orchestrator.run.snapshot_builder import SnapshotBuilder
-from orchestrator.run.spent import Spending, spending
 
 # Any of them reads S3 and writes EBS at some 80 MB/s for hours, and costs a few cents an hour on the spot market.
 TYPES = ("m5.large", "c5.large", "m5.xlarge", "c5.xlarge")
@@ -98,33 +98,33 @@ def _experiment(item: Dataset, settings: Settings, types: Sequence[str], cap: Mi
 def build_snapshot(item: Dataset, prepared: Prepared, session: Session, home: Home, log: Log) -> Outcome:
     """Make the snapshot and publish it. Whatever ends it before that, none is left, unless this process is killed.
 
-    What builds of the same version left that were killed is removed before: nothing of it could be gone on with.
-    Raises OrchError, and KeyboardInterrupt once nothing is left.
+    What killed builds of the same version left is removed before. Raises OrchError, and KeyboardInterrupt once nothing
+    is left.
     """
-    bucket = Bucket(session, prepared.bucket)
-    remove_dead(session, bucket, lambda spec: spec.is_snapshot_build and spec.volumes[0].label == item.version, log)
-    with spending(session, bucket, log) as spent:
-        outcome = _build(item, prepared, session, home, log, spent)
-        spent.done = outcome.snapshot is not None
+
+    def same(spec: RunSpec) -> bool:
+        return spec.is_snapshot_build and spec.volumes[0].label == item.version
+
+    with building(session, Bucket(session, prepared.bucket), home, log, same) as build:
+        outcome = _build(item, prepared, build)
+        build.done = outcome.snapshot is not None
     return outcome
 
 
-def _build(  # noqa: PLR0917 - all that a run is made of
-    item: Dataset, prepared: Prepared, session: Session, home: Home, log: Log, spent: Spending
-) -> Outcome:
-    bucket, snapshots = Bucket(session, prepared.bucket), Snapshots(session)
-    run = begin_build(prepared, session, home, log, spent)
+def _build(item: Dataset, prepared: Prepared, build: Build) -> Outcome:
+    snapshots = Snapshots(build.session)
+    run = build.begin(prepared)
     published: Snapshot | None = None
     try:
-        builder = SnapshotBuilder(session, bucket, home, run, log, item.version)
+        builder = SnapshotBuilder(build.session, build.bucket, build.home, run, build.log, item.version)
         verdict = builder.to_the_end()
-        with kept(builder.lease, bucket.server_time):
+        with kept(builder.lease, build.bucket.server_time):
             made = next(iter(snapshots.of_run(run)), None)
             if made is not None and verdict.kind == "finished":
                 snapshots.publish(made, item.name)
                 published = replace(made, name=item.name)
-                log(f"published {made.snapshot_id} as {item.reference}, {format_size(made.bytes)}")
-                return Outcome(verdict, run, published, _remove_older(snapshots, made, item, log))
+                build.log(f"published {made.snapshot_id} as {item.reference}, {format_size(made.bytes)}")
+                return Outcome(verdict, run, published, _remove_older(snapshots, made, item, build.log))
     finally:
         _remove_unpublished(snapshots, run, published)
     return Outcome(verdict, run)

@@ -15,6 +15,7 @@ from orchestrator.core.beacon import Beacon
 from orchestrator.core.facts import Facts, Instance, Node
 from orchestrator.core.images import Image, is_finished, newest, next_step
 from orchestrator.core.ledger import Verdict
+from orchestrator.core.parse import Fault, Origin
 from orchestrator.core.recipe import Recipe, Step, load, script
 from orchestrator.errors import BadInput
 from tests.core.worlds import T0, at
@@ -76,6 +77,14 @@ def test_every_fault_is_told_with_its_line() -> None:
         "checks[0].rum: unknown key; did you mean run?",
     ]
     assert caught.value.hint == "docs/images.md lists every key of a recipe"
+
+
+def test_what_is_wrong_with_a_flag_is_told_with_the_faults_of_the_file_and_refused_without_any() -> None:
+    flag = Fault(("max_cost",), "must be an amount of dollars", Origin(layer="--max-cost"))
+    for text, faults in ((FILE, 1), (FILE.replace("base: ami-1", "base: foo bar"), 2)):
+        with pytest.raises(BadInput, match=f"tiny.yaml: {faults} fault") as caught:
+            load(text, "tiny.yaml", None, [flag])
+        assert "max_cost: must be an amount of dollars (--max-cost)" in caught.value.details
 
 
 @pytest.mark.parametrize(

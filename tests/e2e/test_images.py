@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -63,13 +64,17 @@ def test_an_image_is_built_checked_on_a_real_boot_and_used_again_without_a_build
     # A key pair, a security group and its two rules come before.
     assert killed_after(world, 5, "ami", "build", file, "--cloud", "sandbox", "-y", "--force") == "RunInstances"
     (dead,) = {item["run"] for item in json.loads(world.orch("gc", "--json", check=9).stdout)["orphans"]}
-    done = build(world, file, "--json")
+    done = build(world, file, "--json", "--max-cost", "1")
     made = json.loads(done.stdout)
     assert made["built"]
     assert f"{dead} built the same and was killed" in done.stderr
     assert {item["State"]["Name"] for item in world.instances(dead)} == {"terminated"}
     assert "step 2 of 2: program" in done.stderr
     build_run, check_run = made["runs"]
+    caps = [Decimal(world.json("status", run)[0]["max_cost_usd"]) for run in (build_run, check_run)]
+    assert caps[0] == 1
+    paid = Decimal(world.json("cost", build_run)["spot_usd_high"])
+    assert caps[1] == 1 - paid < 1, "the check gets what the build left"
     assert left(world) == nothing(images=1, snapshots=1, folders=1)
     assert len(world.instances(build_run)) == len(world.instances(check_run)) == 1
     assert world.instances(check_run)[0]["ImageId"] == made["image"]["image_id"]
@@ -122,6 +127,19 @@ def test_a_step_or_check_that_fails_publishes_nothing_and_leaves_nothing(world: 
     assert left(world) == before
     assert images(world) == others
     assert world.json("gc")["orphans"] == []
+
+
+@pytest.mark.long
+def test_a_cap_holds_for_build_and_check_together(world: World) -> None:
+    before = left(world)
+    done = build(world, recipe(world, "dear"), "--max-cost", "0.01", check=6)
+    assert "no image was published; build: it cost $0.00" in done.stderr
+    assert "max_cost of $0.01 leaves nothing for the check" in done.stderr
+    assert [item["run_id"] for item in world.json("status") if "ami-dear" in item["run_id"]] == [
+        world.run_id("ami-dear")
+    ]
+    assert left(world) == before
+    assert "dear" not in images(world)
 
 
 @pytest.mark.long

@@ -1,0 +1,88 @@
+"""What building an image and building a snapshot share: killed builds of the same are cleared away first, every run is
+noted, and what a build that comes to nothing has cost is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from orchestrator.aws.s3 import Bucket
+from orchestrator.aws.session import Session
+from orchestrator.core.spec import RunSpec
+from orchestrator.core.units import MicroUSD, counted, format_usd
+from orchestrator.errors import OrchError
+from orchestrator.run.foreground import Log
+from orchestrator.run.gc import find_orphans, remove
+from orchestrator.run.home import Home
+from orchestrator.run.prepare import Prepared, begin
+from orchestrator.run.read import read_run
+from orchestrator.run.spec import load_spec
+
+
+@dataclass(slots=True)
+class Build:
+    """A build under way: the `runs` (ids) that it has begun, and whether it has come to what was wanted."""
+
+    session: Session
+    bucket: Bucket
+    home: Home
+    log: Log
+    runs: list[str] = field(default_factory=list)
+    done: bool = False
+
+    def begin(self, prepared: Prepared) -> str:
+        """Begin a run as any other, and note it; return its id. Raises OrchError."""
+        run = begin(prepared, self.session, self.home, name=None, now=datetime.now(UTC), on_progress=self.log).run_id
+        self.runs.append(run)
+        self.log(f"run {run}; `orch attach {run}` shows its terminal")
+        return run
+
+
+@contextmanager
+def building(
+    session: Session, bucket: Bucket, home: Home, log: Log, same: Callable[[RunSpec], bool]
+) -> Iterator[Build]:
+    """Remove what killed builds of the `same` left; unless this one says that it is done, tell at its end what it cost.
+
+    Nothing of a killed one could be gone on with. Raises OrchError.
+    """
+    _remove_dead(session, bucket, log, same)
+    build = Build(session, bucket, home, log)
+    try:
+        yield build
+    finally:
+        if build.runs and not build.done:
+            # What the build failed of is what its user must hear: a bill that cannot be read is in `orch cost`.
+            with suppress(OrchError):
+                log(f"cost so far: {dollars(session, bucket, build.runs)}; `orch cost {build.runs[-1]}` shows the bill")
+
+
+def cost(session: Session, bucket: Bucket, run: str) -> MicroUSD:
+    """Return the bill of a run as it stands. Raises OrchError."""
+    return read_run(session, bucket, run).bill.high
+
+
+def dollars(session: Session, bucket: Bucket, runs: Sequence[str]) -> str:
+    """Return the bills of runs as they stand: `$0.02 + $0.01`. Raises OrchError."""
+    return " + ".join(format_usd(cost(session, bucket, run)) for run in runs)
+
+
+def _remove_dead(session: Session, bucket: Bucket, log: Log, same: Callable[[RunSpec], bool]) -> None:
+    """Remove what is left of the `same`, as `orch gc` would; what somebody looks after is let be."""
+    orphans = find_orphans(session, bucket)
+    runs = sorted(run for run in {item.run for item in orphans} if _is(bucket, run, same))
+    if not runs:
+        return
+    log(f"{', '.join(runs)} built the same and was killed: removing what it left, and beginning anew")
+    if left := remove(session, bucket, [item for item in orphans if item.run in runs], log):
+        log(f"{counted(len(left), 'thing')} could not be removed yet; `orch gc` removes the rest")
+
+
+def _is(bucket: Bucket, run: str, same: Callable[[RunSpec], bool]) -> bool:
+    try:
+        return same(load_spec(bucket, run))
+    except OrchError:
+        return False
