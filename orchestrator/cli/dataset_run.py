@@ -80,7 +80,9 @@ def take_run_options(given: dict[str, Any]) -> RunOptions:
     alone += [f"--{n.replace('_', '-')}" for n in ("dry_run", "detach") if getattr(taken, n)]
     alone += ["--set"] if taken.sets else []
     if taken.nodes is None and alone:
-        raise BadInput(f"{alone[0]} is for a build on nodes", "give --nodes N as well, or leave it out")
+        several = len(alone) > 1
+        what = f"{', '.join(alone)} {'are' if several else 'is'} for a build on nodes"
+        raise BadInput(what, f"give --nodes N as well, or leave {'them' if several else 'it'} out")
     return taken
 
 

@@ -261,7 +261,11 @@ def test_what_cannot_be_staged_is_said_with_what_to_do(orch: Orch, tmp_path: Pat
         (("build", "s3://x/y", "texts", "--nodes", "2", "--as-is"), Exit.BAD_INPUT, "nothing for nodes to do"),
         (("build", "s3://no-such-bucket-here/x", "texts", "--nodes", "2"), Exit.NOT_FOUND, "no bucket no-such-bucket"),
         (("build", ".", "texts", "--max-cost", "3"), Exit.BAD_INPUT, "--max-cost is for a build on nodes"),
-        (("build", ".", "texts", "--set", "a=b"), Exit.BAD_INPUT, "--set is for a build on nodes"),
+        (
+            ("build", ".", "texts", "--set", "a=b", "--dry-run"),
+            Exit.BAD_INPUT,
+            "--dry-run, --set are for a build on nodes",
+        ),
         (("show", "nothing"), Exit.NOT_FOUND, "there is no data set nothing"),
     ],
 )
