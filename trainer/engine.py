@@ -16,7 +16,7 @@ from trainer.recipe import Recipe
 from trainer.state import State
 from trainer.world import World
 
-PASSES_BEFORE_LAYOUT = 2
+LAYOUT_PASSES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class Engine:
         self.state = State(self.network, self._optimizer, self._scaler, world)
         self._ddp: DistributedDataParallel | None = ranks.parallel(riding, world)
         compress.attach(self._ddp, self._rider, settings.compress, world)
-        self._warm_up(schedule.at(recipe, 0).size, graphs.PASSES_BEFORE if settings.graphs else PASSES_BEFORE_LAYOUT)
+        self._warm_up(schedule.at(recipe, 0).size, graphs.PASSES_BEFORE if settings.graphs else LAYOUT_PASSES)
         self._graphs = graphs.Graphs(self._differentiate, self._forget_gradients, world, wanted=settings.graphs)
         if settings.compiled:
             models.compile_in_place(self.network)  # names in the state stay, and so does `forward`
@@ -151,9 +151,9 @@ class Engine:
     def _warm_up(self, size: int, passes: int) -> None:
         """Run backward passes on blank images of `size` pixels and forget them.
 
-        With a static graph DDP lays the gradients out anew before its third pass, and sums over three or more ranks
-        depend on the layout in the last bit. So that a resumed training agrees with one that went through, the passes
-        in the first layout are never real ones.
+        With a static graph DDP lays the gradients out anew when its third pass begins, and sums over three or more
+        ranks depend on the layout in the last bit. So that a resumed training agrees with one that went through, that
+        pass is never a real one either: of a step in parts the first have left their gradients by then.
         """
         blank = torch.zeros(2, 3, size, size, dtype=torch.uint8, device=self.world.device)
         labels = torch.zeros(2, dtype=torch.int64, device=self.world.device)

@@ -44,6 +44,13 @@ class Part:
     at: datetime
 
 
+class UploadEnded(OrchError):
+    """Somebody else completed or aborted an upload meanwhile."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the upload of {key} was ended by somebody else", "start the same command again")
+
+
 class Uploads:
     """The uploads in parts to one bucket. Every method raises NoPermission or Unreachable besides what it names."""
 
@@ -94,7 +101,8 @@ class Uploads:
 
         `sha256` (hex) is noted with the object, for `Bucket.noted_digest`.
         `sent` is told of bytes as they have arrived, `kept` of bytes that had arrived before; both from other threads.
-        A part is kept when its tag is the md5 of what it should hold. Raises OSError when the file cannot be read.
+        A part is kept when its tag is the md5 of what it should hold. Raises OSError when the file cannot be read, and
+        UploadEnded.
         """
         size = path.stat().st_size
         step = part_bytes(size)
@@ -117,6 +125,8 @@ class Uploads:
         pool = ThreadPoolExecutor(THREADS, thread_name_prefix="upload")
         try:
             parts = list(pool.map(send_part, range(1, max(1, -(-size // step)) + 1)))
+        except NotFound as error:
+            raise UploadEnded(key) from error
         finally:
             pool.shutdown(cancel_futures=True)
         self._complete(upload, parts)
@@ -134,7 +144,7 @@ class Uploads:
         What is one span is copied within S3, the rest passes through here, as does one of 5 MiB or less: of an object
         no larger S3 copies no range. `joined` is told of bytes, from other threads; the whole one's `sha256` (hex) is
         noted with it, for `Bucket.noted_digest`. It is there whole or not at all. Raises NotFound for a piece that is
-        gone.
+        gone, and UploadEnded.
         """
         upload = self._begin(key, sha256)
 
@@ -169,8 +179,7 @@ class Uploads:
         try:
             call("s3:PutObject", lambda: self._client.complete_multipart_upload(**request))
         except NotFound as error:
-            message = f"the upload of {upload.key} was aborted by somebody"
-            raise OrchError(message, "start the same command again") from error
+            raise UploadEnded(upload.key) from error
 
     def _begin(self, key: str, sha256: str) -> Pending:
         request: dict[str, Any] = {"Bucket": self._bucket, "Key": key, "ContentType": "application/octet-stream"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.aws.s3 import MULTIPART_FROM, Bucket, ObjectInfo
 from orchestrator.aws.session import Session
-from orchestrator.aws.uploads import Uploads, etag_of
+from orchestrator.aws.uploads import UploadEnded, Uploads, etag_of
 from orchestrator.core.manifest import File
 from orchestrator.datasets.progress import Progress, Tally
 
@@ -42,7 +42,11 @@ def upload(
     uploads = Uploads(session, bucket.name)
     for path, key, sha256 in missing:
         if key in large:
-            uploads.send(path, key, sha256, sent=tally.move, kept=tally.keep)
+            try:
+                uploads.send(path, key, sha256, sent=tally.move, kept=tally.keep)
+            except UploadEnded:  # by somebody who uploads the same, and was quicker
+                if bucket.noted_digest(key) != sha256:
+                    raise
     for left in uploads.pending(prefix):  # of somebody who uploaded the same at the same time, or a whole day ago
         uploads.abort(left)
     return tally

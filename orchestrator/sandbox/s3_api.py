@@ -104,6 +104,15 @@ def dispatch(request: Any, action: S3Action) -> TYPE_RESPONSE:
     return SandboxS3.bucket_dispatch(request, request.raw_url, request.headers)
 
 
+def check_pending_upload(action: S3Action, call: Call) -> None:
+    """Raise Refused for an upload in parts that is not there (any more), which moto's own UploadPart breaks on."""
+    wanted = call.query.get("uploadId")
+    there = s3_backends[ACCOUNT]["aws"].buckets.get(action.bucket)
+    if wanted and there is not None and wanted not in there.multiparts:
+        message = "The upload ID may be invalid, or the upload may have been aborted or completed."
+        raise Refused("NoSuchUpload", f"The specified upload does not exist. {message}")
+
+
 def check_copied_range(call: Call) -> None:
     """Raise Refused for a range of an object that is too small to copy one of (API reference of UploadPartCopy)."""
     if not call.header("x-amz-copy-source-range"):

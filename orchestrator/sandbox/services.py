@@ -113,6 +113,7 @@ class Services:
         plain = aws_chunked.unframe(call)
         check_upload(plain, action.name)
         with self._s3_lock:
+            s3_api.check_pending_upload(action, plain)
             s3_api.check_copied_range(plain)
             reply = _moto(lambda request, *_: s3_api.dispatch(request, action), plain, action.name)
         if reply.status == 404 and action.key:

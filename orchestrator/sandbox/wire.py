@@ -36,6 +36,7 @@ STATUS = {
     "MethodNotAllowed": 405,
     "NoSuchBucket": 404,
     "NoSuchKey": 404,
+    "NoSuchUpload": 404,
     "PreconditionFailed": 412,
     "RequestLimitExceeded": 503,
     "ServiceUnavailable": 503,

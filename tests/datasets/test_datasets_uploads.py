@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import threading
 import zlib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 from orchestrator.aws import uploads
 from orchestrator.aws.s3 import MIB, Bucket
 from orchestrator.aws.session import Session
-from orchestrator.aws.uploads import Uploads, etag_of
+from orchestrator.aws.uploads import Pending, UploadEnded, Uploads, etag_of
 from orchestrator.run import datasets
 from orchestrator.run.gc import find_orphans, remove
 from tests.datasets.noted import Builder, write
@@ -64,6 +67,41 @@ def test_an_upload_goes_on_and_a_part_that_is_wrong_is_sent_again(
     Uploads(session, bucket.name).abort(other)
     Uploads(session, bucket.name).abort(other)
     assert Uploads(session, bucket.name).pending("large/") == ()
+
+
+@pytest.mark.parametrize("completed", [True, False])
+def test_an_upload_that_somebody_else_ends_is_done_where_the_object_is_there(
+    tmp_path: Path, session: Session, bucket: Bucket, build: Builder, completed: bool
+) -> None:
+    name = "done-by-others" if completed else "given-up"
+    (source := tmp_path / name).mkdir()
+    file = large(source / "file")
+    others = Uploads(Session(session.settings), bucket.name)
+    ended: list[str] = []
+    once = threading.Lock()
+
+    def end(params: Any, **_: Any) -> None:
+        with once:
+            if ended:
+                return
+            ended.append(params["Key"])
+            if completed:
+                digest = hashlib.sha256(file.read_bytes()).hexdigest()
+                others.send(file, params["Key"], digest, sent=lambda _: None, kept=lambda _: None)
+            else:
+                others.abort(Pending(params["Key"], params["UploadId"], datetime.now(UTC)))
+
+    events = session.client("s3").meta.events
+    events.register("provide-client-params.s3.UploadPart", end)
+    try:
+        if not completed:
+            with pytest.raises(UploadEnded, match=rf"{name}/.*/file was ended by somebody else"):
+                build(source, name)
+        assert build(source, name).dataset.state == "ready"
+    finally:
+        events.unregister("provide-client-params.s3.UploadPart", end)
+    assert bucket.get(ended[0]) == file.read_bytes()
+    assert Uploads(session, bucket.name).pending("datasets/") == ()
 
 
 def test_the_tag_of_a_file_is_the_one_s3_gives_it(tmp_path: Path, session: Session, bucket: Bucket) -> None:

@@ -18,6 +18,8 @@ NODES = 3
 RUN = (
     "torchrun $ORCH_TORCHRUN_ARGS -m trainer imagenet18 --data $ORCH_DATA_DIR/imagenet --scale sandbox"
     " --checkpoint-seconds 2 --log-every 1"
+    # Two images at a time: a step takes long enough for somebody on a busy machine to see it.
+    " --micro-batch 2"
 )
 
 
@@ -46,7 +48,7 @@ def test_the_weights_of_a_run_interrupted_three_times_are_those_of_one_left_alon
     wait_for("it has ended", lambda: phase(world, alone) in {"finished", "failed"}, 300)
     assert row(world, alone)["phase"] == "finished"
     broken = launch(world, "broken")
-    for generation, step, rank, how in ((1, 8, 0, "kill"), (2, 20, 1, "kill"), (3, 30, 2, "interrupt")):
+    for generation, step, rank, how in ((1, 4, 0, "kill"), (2, 10, 1, "kill"), (3, 16, 2, "interrupt")):
         trains(world, broken, generation, after=step)
         world.orch("sandbox", how, node_of(world, broken, rank), *(["--after", "60"] if how == "interrupt" else []))
         wait_for("it recovers", lambda: phase(world, broken) == "recovering", 30)

@@ -9,7 +9,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
@@ -153,6 +153,21 @@ def test_large_files_go_up_in_parts_and_down_in_ranges(bucket: Any) -> None:
     bucket.download_fileobj(BUCKET, "checkpoint", down, Config=parts)
     assert down.getvalue() == body
     assert bucket.head_object(Bucket=BUCKET, Key="checkpoint")["ETag"].endswith('-4"')
+
+
+def test_an_upload_that_was_ended_takes_no_part_and_is_not_completed_or_aborted_again(bucket: Any) -> None:
+    upload = bucket.create_multipart_upload(Bucket=BUCKET, Key="ended")["UploadId"]
+    asked = {"Bucket": BUCKET, "Key": "ended", "UploadId": upload}
+    tag = bucket.upload_part(**asked, PartNumber=1, Body=b"part")["ETag"]
+    parts = {"Parts": [{"PartNumber": 1, "ETag": tag}]}
+    bucket.complete_multipart_upload(**asked, MultipartUpload=parts)
+    calls: list[Callable[[], Any]] = [
+        lambda: bucket.upload_part(**asked, PartNumber=1, Body=b"part"),
+        lambda: bucket.list_parts(**asked),
+        lambda: bucket.complete_multipart_upload(**asked, MultipartUpload=parts),
+        lambda: bucket.abort_multipart_upload(**asked),
+    ]
+    assert [refusal(call)[:2] for call in calls] == [("NoSuchUpload", 404)] * 4
 
 
 def test_a_range_is_copied_of_objects_of_more_than_5_mib_only(bucket: Any) -> None:

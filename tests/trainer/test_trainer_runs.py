@@ -111,6 +111,19 @@ def test_stopped_at_every_step_and_resumed_it_ends_bit_for_bit_like_one_that_wen
     assert [line["top1"] for line in progress(tmp_path, "eval")] == [line["top1"] for line in progress(whole, "eval")]
 
 
+def test_steps_in_parts_are_resumed_bit_for_bit_too(zygote: Zygote, stripes: Path, tmp_path: Path) -> None:
+    parts = command(stripes, "--micro-batch", "16", "--epochs", "1")
+    whole, halted = tmp_path / "whole", tmp_path / "halted"
+    assert zygote.train(whole, 3, *parts) == [0, 0, 0], logs(whole)
+    (halted / "2").mkdir(parents=True)
+    (halted / "2" / "stop").touch()
+    assert zygote.train(halted, 3, *parts) == [STOPPED] * 3, logs(halted)
+    (halted / "2" / "stop").unlink()
+    assert zygote.train(halted, 3, *parts) == [0, 0, 0], logs(halted)
+    assert [line["step"] for line in progress(halted, "stopped")] == [1]
+    assert_same(newest(halted).state, newest(whole).state)
+
+
 def test_another_number_of_ranks_goes_on_with_the_images_that_remain(
     zygote: Zygote, stripes: Path, tmp_path: Path
 ) -> None:
