@@ -46,6 +46,7 @@ QUOTA = frozenset(
         "VolumeLimitExceeded",
         "MaxIOPSLimitExceeded",
         "SecurityGroupLimitExceeded",
+        "SnapshotLimitExceeded",
         "PendingVerification",
         "LimitExceeded",
         "TooManyBuckets",

@@ -76,12 +76,14 @@ def bucket_policy(bucket: str) -> Policy:
 def operator_policy(
     account: str, region: str, bucket: str, datasets: Iterable[str] = (), ssh_user: str = "ubuntu"
 ) -> Policy:
-    """Return what `orch` needs for its user. The statement `FirstUse` may be dropped once bucket and role exist.
+    """Return what `orch` needs for its user. The statement `FirstUse` may be dropped once bucket and role exist; it
+    is needed again (`iam:PutRolePolicy`) for data in another bucket, and where a newer `orch` gives nodes other rights.
 
     `ssh_user` is who a machine that did not launch a run may log in as on its nodes.
     """
     ec2 = f"arn:aws:ec2:{region}:{account}"
     role = f"arn:aws:iam::{account}:role/{NODE_ROLE}"
+    profile = f"arn:aws:iam::{account}:instance-profile/{NODE_ROLE}"
     made = [f"{ec2}:{kind}/*" for kind in ("instance", "volume", "network-interface", "spot-instances-request")]
     own = [f"{ec2}:{kind}/*" for kind in ("security-group", "placement-group", "key-pair")]
     given = [f"arn:aws:ec2:{region}::image/*", f"{ec2}:image/*", f"{ec2}:subnet/*", "arn:aws:ec2:*::snapshot/*"]
@@ -156,26 +158,27 @@ def operator_policy(
             ],
             [f"arn:aws:s3:::{bucket}/*"],
         ),
-        _allow("ListUploads", ["s3:ListBucketMultipartUploads"], [f"arn:aws:s3:::{bucket}"]),
+        # Every launch looks at the bucket's rules and at the role's policies, whether both are as they should be.
+        _allow(
+            "SeeBucket", ["s3:ListBucketMultipartUploads", "s3:GetLifecycleConfiguration"], [f"arn:aws:s3:::{bucket}"]
+        ),
         _allow("ListS3", ["s3:ListBucket"], [f"arn:aws:s3:::{name}" for name in buckets]),
-        _allow("SeeNodeRole", ["iam:GetInstanceProfile"], [f"arn:aws:iam::{account}:instance-profile/{NODE_ROLE}"]),
+        _allow("SeeNodeRole", ["iam:GetInstanceProfile", "iam:GetRolePolicy"], [role, profile]),
         _allow(
             "FirstUse",
             [
                 "s3:CreateBucket",
                 "s3:GetBucketPolicy",
-                "s3:GetLifecycleConfiguration",
                 "s3:PutBucketPolicy",
                 "s3:PutBucketPublicAccessBlock",
                 "s3:PutEncryptionConfiguration",
                 "s3:PutLifecycleConfiguration",
                 "iam:CreateRole",
-                "iam:GetRolePolicy",
                 "iam:PutRolePolicy",
                 "iam:CreateInstanceProfile",
                 "iam:AddRoleToInstanceProfile",
             ],
-            [f"arn:aws:s3:::{bucket}", role, f"arn:aws:iam::{account}:instance-profile/{NODE_ROLE}"],
+            [f"arn:aws:s3:::{bucket}", role, profile],
         ),
     )
 

@@ -37,6 +37,7 @@ DEVICES = tuple(f"/dev/sd{letter}" for letter in "fghijklmnop")
 EPOCHS = 10
 # An inode for every 16 KiB, blocks of 4 KiB that files do not fill, and the file system's own tables.
 OVERHEAD, BLOCK, TABLES = 1.03, 4096, 64 * MIB
+INODE_SPAN = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +105,13 @@ def newest(snapshots: Sequence[Snapshot], name: str, version: str) -> Snapshot |
 
 
 def size_for(files: Iterable[File]) -> int:
-    """Return GiB of a volume whose file system holds these files."""
-    taken = sum(-(-file.size // BLOCK) * BLOCK for file in files)
-    return max(1, math.ceil((taken * OVERHEAD + TABLES) / GIB))
+    """Return GiB of a volume whose file system holds these files: their blocks, and an inode for each and its folder.
+
+    A folder may hold a single file.
+    """
+    sizes = [file.size for file in files]
+    taken = sum(-(-size // BLOCK) * BLOCK for size in sizes)
+    return max(1, math.ceil((max(taken * OVERHEAD, 2 * len(sizes) * INODE_SPAN) + TABLES) / GIB))
 
 
 def provision(volume: DataVolume, price: MicroUSD, hours: float, ebs_mbyte: float, *, in_memory: bool) -> Gp3:

@@ -14,6 +14,7 @@ from orchestrator.aws.images import Images
 from orchestrator.aws.own_images import OwnImages
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
+from orchestrator.aws.snapshots import Snapshots
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.images import Image, newest
 from orchestrator.core.ledger import Verdict
@@ -104,8 +105,12 @@ def build_image(wanted: Wanted, plans: Plans, session: Session, home: Home, log:
 def _build(wanted: Wanted, plans: Plans, build: Build) -> Outcome:
     own, log = OwnImages(build.session), build.log
     run = build.begin(plans.build)
-    builder = ImageBuilder(build.session, build.bucket, build.home, run, log)
-    verdict = builder.to_the_end()
+    try:
+        builder = ImageBuilder(build.session, build.bucket, build.home, run, log)
+        verdict = builder.to_the_end()
+    except BaseException:
+        _remove_made(build.session, run)
+        raise
     with kept(builder.lease, build.bucket.server_time):
         image = own.of_run(run)
         if image is None or verdict.kind != "finished":
@@ -139,6 +144,15 @@ def _check(wanted: Wanted, plans: Plans, image: Image, build: Build) -> Verdict:
         experiment = _capped(experiment, cap - paid)
     run = build.begin(replace(plans.check, experiment=experiment, image=image.image_id))
     return ForegroundScheduler(build.session, build.bucket, build.home, run, build.log).to_the_end()
+
+
+def _remove_made(session: Session, run: str) -> None:
+    """Remove what EC2 has begun to make of a build's machine: an image may not show its snapshots yet."""
+    own = OwnImages(session)
+    _remove(own, own.of_run(run))
+    snapshots = Snapshots(session)
+    for made in snapshots.of_run(run):
+        snapshots.remove(made)
 
 
 def _remove(own: OwnImages, image: Image | None) -> None:

@@ -16,7 +16,7 @@ from orchestrator.core.facts import Facts, Instance
 from orchestrator.core.ids import Keys, resource_name
 from orchestrator.core.images import is_finished, next_step
 from orchestrator.core.ledger import LedgerState, Verdict
-from orchestrator.errors import BadInput, NoPermission, OrchError
+from orchestrator.errors import BadInput, NoCapacity, NoPermission, OrchError
 from orchestrator.run.home import Home
 from orchestrator.run.lease import Lease
 from orchestrator.run.ledger import Ledger
@@ -112,7 +112,7 @@ class TakingScheduler(ForegroundScheduler):
         self._lease.hold(self._bucket.server_time())
         try:
             self._take(instance, facts)
-        except (NoPermission, BadInput) as error:
+        except (NoPermission, BadInput, NoCapacity) as error:
             # Asking again would be answered alike, and the machine costs money meanwhile.
             self._refused = Verdict("failed", f"EC2 makes no {self.kind}: {error.message}", error.hint)
             self._note("outcome", {"name": name, "status": "refused", "message": error.message})

@@ -17,6 +17,7 @@ def test_no_code_means_two_things() -> None:
         ("Server.InsufficientInstanceCapacity", "", "no-capacity"),
         ("MaxSpotInstanceCountExceeded", "", "quota"),
         ("VcpuLimitExceeded", "", "quota"),
+        ("SnapshotLimitExceeded", "", "quota"),
         ("SpotMaxPriceTooLow", "", "price-cap"),
         ("Unsupported", "", "not-offered"),
         ("RequestLimitExceeded", "", "throttled"),

@@ -57,6 +57,15 @@ def test_the_operator_goes_on_with_uploads_in_parts() -> None:
         assert allows(OPERATOR, action, in_bucket("datasets/imagenet/0123456789abcdef/train/images.bin"))
 
 
+def test_without_what_the_first_use_needs_the_operator_may_still_launch() -> None:
+    later = {"Statement": [item for item in OPERATOR["Statement"] if item["Sid"] != "FirstUse"]}
+    for action in ("s3:ListBucket", "s3:GetLifecycleConfiguration"):
+        assert allows(later, action, f"arn:aws:s3:::{BUCKET}"), action
+    assert allows(later, "iam:GetInstanceProfile", "arn:aws:iam::123456789012:instance-profile/orch-node")
+    assert allows(later, "iam:GetRolePolicy", "arn:aws:iam::123456789012:role/orch-node")
+    assert not allows(later, "iam:PutRolePolicy", "arn:aws:iam::123456789012:role/orch-node")
+
+
 def test_a_node_has_no_rights_outside_s3() -> None:
     for policy in (node_policy(BUCKET), dataset_policy("datasets")):
         actions = [action for statement in policy["Statement"] for action in statement["Action"]]

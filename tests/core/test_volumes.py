@@ -45,6 +45,7 @@ def test_a_volume_holds_its_files_and_the_tables_of_the_file_system() -> None:
     assert size_for([File("a", 100 * GIB, "")]) == 104
     small = [File(str(n), 1, "") for n in range(1_000_000)]
     assert size_for(small) * GIB > 1_000_000 * 4096, "a file takes a block at least"
+    assert size_for(small) * GIB > 1_000_000 * 16 * 1024, "and an inode, of which mkfs makes one for every 16 KiB"
 
 
 def test_the_newest_completed_snapshot_of_the_version_serves() -> None:

@@ -155,14 +155,18 @@ def test_an_account_that_may_not_make_or_publish_images_hears_it_and_is_left_wit
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("what", ["steps", "checks"])
+@pytest.mark.parametrize("what", ["steps", "image", "checks"])
 def test_ctrl_c_ends_the_build_and_leaves_nothing(world: World, what: str) -> None:
     before = left(world)
-    file = recipe(world, "endless", **{what: [{"name": "endless", "run": "sleep 600"}]})
+    endless = [{"name": "endless", "run": "sleep 600"}]
+    file = recipe(world, "endless", **({} if what == "image" else {what: endless}))
     process = world.start("ami", "build", file, "--cloud", "sandbox", "-y")
     assert process.stdout is not None
     for line in process.stdout:
         if "step 1 of 1: endless" in line:
+            process.send_signal(signal.SIGINT)
+        if what == "image" and "making an image of" in line:
+            wait_for("EC2 has begun it", lambda: left(world)["images"] > before["images"])
             process.send_signal(signal.SIGINT)
     assert process.wait() == 130
     assert left(world) == before
