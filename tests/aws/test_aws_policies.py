@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import re
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
+import orchestrator
 from orchestrator.aws.policies import bucket_policy, dataset_policy, node_policy, operator_policy
 from orchestrator.core.dataset import manifest_key
 from orchestrator.core.ids import Keys, bundle_key
@@ -13,6 +16,7 @@ BUCKET = "orch-123456789012-us-east-1"
 RUN = Keys("imagenet18-20261120-203601-ab12")
 NODE = "i-0123456789abcdef0"
 OPERATOR = operator_policy("123456789012", "us-east-1", BUCKET, ["datasets"])
+PERMISSION = re.compile(r'"((?:ec2|ec2-instance-connect|iam|pricing|s3|servicequotas|ssm|sts):[A-Z]\w+)"')
 # What IAM takes as one managed policy, white space not counted.
 MANAGED_POLICY_CHARACTERS = 6144
 INLINE_POLICIES_CHARACTERS = 10_240
@@ -24,6 +28,10 @@ def allows(policy: dict[str, Any], action: str, resource: str) -> bool:
         and any(fnmatchcase(resource, wanted) for wanted in statement["Resource"])
         for statement in policy["Statement"]
     )
+
+
+def allows_somewhere(policy: dict[str, Any], action: str) -> bool:
+    return any(fnmatchcase(action, wanted) for statement in policy["Statement"] for wanted in statement["Action"])
 
 
 def in_bucket(key: str) -> str:
@@ -64,6 +72,17 @@ def test_without_what_the_first_use_needs_the_operator_may_still_launch() -> Non
     assert allows(later, "iam:GetInstanceProfile", "arn:aws:iam::123456789012:instance-profile/orch-node")
     assert allows(later, "iam:GetRolePolicy", "arn:aws:iam::123456789012:role/orch-node")
     assert not allows(later, "iam:PutRolePolicy", "arn:aws:iam::123456789012:role/orch-node")
+
+
+def test_whatever_the_code_asks_aws_for_the_operator_may() -> None:
+    """Every permission that a call names, for whoever is denied it, stands in the policy."""
+    every = Path(orchestrator.__file__).parent.rglob("*.py")
+    code = [file for file in every if "sandbox" not in file.parts and file.name != "policies.py"]
+    named = {name for file in code for name in PERMISSION.findall(file.read_text())}
+    assert {"ec2:RunInstances", "s3:AbortMultipartUpload", "iam:GetRolePolicy", "ssm:GetParameter"} <= named
+    named.remove("sts:GetCallerIdentity")  # whoever has keys may (IAM user guide)
+    missing = {name for name in named if not allows_somewhere(OPERATOR, name)}
+    assert missing == set()
 
 
 def test_a_node_has_no_rights_outside_s3() -> None:
