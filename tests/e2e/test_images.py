@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 from decimal import Decimal
 from typing import Any
 
@@ -155,20 +156,34 @@ def test_an_account_that_may_not_make_or_publish_images_hears_it_and_is_left_wit
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("what", ["steps", "image", "checks"])
-def test_ctrl_c_ends_the_build_and_leaves_nothing(world: World, what: str) -> None:
+@pytest.mark.parametrize(
+    ("what", "number"), [("steps", signal.SIGHUP), ("image", signal.SIGINT), ("checks", signal.SIGTERM)]
+)
+def test_a_build_that_is_interrupted_ends_its_run_and_leaves_nothing(world: World, what: str, number: int) -> None:
     before = left(world)
     endless = [{"name": "endless", "run": "sleep 600"}]
     file = recipe(world, "endless", **({} if what == "image" else {what: endless}))
     process = world.start("ami", "build", file, "--cloud", "sandbox", "-y")
     assert process.stdout is not None
+    said = ""
     for line in process.stdout:
-        if "step 1 of 1: endless" in line:
-            process.send_signal(signal.SIGINT)
+        said += line
         if what == "image" and "making an image of" in line:
             wait_for("EC2 has begun it", lambda: left(world)["images"] > before["images"])
-            process.send_signal(signal.SIGINT)
-    assert process.wait() == 130
+            process.send_signal(number)
+        if "step 1 of 1: endless" in line:
+            if number == signal.SIGHUP:
+                break
+            process.send_signal(number)
+    if number == signal.SIGHUP:
+        # The terminal is gone, and says so by the shell and by the kernel.
+        process.stdout.close()
+        process.send_signal(number)
+        time.sleep(1)
+        process.send_signal(number)
+    else:
+        assert "interrupted: ending the run" in said + process.stdout.read()
+    assert process.wait() == (141 if number == signal.SIGHUP else 130)
     assert left(world) == before
     assert "endless" not in images(world)
 
