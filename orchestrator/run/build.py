@@ -15,12 +15,14 @@ from orchestrator.aws.own_images import OwnImages
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.aws.snapshots import Snapshots
+from orchestrator.core.caps import cost_of_least_node
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.images import Image, newest
 from orchestrator.core.ledger import Verdict
 from orchestrator.core.recipe import Recipe
 from orchestrator.core.settings import Settings
 from orchestrator.core.units import MICRO, MicroUSD, format_usd
+from orchestrator.errors import BadInput
 from orchestrator.run.builds import Build, building, cost
 from orchestrator.run.foreground import ForegroundScheduler, Log
 from orchestrator.run.home import Home
@@ -77,12 +79,24 @@ def plan_build(
     """Plan both runs; changes nothing. Raises NoCapacity (nothing to build or to check on), NoPermission, NotFound.
 
     `cap` (micro-dollars, None for none) is the `max_cost` of both together; the check gets what the build leaves of it.
+    Raises BadInput for one that cannot pay the least of both.
     """
     recipe = wanted.recipe
     build = prepare(_capped(recipe.build(wanted.base), cap), source, session, settings, environ={})
     # The image to be does not exist yet; what its check costs and needs does not depend on it.
     check = prepare(_capped(recipe.check(wanted.base), cap), source, session, settings, environ={})
+    least = _least(build) + max(_least(check), LEAST_CAP)
+    if cap is not None and cap <= least:
+        needed = format_usd((least // LEAST_CAP + 1) * LEAST_CAP)
+        raise BadInput(
+            f"--max-cost: {format_usd(cap)} is too little: an image is built and checked for {needed} at the least",
+            "nothing was begun; most take more, as the plan without --max-cost shows",
+        )
     return Plans(replace(build, prelude=recipe.bootstrap, recipe=wanted.digest), replace(check, recipe=wanted.digest))
+
+
+def _least(prepared: Prepared) -> MicroUSD:
+    return min(cost_of_least_node(prepared.experiment, offer) for offer in prepared.plan.offers)
 
 
 def _capped(experiment: Experiment, cap: MicroUSD | None) -> Experiment:
@@ -137,13 +151,20 @@ def _check(wanted: Wanted, plans: Plans, image: Image, build: Build) -> Verdict:
     """Do the checks on a machine that boots from an image, with what money is left; return how that ended."""
     experiment, cap = wanted.recipe.check(image.image_id), plans.build.experiment.max_cost_micro
     if cap is not None:
-        paid = cost(build.session, build.bucket, build.runs[0])
-        if cap - paid < LEAST_CAP:
-            what = f"it cost {format_usd(paid)}, and max_cost of {format_usd(cap)} leaves nothing for the check"
-            return Verdict("capped", what)
-        experiment = _capped(experiment, cap - paid)
+        left = cap_of_check(cap, cost(build.session, build.bucket, build.runs[0]))
+        if isinstance(left, Verdict):
+            return left
+        experiment = _capped(experiment, left)
     run = build.begin(replace(plans.check, experiment=experiment, image=image.image_id))
     return ForegroundScheduler(build.session, build.bucket, build.home, run, build.log).to_the_end()
+
+
+def cap_of_check(cap: MicroUSD, paid: MicroUSD) -> MicroUSD | Verdict:
+    """Return what a build that was `paid` leaves of `cap` for the check, the build's verdict where that is nothing."""
+    if cap - paid < LEAST_CAP:
+        what = f"it cost {format_usd(paid)}, and max_cost of {format_usd(cap)} leaves nothing for the check"
+        return Verdict("capped", what)
+    return cap - paid
 
 
 def _remove_made(session: Session, run: str) -> None:

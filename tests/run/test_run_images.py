@@ -16,7 +16,9 @@ from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core.ids import TAG_RECIPE, TAG_RUN
 from orchestrator.core.images import Image
+from orchestrator.core.ledger import Verdict
 from orchestrator.errors import NotFound
+from orchestrator.run.build import cap_of_check
 from orchestrator.run.gc import find_orphans, remove
 from orchestrator.run.lease import LIFETIME, Lease, Owner, kept
 from orchestrator.sandbox.catalogue import SANDBOX_AMI
@@ -118,6 +120,15 @@ def test_the_machines_that_run_on_an_image_are_known(session: Session, own: OwnI
     session.client("ec2").terminate_instances(InstanceIds=[user])
     until(lambda: own.users(made) == ())
     own.remove(made)
+
+
+def test_the_check_gets_what_the_build_leaves_of_the_cap_and_there_is_none_for_nothing() -> None:
+    assert cap_of_check(50_000, 40_000) == 10_000
+    verdict = cap_of_check(50_000, 40_001)
+    assert isinstance(verdict, Verdict)
+    assert (verdict.kind, verdict.message) == (
+        "capped", "it cost $0.04, and max_cost of $0.05 leaves nothing for the check"
+    )  # fmt: skip
 
 
 def test_a_lease_is_kept_beside_other_work_and_let_go_of_afterwards(
