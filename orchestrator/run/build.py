@@ -29,6 +29,7 @@ from orchestrator.run.home import Home
 from orchestrator.run.image_builder import ImageBuilder
 from orchestrator.run.lease import kept
 from orchestrator.run.prepare import Prepared, Source, prepare
+from orchestrator.run.read import open_runs
 
 # What a run's max_cost is at least: one cent, as in experiment files.
 LEAST_CAP: MicroUSD = MICRO // 100
@@ -56,7 +57,7 @@ class Plans:
 class Outcome:
     """How a build ended: `verdict` is that of the last of `runs` (ids); `image` is None unless it was published.
 
-    `removed` are older images of the recipe that went, `in_use` those that machines still run on.
+    `removed` are older images of the recipe that went, `in_use` those that are in use.
     """
 
     verdict: Verdict
@@ -143,7 +144,7 @@ def _build(wanted: Wanted, plans: Plans, build: Build) -> Outcome:
             log(f"removed {image.image_id}: {'its check failed' if verdict.kind == 'failed' else 'it was not checked'}")
             return Outcome(verdict, tuple(build.runs))
     log(f"published {image.image_id} as {wanted.recipe.name}")
-    removed, in_use = _remove_older(own, image, wanted.recipe.name, log)
+    removed, in_use = _remove_older(own, build.bucket, replace(image, name=wanted.recipe.name), log)
     return Outcome(verdict, tuple(build.runs), replace(image, name=wanted.recipe.name), removed, in_use)
 
 
@@ -181,18 +182,25 @@ def _remove(own: OwnImages, image: Image | None) -> None:
         own.remove(image)
 
 
-def _remove_older(own: OwnImages, image: Image, name: str, log: Log) -> tuple[tuple[Image, ...], tuple[Image, ...]]:
-    """Remove what the new image replaces; return what went, and what stays since machines run on it."""
+def users(own: OwnImages, bucket: Bucket, image: Image) -> tuple[str, ...]:
+    """Return who needs an image: living machines (ids), and runs that have not ended, for machines to come."""
+    return (*own.users(image), *open_runs(bucket, lambda spec: spec.image == image.image_id))
+
+
+def _remove_older(
+    own: OwnImages, bucket: Bucket, image: Image, log: Log
+) -> tuple[tuple[Image, ...], tuple[Image, ...]]:
+    """Remove what the new image replaces; return what went, and what stays since it is in use."""
     removed: list[Image] = []
     in_use: list[Image] = []
-    for old in own.published(name):
+    for old in own.published(image.name):
         if old.image_id == image.image_id:
             continue
-        if own.users(old):
+        if needed := users(own, bucket, old):
             in_use.append(old)
-            log(f"kept {old.image_id}: machines run on it, and may have to be replaced; `orch ami rm` removes it later")
+            log(f"kept {old.image_id}: {', '.join(needed)} may need it again; `orch ami rm` removes it later")
             continue
         own.remove(old)
         removed.append(old)
-        log(f"removed {old.image_id}, the {name} before")
+        log(f"removed {old.image_id}, the {image.name} before")
     return tuple(removed), tuple(in_use)
