@@ -124,6 +124,7 @@ def test_a_step_or_check_that_fails_publishes_nothing_and_leaves_nothing(world: 
     failing = [{"name": "fine", "run": "true"}, {"name": "broken", "run": "echo it is broken; false"}]
     done = build(world, recipe(world, "broken", **{what: failing}), check=1)
     assert f"no image was published; {'build' if what == 'steps' else 'check'}: node 0" in done.stderr
+    assert "step broken exited with code 1" in done.stderr
     assert "it is broken" in done.stderr
     spent = re.search(r"cost so far: (.*); `orch cost ", done.stderr)
     assert spent is not None
