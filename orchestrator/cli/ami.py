@@ -108,6 +108,7 @@ def list_images(*, cloud: str | None, as_json: bool) -> None:
 def rm(*, image: str, yes: bool, cloud: str | None) -> None:
     """Remove the images called IMAGE (all of that recipe), or the one with that id, together with their snapshots."""
     from orchestrator.aws.own_images import OwnImages
+    from orchestrator.run.build import users
 
     home = open_home()
     place = open_place(home, wanted(home, cloud) or "aws")
@@ -119,9 +120,9 @@ def rm(*, image: str, yes: bool, cloud: str | None) -> None:
         hint = there if every else f"{there}: `orch ami build` makes one"
         raise NotFound(f"orch has built no image {image!r} in {place.settings.region}", hint)
     for item in chosen:
-        if users := own.users(item):
+        if needed := users(own, place.bucket, item):
             raise BadInput(
-                f"{item.image_id} is in use by {', '.join(users)}: a run that loses a machine needs it",
+                f"{item.image_id} is in use by {', '.join(needed)}: a run that waits for or loses a machine needs it",
                 "`orch status` shows what runs; remove it when that has ended",
             )
     _show([_row(place, item) for item in chosen])

@@ -10,7 +10,7 @@ from orchestrator.cli.context import open_home
 from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import cap_options, cloud_option, json_option, read_caps, run_argument
 from orchestrator.cli.runs import find_run
-from orchestrator.cli.scheduling import check_fit, ensure_scheduler, missing_secrets, who
+from orchestrator.cli.scheduling import check_fit, check_no_build, ensure_scheduler, missing_secrets, who
 from orchestrator.core.units import MICRO, format_usd
 from orchestrator.errors import BadInput
 
@@ -38,6 +38,8 @@ def command(
     home = open_home()
     found = find_run(home, run, cloud)
     place, view = found.open(), found.read()
+    if view.scheduler is None and view.phase != "finished":
+        check_no_build(view)
     faults += extend_faults(view.spec, view.ledger, view.spend, view.facts.server_time, caps)
     faults += [] if view.ended else missing_secrets(home, view)
     if faults:
@@ -48,7 +50,9 @@ def command(
         raise BadInput(f"{found.run_id} keeps its caps", hint, details=tuple(faults))
     check_fit(home, place, view)
     ask_extend(place.bucket, found.run_id, who(), caps)
-    ensure_scheduler(place, view)
+    # Whoever builds an image or a snapshot schedules its run: another scheduler would publish nothing.
+    if not view.spec.build_command:
+        ensure_scheduler(place, view)
     row = found.read().summary()
     cap = row["max_cost_usd"]
     money = "no max_cost" if cap is None else f"max_cost {format_usd(round(Decimal(cap) * MICRO))}"

@@ -135,7 +135,7 @@ def _until_ended(read: Callable[[], RunView], shown: Screen, run_id: str, patien
         if attendance.warning(last) and not note and time.monotonic() - begun >= patience:
             raise OrchError(
                 f"{run_id} goes on without a scheduler",
-                f"`orch resume {run_id}` takes it over",
+                last.rescue,
                 exit_code=Exit.UNREACHABLE,
             )
         time.sleep(LAST_POLL_SECONDS if last.phase in LAST_PHASES else POLL_SECONDS)

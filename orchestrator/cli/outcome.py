@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -49,7 +50,9 @@ def conclude(view: RunView, *, as_json: bool, stop_is_done: bool = False) -> int
     else:
         show_bill(console, view.bill.to_json())
         console.print(summary(view), style="bold")
-    verdict = view.verdict
+    verdict, again = view.verdict, view.spec.build_command
+    if verdict is not None and again:
+        verdict = replace(verdict, hint=f"{again} begins anew")
     if verdict is not None and not (stop_is_done and exit_code(verdict) is Exit.STOPPED):
         raise_unless_done(verdict)
     if verdict is not None and not as_json:

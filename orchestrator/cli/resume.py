@@ -11,7 +11,7 @@ from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import cap_options, cloud_option, json_option, read_caps, run_argument
 from orchestrator.cli.page import has_page, write_page
 from orchestrator.cli.runs import find_run
-from orchestrator.cli.scheduling import check_fit, ensure_scheduler, missing_secrets, who
+from orchestrator.cli.scheduling import check_fit, check_no_build, ensure_scheduler, missing_secrets, who
 from orchestrator.errors import BadInput, Exit
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def command(
     A run that ended before it finished is launched again as it was and trains on from its last verified checkpoint. One
     that goes on while its scheduler is gone gets a new scheduler; nothing is launched twice. One that a cap ended needs
     a higher one. The parts of a data set that a run of `orch dataset build --nodes` packed are put together at its end.
+    A build of an image or a snapshot is not resumed: its own command begins anew.
     """
     from orchestrator.cli.dataset_parts import packing_of
     from orchestrator.cli.follow import Silent, follow
@@ -104,6 +105,8 @@ def check(view: RunView, caps: Caps, faults: list[str]) -> None:
     """Raise BadInput with everything that speaks against going on under these caps."""
     from orchestrator.core.caps import extend_faults, resume_faults
 
+    if view.phase != "finished":
+        check_no_build(view)
     if view.ended and view.phase != "finished":
         faults = faults + resume_faults(view.spec, view.spend, caps)
     elif caps.to_json() and not view.ended:

@@ -24,6 +24,15 @@ def who() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
+def check_no_build(view: RunView) -> None:
+    """Raise BadInput for a build of an image or a snapshot: another scheduler ends it with nothing published."""
+    again, run_id = view.spec.build_command, view.spec.run_id
+    if again and not view.ended and view.scheduler is not None:
+        raise BadInput(f"{run_id} is a build that goes on", f"`orch watch {run_id}` shows it, `orch stop` ends it")
+    if again:
+        raise BadInput(f"{run_id} is a build, which cannot be gone on with", f"{again} begins anew")
+
+
 def check_fit(home: Home, place: Place, view: RunView) -> None:
     """See that this machine can schedule the run, whoever launched it; its secrets are kept here for the scheduler.
 

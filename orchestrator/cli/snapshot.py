@@ -9,6 +9,7 @@ import click
 from orchestrator.cli.context import open_for_launch, open_home, wanted
 from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import cloud_option, json_option, need_yes, read_caps, yes_option
+from orchestrator.core.units import counted
 from orchestrator.errors import BadInput, Exit, OrchError
 
 if TYPE_CHECKING:
@@ -50,8 +51,11 @@ def command(
     from orchestrator.run.snapshots import TYPES, look_up, plan_build
 
     caps, faults = read_caps(max_cost, None)
+    faults = [f"--{fault.replace('_', '-', 1)}" for fault in faults] + _faults_of(name, types)
     if faults:
-        raise BadInput(faults[0], "nothing was made")
+        raise BadInput(
+            f"no snapshot of {name}: {counted(len(faults), 'fault')}", "nothing was made", details=tuple(faults)
+        )
     home = open_home()
     place = open_for_launch(home, wanted(home, cloud), _progress)
     item = find(place.session, place.bucket, name)
@@ -74,6 +78,28 @@ def command(
         as_json=as_json,
     )
     return _build(item, prepared, place, home, as_json=as_json)
+
+
+def _faults_of(name: str, types: tuple[str, ...]) -> list[str]:
+    """Return what is wrong with the name and the instance types, by the rules of data sets and experiment files."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from orchestrator.core.fields import Type, repeated
+    from orchestrator.run.datasets import parse
+
+    faults = []
+    for text in types:
+        try:
+            TypeAdapter(Type).validate_python(text)
+        except ValidationError as error:
+            faults += [f"--instance-type: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()]
+    if twice := repeated(types):
+        faults.append(f"--instance-type: {twice} is there twice")
+    try:
+        parse(name)
+    except BadInput as error:
+        faults.append(error.message)
+    return faults
 
 
 def _show_plan(item: Dataset, prepared: Prepared, *, as_json: bool) -> None:

@@ -7,6 +7,7 @@ the moment at which the caps would be passed, and armed anew when a price, a los
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -15,6 +16,7 @@ from typing import Literal
 from orchestrator.core.actions import Action, Arm
 from orchestrator.core.bill import HOUR, Bill
 from orchestrator.core.estimates import hourly_estimates
+from orchestrator.core.experiment import Experiment
 from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
 from orchestrator.core.health import ENDED
@@ -29,6 +31,7 @@ from orchestrator.core.plan import (
 )
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import MICRO, MicroUSD, counted, format_duration, format_usd, per_hour
+from orchestrator.core.volumes import DataVolume
 
 # What comes after the training has had its time to save: the last uploads, the end of the machines, a slow tick.
 TEARDOWN = timedelta(seconds=75)
@@ -132,9 +135,14 @@ def cap_reached(spec: RunSpec, ledger: LedgerState, facts: Facts, needed: timede
 
 def cost_of_least(spec: RunSpec, offer: Offer) -> MicroUSD:
     """Return the least that a gang on an offer costs, whoever ends it: nothing less is launched."""
-    least = max(spec.experiment.checkpoint_grace + TEARDOWN, SHORTEST_TIMER + ARMING_ALLOWANCE)
-    fees = volume_fees(spec.volumes, offer, spec.experiment.max_duration, least / HOUR)
-    return spec.num_nodes * (per_hour(offer.price, round(least.total_seconds())) + fees)
+    return spec.num_nodes * cost_of_least_node(spec.experiment, offer, spec.volumes)
+
+
+def cost_of_least_node(experiment: Experiment, offer: Offer, volumes: Iterable[DataVolume] = ()) -> MicroUSD:
+    """Return what one node of that gang costs."""
+    least = max(experiment.checkpoint_grace + TEARDOWN, SHORTEST_TIMER + ARMING_ALLOWANCE)
+    fees = volume_fees(volumes, offer, experiment.max_duration, least / HOUR)
+    return per_hour(offer.price, round(least.total_seconds())) + fees
 
 
 def extend_faults(spec: RunSpec, ledger: LedgerState, spend: Spend, now: datetime, caps: Caps) -> list[str]:

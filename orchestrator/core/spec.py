@@ -78,6 +78,16 @@ class RunSpec:
         """Whether it fills a volume of which a snapshot is taken; such a run is never gone on with."""
         return any(not volume.snapshot for volume in self.volumes)
 
+    @property
+    def build_command(self) -> str:
+        """The command that builds what this run was to leave behind, in words; "" of a run that can be resumed.
+
+        Only the process that began a build of an image or a snapshot takes and publishes it.
+        """
+        if self.is_snapshot_build:
+            return f"`orch dataset snapshot {self.volumes[0].data}@{self.volumes[0].label}`"
+        return "`orch ami build` with the same recipe" if self.recipe else ""
+
     def efa_of(self, instance_type: str, zone: str) -> int:
         """Return how many EFA interfaces a machine of this run was launched with."""
         return next((o.efa for o in self.offers if (o.instance_type, o.zone) == (instance_type, zone)), 0)

@@ -49,10 +49,10 @@ def find_failure(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -
     """Return the verdict of a training that failed by itself: a rank ended with an error, or none makes steps."""
     if ledger.stop is not None:
         return None
-    return _failed(spec.run_id, gang, facts) or find_stall(spec, ledger, gang, facts)
+    return _failed(spec, gang, facts) or find_stall(spec, ledger, gang, facts)
 
 
-def _failed(run_id: str, gang: Gang, facts: Facts) -> Verdict | None:
+def _failed(spec: RunSpec, gang: Gang, facts: Facts) -> Verdict | None:
     """Return the verdict of a gang of which a rank ended with an error, naming the one that failed first.
 
     A rank that was not asked to stop and fails while another node is silent is not judged: it may be what the others
@@ -68,17 +68,23 @@ def _failed(run_id: str, gang: Gang, facts: Facts) -> Verdict | None:
     what = (
         "the training vanished without an exit code (killed?)"
         if first.stage == "lost"
-        else f"{_ENDS.get(first.exit_stage or '', '`run`')} exited with code {first.exit_code}"
+        else f"{_what_exited(spec, first)} exited with code {first.exit_code}"
     )
     why, advice, code = explain(first)
     return Verdict(
         "failed",
         f"node {first.rank} ({first.instance_id}): {what}" + (f": {why}" if why else ""),
-        (f"{advice}; " if advice else "") + f"`orch logs {run_id} --node {first.rank}` has everything it said",
+        (f"{advice}; " if advice else "") + f"`orch logs {spec.run_id} --node {first.rank}` has everything it said",
         code,
         first.rank,
         first.tail,
     )
+
+
+def _what_exited(spec: RunSpec, first: Beacon) -> str:
+    """Return what it was, of a recipe's steps and checks the one that was under way."""
+    step = (first.progress or {}).get("name") if spec.recipe else None
+    return _ENDS.get(first.exit_stage or "", f"step {step}" if step else "`run`")
 
 
 def _settled(first: Beacon, pending: list[Beacon], gang: Gang, facts: Facts) -> bool:

@@ -144,7 +144,7 @@ def unattended(view: RunView) -> str:
     """Return what to do when nobody schedules a run that goes on, "" when there is no such need."""
     if not view.unattended:
         return ""
-    return f"no scheduler looks after this run: `orch resume {view.spec.run_id}` takes it over"
+    return f"no scheduler looks after this run: {view.rescue}"
 
 
 def summary(view: RunView) -> str:

@@ -15,18 +15,21 @@ from orchestrator.aws.own_images import OwnImages
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.aws.snapshots import Snapshots
+from orchestrator.core.caps import cost_of_least_node
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.images import Image, newest
 from orchestrator.core.ledger import Verdict
 from orchestrator.core.recipe import Recipe
 from orchestrator.core.settings import Settings
 from orchestrator.core.units import MICRO, MicroUSD, format_usd
+from orchestrator.errors import BadInput
 from orchestrator.run.builds import Build, building, cost
 from orchestrator.run.foreground import ForegroundScheduler, Log
 from orchestrator.run.home import Home
 from orchestrator.run.image_builder import ImageBuilder
 from orchestrator.run.lease import kept
 from orchestrator.run.prepare import Prepared, Source, prepare
+from orchestrator.run.read import open_runs
 
 # What a run's max_cost is at least: one cent, as in experiment files.
 LEAST_CAP: MicroUSD = MICRO // 100
@@ -54,7 +57,7 @@ class Plans:
 class Outcome:
     """How a build ended: `verdict` is that of the last of `runs` (ids); `image` is None unless it was published.
 
-    `removed` are older images of the recipe that went, `in_use` those that machines still run on.
+    `removed` are older images of the recipe that went, `in_use` those that are in use.
     """
 
     verdict: Verdict
@@ -77,12 +80,24 @@ def plan_build(
     """Plan both runs; changes nothing. Raises NoCapacity (nothing to build or to check on), NoPermission, NotFound.
 
     `cap` (micro-dollars, None for none) is the `max_cost` of both together; the check gets what the build leaves of it.
+    Raises BadInput for one that cannot pay the least of both.
     """
     recipe = wanted.recipe
     build = prepare(_capped(recipe.build(wanted.base), cap), source, session, settings, environ={})
     # The image to be does not exist yet; what its check costs and needs does not depend on it.
     check = prepare(_capped(recipe.check(wanted.base), cap), source, session, settings, environ={})
+    least = _least(build) + max(_least(check), LEAST_CAP)
+    if cap is not None and cap <= least:
+        needed = format_usd((least // LEAST_CAP + 1) * LEAST_CAP)
+        raise BadInput(
+            f"--max-cost: {format_usd(cap)} is too little: an image is built and checked for {needed} at the least",
+            "nothing was begun; most take more, as the plan without --max-cost shows",
+        )
     return Plans(replace(build, prelude=recipe.bootstrap, recipe=wanted.digest), replace(check, recipe=wanted.digest))
+
+
+def _least(prepared: Prepared) -> MicroUSD:
+    return min(cost_of_least_node(prepared.experiment, offer) for offer in prepared.plan.offers)
 
 
 def _capped(experiment: Experiment, cap: MicroUSD | None) -> Experiment:
@@ -129,7 +144,7 @@ def _build(wanted: Wanted, plans: Plans, build: Build) -> Outcome:
             log(f"removed {image.image_id}: {'its check failed' if verdict.kind == 'failed' else 'it was not checked'}")
             return Outcome(verdict, tuple(build.runs))
     log(f"published {image.image_id} as {wanted.recipe.name}")
-    removed, in_use = _remove_older(own, image, wanted.recipe.name, log)
+    removed, in_use = _remove_older(own, build.bucket, replace(image, name=wanted.recipe.name), log)
     return Outcome(verdict, tuple(build.runs), replace(image, name=wanted.recipe.name), removed, in_use)
 
 
@@ -137,13 +152,20 @@ def _check(wanted: Wanted, plans: Plans, image: Image, build: Build) -> Verdict:
     """Do the checks on a machine that boots from an image, with what money is left; return how that ended."""
     experiment, cap = wanted.recipe.check(image.image_id), plans.build.experiment.max_cost_micro
     if cap is not None:
-        paid = cost(build.session, build.bucket, build.runs[0])
-        if cap - paid < LEAST_CAP:
-            what = f"it cost {format_usd(paid)}, and max_cost of {format_usd(cap)} leaves nothing for the check"
-            return Verdict("capped", what)
-        experiment = _capped(experiment, cap - paid)
+        left = cap_of_check(cap, cost(build.session, build.bucket, build.runs[0]))
+        if isinstance(left, Verdict):
+            return left
+        experiment = _capped(experiment, left)
     run = build.begin(replace(plans.check, experiment=experiment, image=image.image_id))
     return ForegroundScheduler(build.session, build.bucket, build.home, run, build.log).to_the_end()
+
+
+def cap_of_check(cap: MicroUSD, paid: MicroUSD) -> MicroUSD | Verdict:
+    """Return what a build that was `paid` leaves of `cap` for the check, the build's verdict where that is nothing."""
+    if cap - paid < LEAST_CAP:
+        what = f"it cost {format_usd(paid)}, and max_cost of {format_usd(cap)} leaves nothing for the check"
+        return Verdict("capped", what)
+    return cap - paid
 
 
 def _remove_made(session: Session, run: str) -> None:
@@ -160,18 +182,25 @@ def _remove(own: OwnImages, image: Image | None) -> None:
         own.remove(image)
 
 
-def _remove_older(own: OwnImages, image: Image, name: str, log: Log) -> tuple[tuple[Image, ...], tuple[Image, ...]]:
-    """Remove what the new image replaces; return what went, and what stays since machines run on it."""
+def users(own: OwnImages, bucket: Bucket, image: Image) -> tuple[str, ...]:
+    """Return who needs an image: living machines (ids), and runs that have not ended, for machines to come."""
+    return (*own.users(image), *open_runs(bucket, lambda spec: spec.image == image.image_id))
+
+
+def _remove_older(
+    own: OwnImages, bucket: Bucket, image: Image, log: Log
+) -> tuple[tuple[Image, ...], tuple[Image, ...]]:
+    """Remove what the new image replaces; return what went, and what stays since it is in use."""
     removed: list[Image] = []
     in_use: list[Image] = []
-    for old in own.published(name):
+    for old in own.published(image.name):
         if old.image_id == image.image_id:
             continue
-        if own.users(old):
+        if needed := users(own, bucket, old):
             in_use.append(old)
-            log(f"kept {old.image_id}: machines run on it, and may have to be replaced; `orch ami rm` removes it later")
+            log(f"kept {old.image_id}: {', '.join(needed)} may need it again; `orch ami rm` removes it later")
             continue
         own.remove(old)
         removed.append(old)
-        log(f"removed {old.image_id}, the {name} before")
+        log(f"removed {old.image_id}, the {image.name} before")
     return tuple(removed), tuple(in_use)

@@ -17,6 +17,7 @@ from orchestrator.errors import OrchError
 from orchestrator.run.foreground import Log
 from orchestrator.run.gc import find_orphans, remove
 from orchestrator.run.home import Home
+from orchestrator.run.interrupts import as_ctrl_c
 from orchestrator.run.prepare import Prepared, begin
 from orchestrator.run.read import read_run
 from orchestrator.run.spec import load_spec
@@ -47,17 +48,25 @@ def building(
 ) -> Iterator[Build]:
     """Remove what killed builds of the `same` left; unless this one says that it is done, tell at its end what it cost.
 
-    Nothing of a killed one could be gone on with. Raises OrchError.
+    Nothing of a killed one could be gone on with. SIGTERM and SIGHUP interrupt it as Ctrl-C does. Raises OrchError.
     """
-    _remove_dead(session, bucket, log, same)
-    build = Build(session, bucket, home, log)
-    try:
-        yield build
-    finally:
-        if build.runs and not build.done:
-            # What the build failed of is what its user must hear: a bill that cannot be read is in `orch cost`.
-            with suppress(OrchError):
-                log(f"cost so far: {dollars(session, bucket, build.runs)}; `orch cost {build.runs[-1]}` shows the bill")
+
+    def tell(line: str) -> None:
+        # A terminal or pipe that is gone must not keep a build from ending what it began.
+        with suppress(OSError):
+            log(line)
+
+    with as_ctrl_c():
+        _remove_dead(session, bucket, tell, same)
+        build = Build(session, bucket, home, tell)
+        try:
+            yield build
+        finally:
+            if build.runs and not build.done:
+                # What the build failed of is what its user must hear: a bill that cannot be read is in `orch cost`.
+                with suppress(OrchError):
+                    paid = dollars(session, bucket, build.runs)
+                    tell(f"cost so far: {paid}; `orch cost {build.runs[-1]}` shows the bill")
 
 
 def cost(session: Session, bucket: Bucket, run: str) -> MicroUSD:

@@ -21,15 +21,12 @@ from orchestrator.core.dataset import Manifest, Reference
 from orchestrator.core.estimates import storage_month
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.parts import PartKeys
+from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import counted, iso, usd
 from orchestrator.core.volumes import Snapshot
 from orchestrator.errors import BadInput, NotFound, OrchError
-from orchestrator.run.lease import Lease, Owner
-from orchestrator.run.ledger import Ledger
-from orchestrator.run.read import list_runs
-from orchestrator.run.spec import load_spec
+from orchestrator.run.read import READERS, list_runs, open_runs
 
-READERS = 8
 # A build that added nothing for so long is not being built any more; a part of an upload takes minutes at worst.
 QUIET = timedelta(hours=1)
 # So many files that are gone are named.
@@ -185,28 +182,14 @@ def resolve(experiment: Experiment, session: Session, bucket: Bucket) -> Experim
 
 
 def users(bucket: Bucket, items: Iterable[Dataset]) -> list[str]:
-    """Return the runs of the bucket that have not ended and name one of `items` as a source of data.
-
-    A build of a snapshot that was killed is none: nobody goes on with it.
-    """
+    """Return the runs of the bucket that have not ended and name one of `items` as a source of data."""
     wanted = [f"{item.url}/" for item in items]
 
-    def uses(run: str) -> bool:
-        try:
-            spec = load_spec(bucket, run)
-        except NotFound:
-            return False
-        if spec.is_snapshot_build:
-            held = Lease(bucket, run, Owner.me()).read()
-            if held is None or not held.lives(bucket.server_time()):
-                return False
+    def uses(spec: RunSpec) -> bool:
         sources = [f"{data.source.rstrip('/')}/" for data in spec.experiment.data.values()]
-        meant = any(source.startswith(url) or url.startswith(source) for source in sources for url in wanted)
-        return meant and not Ledger(bucket, run, "dataset").read().closed
+        return any(source.startswith(url) or url.startswith(source) for source in sources for url in wanted)
 
-    runs = list_runs(bucket)
-    with ThreadPoolExecutor(READERS) as pool:
-        return [run for run, used in zip(runs, pool.map(uses, runs), strict=True) if used]
+    return open_runs(bucket, uses)
 
 
 def remove(session: Session, bucket: Bucket, name: str, version: str) -> None:

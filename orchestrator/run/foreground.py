@@ -50,7 +50,7 @@ class ForegroundScheduler(Scheduler):
         try:
             self.run(keep_lease=True)
         except KeyboardInterrupt:
-            self._log("interrupted: ending the run, so that nothing is left (once more leaves that to `orch gc`)")
+            self._log("interrupted: ending the run, so that nothing is left (Ctrl-C now leaves that to `orch gc`)")
             ask_stop(bucket, run, "build", "interrupted")
             self._again().run()
             raise

@@ -14,12 +14,12 @@ from orchestrator.aws.ec2 import Compute
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core.facts import Resource, ResourceKind
-from orchestrator.core.ids import Keys
 from orchestrator.core.units import counted
 from orchestrator.errors import NoPermission, NotFound, OrchError, Unreachable
 from orchestrator.run import datasets
 from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
+from orchestrator.run.spec import load_spec
 
 DEADLINE_SECONDS = 300.0
 UNFINISHED = "a build that was not finished (`orch dataset build` completes it instead)"
@@ -87,9 +87,10 @@ def _why_orphaned(bucket: Bucket, run: str) -> str | None:
             return None
         if Ledger(bucket, run, "gc").read().closed:
             return "its run has ended"
+        again = load_spec(bucket, run).build_command
         if held is not None:
-            return "its scheduler is gone (`orch resume` continues the run instead)"
-        bucket.get(Keys(run).spec)
+            instead = f"{again} removes this and begins anew" if again else "`orch resume` continues the run instead"
+            return f"its scheduler is gone ({instead})"
     except NotFound:
         return f"{bucket.name} holds no such run"
     except (NoPermission, Unreachable):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from orchestrator.aws.ec2 import Compute
@@ -13,6 +14,7 @@ from orchestrator.core.caps import in_force
 from orchestrator.core.ids import Keys, is_run_id
 from orchestrator.core.lasting import ended_at
 from orchestrator.core.phase import ENDED, find_phase
+from orchestrator.core.spec import RunSpec
 from orchestrator.errors import NotFound
 from orchestrator.run import prices
 from orchestrator.run.lease import Lease, Owner
@@ -24,6 +26,8 @@ from orchestrator.run.spec import load_spec
 from orchestrator.run.usage import LiveUse, measure_s3
 from orchestrator.run.view import RunView
 
+READERS = 8
+
 
 def list_runs(bucket: Bucket) -> list[str]:
     """Return the ids of the runs in a bucket, newest first; none when there is no bucket yet."""
@@ -32,6 +36,27 @@ def list_runs(bucket: Bucket) -> list[str]:
     except NotFound:
         return []
     return sorted((name for name in names if is_run_id(name)), key=_launched, reverse=True)
+
+
+def open_runs(bucket: Bucket, needs: Callable[[RunSpec], bool]) -> list[str]:
+    """Return the runs of a bucket that have not ended and whose spec `needs` something, newest first.
+
+    A build of an image or a snapshot that was killed is none: nobody goes on with it.
+    """
+
+    def is_one(run: str) -> bool:
+        try:
+            spec = load_spec(bucket, run)
+        except NotFound:
+            return False
+        if not needs(spec) or Ledger(bucket, run, "reader").read().closed:
+            return False
+        held = Lease(bucket, run, Owner.me()).read() if spec.build_command else None
+        return not spec.build_command or (held is not None and held.lives(bucket.server_time()))
+
+    runs = list_runs(bucket)
+    with ThreadPoolExecutor(READERS) as pool:
+        return [run for run, found in zip(runs, pool.map(is_one, runs), strict=True) if found]
 
 
 def _launched(run_id: str) -> str:

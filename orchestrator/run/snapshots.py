@@ -27,6 +27,7 @@ from orchestrator.run.foreground import Log
 from orchestrator.run.home import Home
 from orchestrator.run.lease import kept
 from orchestrator.run.prepare import Prepared, Source, prepare
+from orchestrator.run.read import open_runs
 from orchestrator.run.snapshot_builder import SnapshotBuilder
 
 # Any of them reads S3 and writes EBS at some 80 MB/s for hours, and costs a few cents an hour on the spot market.
@@ -124,7 +125,7 @@ def _build(item: Dataset, prepared: Prepared, build: Build) -> Outcome:
                 snapshots.publish(made, item.name)
                 published = replace(made, name=item.name)
                 build.log(f"published {made.snapshot_id} as {item.reference}, {format_size(made.bytes)}")
-                return Outcome(verdict, run, published, _remove_older(snapshots, made, item, build.log))
+                return Outcome(verdict, run, published, _remove_older(snapshots, build.bucket, made, item, build.log))
     finally:
         _remove_unpublished(snapshots, run, published)
     return Outcome(verdict, run)
@@ -138,15 +139,26 @@ def _remove_unpublished(snapshots: Snapshots, run: str, published: Snapshot | No
             snapshots.remove(made)
 
 
-def _remove_older(snapshots: Snapshots, made: Snapshot, item: Dataset, log: Log) -> tuple[Snapshot, ...]:
-    """Remove what the new snapshot replaces: others of the same version, but those that machines have volumes of."""
+def _users(snapshots: Snapshots, bucket: Bucket, old: Snapshot) -> tuple[str, ...]:
+    """Return who needs a snapshot: volumes that are there (ids), and runs that have not ended, for nodes to come."""
+
+    def needs(spec: RunSpec) -> bool:
+        return any(volume.snapshot == old.snapshot_id for volume in spec.volumes)
+
+    return (*snapshots.users(old), *open_runs(bucket, needs))
+
+
+def _remove_older(
+    snapshots: Snapshots, bucket: Bucket, made: Snapshot, item: Dataset, log: Log
+) -> tuple[Snapshot, ...]:
+    """Remove what the new snapshot replaces: others of the same version, but those that are in use."""
     removed = []
     for old in snapshots.published(item.name):
         if old.version != item.version or old.snapshot_id == made.snapshot_id:
             continue
-        if snapshots.users(old):
+        if needed := _users(snapshots, bucket, old):
             log(
-                f"kept {old.snapshot_id}: machines have volumes of it, and may have to be replaced; "
+                f"kept {old.snapshot_id}: {', '.join(needed)} may need it again; "
                 f"`orch dataset rm`, or another with --force, removes it later"
             )
             continue

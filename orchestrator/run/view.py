@@ -93,7 +93,7 @@ class RunView:
     def message(self) -> str:
         """How the generation ends, or what the run waits for, "" when neither; of an unattended run what to do."""
         if self.unattended:
-            return f"no scheduler; `orch resume {self.spec.run_id}`"
+            return f"no scheduler; {self.spec.build_command or f'`orch resume {self.spec.run_id}`'}"
         return self.outlook if self.verdict is None else self.verdict.message
 
     @property
@@ -102,6 +102,12 @@ class RunView:
         began = self.ledger.generation_began or self.spec.created
         old = self.facts.server_time - began >= UNATTENDED_AFTER
         return old and not self.ended and self.scheduler is None
+
+    @property
+    def rescue(self) -> str:
+        """What to do about a run that goes on and that nobody schedules."""
+        again = self.spec.build_command
+        return f"{again} removes it and begins anew" if again else f"`orch resume {self.spec.run_id}` takes it over"
 
     @property
     def lasted(self) -> timedelta:

@@ -166,8 +166,12 @@ def test_a_snapshot_is_planned_shown_with_its_set_and_removed_with_it(
     assert orch("dataset", "snapshot", "shot").exit_code == Exit.BAD_INPUT, "there is nobody to ask"
     capped = json.loads(orch("dataset", "snapshot", "shot", "--dry-run", "--json", "--max-cost", "0.05").stdout)
     assert capped["timer_seconds"] < plan["timer_seconds"], "the machine's own timer keeps to the cap as well"
-    refused = orch("dataset", "snapshot", "shot", "-y", "--max-cost", "-3")
-    assert (refused.exit_code, "max_cost" in refused.stderr) == (Exit.BAD_INPUT, True)
+    wrong = ("--max-cost", "-3", "--instance-type", "foo", *("--instance-type", "m5.large") * 2)
+    refused = orch("dataset", "snapshot", "Shot", "-y", *wrong)
+    found = [line.partition(":")[0].strip() for line in refused.stderr.splitlines() if line.startswith("  ")]
+    assert (refused.exit_code, found) == (
+        Exit.BAD_INPUT, ["--max-cost", "--instance-type", "--instance-type", "'Shot' names no data set"]
+    ), refused.stderr  # fmt: skip
     ec2 = shared_world.ec2
     labels = {"orch:run": "r", "orch:version": built["version"], "orch:bytes": str(2**30), "orch:dataset": "shot"}
     tags = [{"ResourceType": "snapshot", "Tags": [{"Key": key, "Value": value} for key, value in labels.items()]}]

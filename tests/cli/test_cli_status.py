@@ -10,7 +10,7 @@ import pytest
 from orchestrator.core.ledger import Verdict
 from orchestrator.run.home import CachedRun
 from tests.cli.fake_clouds import Orch
-from tests.report.views import ended, running
+from tests.report.views import VERSION, building, ended, running
 
 RUN = "tiny-20261120-120000-abcd"
 GONE = "tiny-20261119-120000-aaaa"
@@ -199,5 +199,8 @@ def test_a_run_that_nobody_schedules_says_what_to_do(
     assert f"no scheduler; `orch resume {RUN}`" in run_orch("status").stdout
     (row,) = json.loads(run_orch("status", "--json").stdout)
     assert (row["scheduler"], row["unattended"]) == (None, True)
+    run_orch.cloud.add(building(running(scheduler=None)))
+    (row,) = json.loads(run_orch("status", "--json").stdout)
+    assert row["message"] == f"no scheduler; `orch dataset snapshot flowers@{VERSION}`"
     run_orch.cloud.add(running(scheduler="elsewhere (process 7)"))
     assert "no scheduler" not in run_orch("status").stdout

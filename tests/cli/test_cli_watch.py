@@ -18,7 +18,7 @@ from orchestrator.run.keys import NotOffered
 from orchestrator.run.view import RunView
 from tests.cli.fake_clouds import Orch
 from tests.core.worlds import spec
-from tests.report.views import ended, running
+from tests.report.views import VERSION, building, ended, running
 
 RUN = "tiny-20261120-120000-abcd"
 FINISHED = Verdict("finished", "all 2 nodes finished")
@@ -270,6 +270,24 @@ def test_resume_leaves_a_scheduler_that_lives_alone(run_orch: Orch, acts: list[t
     run_orch.cloud.add(running(), ended(FINISHED))
     assert run_orch("resume").exit_code == 0
     assert ("start", RUN, "sandbox") not in acts
+
+
+def test_a_build_is_not_resumed_and_its_own_command_is_named(run_orch: Orch, acts: list[tuple[Any, ...]]) -> None:
+    again = f"hint: `orch dataset snapshot flowers@{VERSION}` begins anew"
+    for view in (running(scheduler=None), ended(FAILED), ended(Verdict("capped", "max_cost is near"))):
+        run_orch.cloud.add(building(view))
+        for words in (["resume"], ["extend", "--max-cost", "90"]):
+            refused = run_orch(*words)
+            assert (refused.exit_code, again in refused.stderr) == (2, True)
+    assert "`orch resume" not in run_orch("watch").stderr, "nobody is sent there by how it ended"
+    run_orch.cloud.add(building(running()))
+    assert "goes on" in run_orch("resume").stderr
+    assert acts == []
+    assert run_orch("extend", "--max-cost", "90").exit_code == 0
+    assert [act[0] for act in acts] == ["extend"], "whoever builds it schedules its run"
+    lost = [building(running(scheduler=None, seconds=seconds)) for seconds in (100, 106)]
+    run_orch.cloud.add(*lost)
+    assert f"`orch dataset snapshot flowers@{VERSION}` removes it and begins anew" in run_orch("watch").stderr
 
 
 @pytest.mark.parametrize("words", [["resume"], ["extend", "--max-cost", "90"]])

@@ -165,6 +165,16 @@ def test_a_failure_names_what_it_was_that_exited(stage: str | None, what: str) -
     assert verdict.message == f"node 1 (i-1): {what} exited with code 1"
 
 
+@pytest.mark.parametrize(("recipe", "what"), [("d1", "step library"), ("", "`run`")])
+def test_of_a_recipe_the_step_is_named_that_exited(recipe: str, what: str) -> None:
+    said = {"step": 2, "steps": 3, "name": "library"}
+    ends = [beacon(0, "exited", 60, exit_code=3, exit_stage="running", progress=said)]
+    book = Book().tried(1, 0, "launched", ids=["i-0"])
+    (end,) = decide(replace(spec(1, retries=0), recipe=recipe), book.state, facts(70, [instance(0)], ends))
+    assert isinstance(end, End)
+    assert end.verdict.message == f"node 0 (i-0): {what} exited with code 3"
+
+
 def test_a_rank_that_only_lost_its_peer_is_not_blamed_though_its_process_was_gone_first() -> None:
     def gone(rank: int, when: str, said: str) -> Beacon:
         return beacon(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -14,10 +15,12 @@ from orchestrator.core.facts import Facts, Instance, OnDemandPrice, PriceRow
 from orchestrator.core.lasting import ended_at
 from orchestrator.core.ledger import Verdict
 from orchestrator.core.phase import find_phase
+from orchestrator.core.volumes import DataVolume
 from orchestrator.run.view import RunView
 from tests.core.worlds import Book, at, beacon, facts, instance, spec
 
 PRICES = (PriceRow("us-east-1a", "p3.16xlarge", at(-60), 7_344_000),)
+VERSION = "0123456789abcdef"
 LISTED = {"p3.16xlarge": OnDemandPrice("p3.16xlarge", 24_480_000, "price list", at(-60))}
 
 
@@ -70,6 +73,12 @@ def ended(verdict: Verdict, num_nodes: int = 2, seconds: float = 200, **metrics:
     gone = [gone_instance(index, seconds - 10) for index in range(num_nodes)]
     said: list[Beacon] = []
     return view(book, facts(seconds, gone, said, resources=()), num_nodes=num_nodes, metrics=metrics, scheduler=None)
+
+
+def building(view: RunView) -> RunView:
+    """Return the run as one that builds the snapshot of a data set."""
+    volumes = (DataVolume("flowers", "", VERSION, 155, 2**30),)
+    return replace(view, spec=replace(view.spec, volumes=volumes))
 
 
 def gone_instance(index: int, seconds: float, reason: str = "Client.UserInitiatedShutdown") -> Instance:

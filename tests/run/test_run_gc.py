@@ -18,6 +18,7 @@ from orchestrator.run.gc import Orphan, find_orphans, remove
 from orchestrator.run.lease import Lease, Owner
 from orchestrator.sandbox.catalogue import SANDBOX_AMI
 from orchestrator.sandbox.cloud import SandboxCloud
+from tests.core.worlds import spec
 
 RUN = "lost-20261120-120000-abcd"
 TAGS = {"orch:run": RUN}
@@ -117,7 +118,12 @@ def test_what_somebody_looks_after_is_no_orphan_even_when_it_was_one(
     assert find_orphans(session, bucket) == []
     assert remove(session, bucket, before, pytest.fail) == [], "it was resumed between list and yes"
     lease.release(bucket.server_time())
-    bucket.put(Keys(RUN).spec, b"{}")
+    run = replace(spec(1), run_id=RUN)
+    bucket.put(Keys(RUN).spec, replace(run, recipe="d1").to_json())
+    assert {item.why for item in find_orphans(session, bucket)} == {
+        "its scheduler is gone (`orch ami build` with the same recipe removes this and begins anew)"
+    }
+    bucket.put(Keys(RUN).spec, run.to_json())
     assert {item.why for item in find_orphans(session, bucket)} == {
         "its scheduler is gone (`orch resume` continues the run instead)"
     }

@@ -14,12 +14,16 @@ from orchestrator.aws.images import Images
 from orchestrator.aws.own_images import OwnImages
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
-from orchestrator.core.ids import TAG_RECIPE, TAG_RUN
+from orchestrator.core.ids import TAG_RECIPE, TAG_RUN, Keys
 from orchestrator.core.images import Image
+from orchestrator.core.ledger import Verdict
 from orchestrator.errors import NotFound
+from orchestrator.run.build import _remove_older, cap_of_check, users
 from orchestrator.run.gc import find_orphans, remove
 from orchestrator.run.lease import LIFETIME, Lease, Owner, kept
+from orchestrator.run.ledger import Ledger
 from orchestrator.sandbox.catalogue import SANDBOX_AMI
+from tests.core.worlds import at, spec
 
 RUN = "ami-tiny-20261120-120000-abcd"
 
@@ -110,14 +114,39 @@ def test_what_a_killed_build_or_removal_leaves_of_an_image_goes_with_gc(
     own.remove(kept_one)
 
 
-def test_the_machines_that_run_on_an_image_are_known(session: Session, own: OwnImages) -> None:
+def test_who_needs_an_image_is_known_and_it_stays_for_them(session: Session, bucket: Bucket, own: OwnImages) -> None:
     made = taken(session, own, "ami-used-20261120-120000-abcd")
-    assert own.users(made) == ()
+    assert users(own, bucket, made) == ()
     user = machine(session, made.image_id)
-    assert own.users(made) == (user,)
+    assert users(own, bucket, made) == (user,)
     session.client("ec2").terminate_instances(InstanceIds=[user])
-    until(lambda: own.users(made) == ())
-    own.remove(made)
+    until(lambda: users(own, bucket, made) == ())
+    own.publish(made, "used")
+    newer, said = taken(session, own, "ami-used-20261120-130000-abcd"), list[str]()
+    waits = replace(spec(1), image=made.image_id)
+    bucket.put(Keys(waits.run_id).spec, waits.to_json())
+    assert users(own, bucket, made) == (waits.run_id,)
+    kept_one = replace(made, name="used")
+    assert _remove_older(own, bucket, replace(newer, name="used"), said.append) == ((), (kept_one,))
+    assert f"kept {made.image_id}: {waits.run_id} may need it" in said[0]
+    bucket.put(Keys(waits.run_id).spec, replace(waits, recipe="d1").to_json())
+    assert users(own, bucket, made) == (), "nobody goes on with a build that was killed"
+    lease = Lease(bucket, waits.run_id, Owner.me())
+    assert lease.try_acquire(bucket.server_time())
+    assert users(own, bucket, made) == (waits.run_id,)
+    Ledger(bucket, waits.run_id, "test").append("outcome", "close", {"generation": 1}, epoch=1, now=at(0))
+    assert _remove_older(own, bucket, replace(newer, name="used"), said.append) == ((kept_one,), ())
+    bucket.delete_prefix(f"runs/{waits.run_id}/")
+    own.remove(newer)
+
+
+def test_the_check_gets_what_the_build_leaves_of_the_cap_and_there_is_none_for_nothing() -> None:
+    assert cap_of_check(50_000, 40_000) == 10_000
+    verdict = cap_of_check(50_000, 40_001)
+    assert isinstance(verdict, Verdict)
+    assert (verdict.kind, verdict.message) == (
+        "capped", "it cost $0.04, and max_cost of $0.05 leaves nothing for the check"
+    )  # fmt: skip
 
 
 def test_a_lease_is_kept_beside_other_work_and_let_go_of_afterwards(

@@ -81,17 +81,25 @@ def test_a_snapshot_is_an_orphan_until_it_is_published_and_kept_from_then_on(
     assert snapshots.published() == ()
 
 
-def test_an_older_snapshot_stays_while_there_are_volumes_of_it(session: Session, snapshots: Snapshots) -> None:
+def test_an_older_snapshot_stays_while_there_are_volumes_of_it_or_a_run_waits_for_some(
+    session: Session, bucket: Bucket, snapshots: Snapshots
+) -> None:
     ec2, said = session.client("ec2"), list[str]()
     item = Dataset("bucket", "flowers", VERSION, None, 1, BYTES, at(0))
     older, newer = taken(session, snapshots), taken(session, snapshots, RUN.replace("abcd", "ef01"))
     for made in (older, newer):
         snapshots.publish(made, "flowers")
     volume = ec2.create_volume(AvailabilityZone="us-east-1a", SnapshotId=older.snapshot_id)["VolumeId"]
-    assert _remove_older(snapshots, newer, item, said.append) == ()
-    assert said == [line for line in said if f"kept {older.snapshot_id}" in line]
+    assert _remove_older(snapshots, bucket, newer, item, said.append) == ()
     ec2.delete_volume(VolumeId=volume)
-    assert [old.snapshot_id for old in _remove_older(snapshots, newer, item, said.append)] == [older.snapshot_id]
+    waits = replace(spec(1), volumes=(DataVolume("x", older.snapshot_id, VERSION, 155, BYTES),))
+    bucket.put(Keys(waits.run_id).spec, waits.to_json())
+    assert _remove_older(snapshots, bucket, newer, item, said.append) == ()
+    kept = [f"kept {older.snapshot_id}: {user} may need it again" for user in (volume, waits.run_id)]
+    assert [line.partition(";")[0] for line in said] == kept
+    bucket.delete(Keys(waits.run_id).spec)
+    removed = _remove_older(snapshots, bucket, newer, item, said.append)
+    assert [old.snapshot_id for old in removed] == [older.snapshot_id]
     assert [there.snapshot_id for there in snapshots.published()] == [newer.snapshot_id]
     snapshots.remove(newer)
 
