@@ -9,7 +9,7 @@ import re
 from datetime import datetime, timedelta
 
 from orchestrator.core import caps
-from orchestrator.core.beacon import Beacon
+from orchestrator.core.beacon import STAGING_FAILED, Beacon
 from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
 from orchestrator.core.health import ENDED, RESUME, SUSPECT_AFTER, silence
@@ -71,6 +71,7 @@ def _failed(run_id: str, gang: Gang, facts: Facts) -> Verdict | None:
         else f"{_ENDS.get(first.exit_stage or '', '`run`')} exited with code {first.exit_code}"
     )
     why, advice, code = explain(first)
+    why = why or (_unstaged(first) if first.exit_stage == "staging" else "")
     return Verdict(
         "failed",
         f"node {first.rank} ({first.instance_id}): {what}" + (f": {why}" if why else ""),
@@ -79,6 +80,12 @@ def _failed(run_id: str, gang: Gang, facts: Facts) -> Verdict | None:
         first.rank,
         first.tail,
     )
+
+
+def _unstaged(beacon: Beacon) -> str:
+    """Return why data or a checkpoint could not be brought, as the node said it; "" when it said nothing."""
+    said = (line.partition(STAGING_FAILED)[2] for line in reversed(beacon.tail) if line.startswith("orch: "))
+    return next(filter(None, said), "")
 
 
 def _settled(first: Beacon, pending: list[Beacon], gang: Gang, facts: Facts) -> bool:
