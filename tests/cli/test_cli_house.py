@@ -188,6 +188,12 @@ def test_doctor_prints_the_policies_with_or_without_credentials(run_orch: Orch, 
     assert "orch-ACCOUNT-REGION" in run_orch("doctor", "--policy").stdout
 
 
+def test_doctor_refuses_a_run_with_the_policies(run_orch: Orch, account: dict[str, Any]) -> None:
+    result = run_orch("doctor", "tiny", "--policy")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--policy is of the account, not of run tiny" in result.stderr
+
+
 def test_schema_is_the_schema_of_experiments(run_orch: Orch) -> None:
     schema = json.loads(run_orch("schema").stdout)
     assert {"name", "run", "resources", "num_nodes"} <= set(schema["properties"])
