@@ -135,7 +135,7 @@ def prepare(
         reasons = "; ".join(f"{what}: {why}" for what, why in plan.rejected)
         raise NoCapacity(
             f"nothing to launch {experiment.how_many('node')} on: {reasons}",
-            "name other types under resources.any_of, another region, or ask AWS for the quota",
+            "name other instance types, take another region, or ask AWS for the quota",
         )
     sizes = sizes_of(experiment, session)
     chosen = choose(experiment, session, bucket_name, plan, sizes) if not volumes else Chosen(experiment, volumes, ())

@@ -107,6 +107,8 @@ def test_nodes_are_not_asked_for_what_is_there(orch: Orch, tmp_path: Path, share
     assert orch("dataset", "list", "--json").stdout == newest, "only looked at, it did not become the newest"
     planned = orch(*order, "--nodes", "2", "--dry-run", "--force")
     assert json.loads(planned.stdout)["name"] == "build-by-nodes"
+    many = orch(*order[:-1], "--nodes", "9999", "--dry-run", "--force").stderr
+    assert "num_nodes: must be at most 512, not 9999 (--nodes)" in many
     shared_world.s3.put_object(Bucket="images", Key="set/train/n00/another.jpg", Body=b"another")
     planned = orch(*order, "--nodes", "2", "--dry-run")
     assert json.loads(planned.stdout)["num_nodes"] == 2, "the source has changed"
@@ -164,6 +166,8 @@ def test_a_snapshot_is_planned_shown_with_its_set_and_removed_with_it(
     assert "1 instance with 8 GiB gp3, 1 GiB gp3 of nothing yet (shot)" in plan["will_create"][-2]
     assert plan["will_create"][-1] == f"a snapshot of shot@{built['version']}, which stays"
     assert orch("dataset", "snapshot", "shot").exit_code == Exit.BAD_INPUT, "there is nobody to ask"
+    nowhere = orch("dataset", "snapshot", "shot", "--dry-run", "--instance-type", "foo.bar")
+    assert (nowhere.exit_code, "hint: name other instance types" in nowhere.stderr) == (Exit.NO_CAPACITY, True)
     capped = json.loads(orch("dataset", "snapshot", "shot", "--dry-run", "--json", "--max-cost", "0.05").stdout)
     assert capped["timer_seconds"] < plan["timer_seconds"], "the machine's own timer keeps to the cap as well"
     refused = orch("dataset", "snapshot", "shot", "-y", "--max-cost", "-3")

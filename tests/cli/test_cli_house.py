@@ -287,6 +287,10 @@ def test_disturbances_answer_in_json_and_what_does_not_last_cannot_be_healed(
     refused = run_orch("sandbox", "disturb", "i-1", "reboot", "--heal")
     assert refused.exit_code == 2
     assert "reboot cannot be undone" in refused.stderr
+    unknown = run_orch("sandbox", "disturb", "next", "hang")
+    assert (unknown.exit_code, "cannot have hang, only slow" in unknown.stderr) == (2, True)
+    assert run_orch("sandbox", "disturb", "next", "slow", "--json").exit_code == 0
+    control.pop()
     assert len(control) == 2
 
 
