@@ -79,9 +79,9 @@ def plan_build(
     `cap` (micro-dollars, None for none) is the `max_cost` of both together; the check gets what the build leaves of it.
     """
     recipe = wanted.recipe
-    build = prepare(_capped(recipe.build(wanted.base), cap), source, session, settings, environ={})
+    build = prepare(_capped(recipe.build(wanted.base), cap), source, session, settings, environ={}, written=False)
     # The image to be does not exist yet; what its check costs and needs does not depend on it.
-    check = prepare(_capped(recipe.check(wanted.base), cap), source, session, settings, environ={})
+    check = prepare(_capped(recipe.check(wanted.base), cap), source, session, settings, environ={}, written=False)
     return Plans(replace(build, prelude=recipe.bootstrap, recipe=wanted.digest), replace(check, recipe=wanted.digest))
 
 

@@ -163,7 +163,9 @@ def test_a_snapshot_is_planned_shown_with_its_set_and_removed_with_it(
     assert done.exit_code == 0, done.stderr
     plan = json.loads(done.stdout)
     assert (plan["name"], plan["num_nodes"]) == ("snapshot-shot", 1)
-    assert "1 instance with 8 GiB gp3, 1 GiB gp3 of nothing yet (shot)" in plan["will_create"][-2]
+    assert "1 instance with 8 GiB gp3, 1 GiB gp3, blank (shot)" in plan["will_create"][-2]
+    assert "expected_duration" not in str(plan["notes"])
+    assert "costs shown are for the longest that it may take, an upper bound" in plan["notes"]
     assert plan["will_create"][-1] == f"a snapshot of shot@{built['version']}, which stays"
     assert orch("dataset", "snapshot", "shot").exit_code == Exit.BAD_INPUT, "there is nobody to ask"
     nowhere = orch("dataset", "snapshot", "shot", "--dry-run", "--instance-type", "foo.bar")
@@ -189,7 +191,10 @@ def test_a_snapshot_is_planned_shown_with_its_set_and_removed_with_it(
     for mode in ("stage", "ebs"):
         (tmp_path / "t.yaml").write_text(f"{text}data: {{shot: {{source: 'dataset:shot', mode: {mode}}}}}\n")
         planned = orch("plan", str(tmp_path / "t.yaml"), "--json")
-        offers.append(json.loads(planned.stdout)["offers"][0])
+        value = json.loads(planned.stdout)
+        offers.append(value["offers"][0])
+        assert [choice["name"] for choice in value["data"]] == ["shot"]
+        assert "to every node" not in str(value["notes"]), "that line tells the size already"
     # 2 nodes with 2 GiB each: an hour of gp3, and of each GiB $0.0012 for an initialisation at 100 MiB/s.
     for offer, fees in zip(offers, (0, 2 * (222 + 2 * 1_200)), strict=True):
         for cost, hourly in (("cost_usd", "price_usd"), ("on_demand_cost_usd", "on_demand_price_usd")):
