@@ -120,8 +120,9 @@ def rm(*, image: str, yes: bool, cloud: str | None) -> None:
         raise NotFound(f"orch has built no image {image!r} in {place.settings.region}", hint)
     for item in chosen:
         if users := own.users(item):
+            who = ", ".join(f"{run} ({instance})" if run else instance for instance, run in users.items())
             raise BadInput(
-                f"{item.image_id} is in use by {', '.join(users)}: a run that loses a machine needs it",
+                f"{item.image_id} is in use by {who}: a run that loses a machine needs it",
                 "`orch status` shows what runs; remove it when that has ended",
             )
     _show([_row(place, item) for item in chosen])
@@ -231,6 +232,7 @@ def _row(place: Place, image: Image) -> tuple[str, ...]:
 
 
 def _show(rows: list[tuple[str, ...]]) -> None:
+    rows = [("NAME", "IMAGE", "RECIPE", "AGE", "SIZE", "COST", "CLOUD"), *rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -112,11 +112,13 @@ def test_what_a_killed_build_or_removal_leaves_of_an_image_goes_with_gc(
 
 def test_the_machines_that_run_on_an_image_are_known(session: Session, own: OwnImages) -> None:
     made = taken(session, own, "ami-used-20261120-120000-abcd")
-    assert own.users(made) == ()
+    assert own.users(made) == {}
     user = machine(session, made.image_id)
-    assert own.users(made) == (user,)
+    assert own.users(made) == {user: ""}
+    session.client("ec2").create_tags(Resources=[user], Tags=[{"Key": TAG_RUN, "Value": RUN}])
+    assert own.users(made) == {user: RUN}
     session.client("ec2").terminate_instances(InstanceIds=[user])
-    until(lambda: own.users(made) == ())
+    until(lambda: own.users(made) == {})
     own.remove(made)
 
 
