@@ -20,6 +20,7 @@ from orchestrator.agent.restore import drop_newer, restore, restore_step
 from orchestrator.agent.staging import Opener, Staging, patiently
 from orchestrator.agent.store import Reader, open_store
 from orchestrator.agent.volumes import mount_all, seal
+from orchestrator.core.beacon import STAGING_FAILED
 from orchestrator.core.ids import Keys
 from orchestrator.errors import OrchError
 
@@ -87,10 +88,14 @@ def main(arguments: list[str]) -> int:
         if rest is not None and not _is_left_to_child(config):
             rest.bring()
     except OrchError as error:
-        say(f"staging failed: {error.message}" + (f" ({error.hint})" if error.hint else ""))
+        for line in error.details:
+            say(line)
+        say(f"{STAGING_FAILED}{error.message}")
+        if error.hint:
+            say(f"hint: {error.hint}")
         return 1
     except OSError as error:
-        say(f"staging failed: {error}")
+        say(f"{STAGING_FAILED}{error}")
         return 1
     return 0
 

@@ -52,7 +52,7 @@ class Images:
         if not found or found[0].get("State", "available") != "available":
             raise NotFound(
                 f"there is no image {asked} in {self._session.region}",
-                "AMI ids differ from region to region; set resources.image to one of this region",
+                "AMI ids differ from region to region; name one of this region",
             )
         first: dict[str, Any] = found[0]
         return first

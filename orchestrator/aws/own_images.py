@@ -13,9 +13,9 @@ from typing import Any
 from orchestrator.aws.ec2 import Compute
 from orchestrator.aws.errors import call, call_pages, kind_of
 from orchestrator.aws.session import Session
-from orchestrator.aws.shapes import filters, parse_image, run_filter, tag_specification
+from orchestrator.aws.shapes import filters, parse_image, run_filter, tag_specification, tags_of
 from orchestrator.core.facts import ALIVE, Resource
-from orchestrator.core.ids import TAG_IMAGE
+from orchestrator.core.ids import TAG_IMAGE, TAG_RUN
 from orchestrator.core.images import Image
 from orchestrator.errors import OrchError, Unreachable
 
@@ -62,13 +62,12 @@ class OwnImages:
         wanted = [image.image_id, *image.snapshots]
         call("ec2:CreateTags", lambda: self._client.create_tags(Resources=wanted, Tags=tags))
 
-    def users(self, image: Image) -> tuple[str, ...]:
-        """Return the living instances that were launched from an image, by id."""
+    def users(self, image: Image) -> dict[str, str]:
+        """Return the living instances that were launched from an image, by id, each with its run ("": of none)."""
         wanted = filters(image_id=image.image_id, instance_state_name=sorted(ALIVE))
         pages = call_pages("ec2:DescribeInstances", self._client, "describe_instances", Filters=wanted)
-        return tuple(
-            raw["InstanceId"] for page in pages for group in page["Reservations"] for raw in group["Instances"]
-        )
+        groups = (group for page in pages for group in page["Reservations"])
+        return {raw["InstanceId"]: tags_of(raw).get(TAG_RUN, "") for group in groups for raw in group["Instances"]}
 
     def remove(self, image: Image) -> None:
         """Remove an image and then its snapshots; what is gone already is done. Raises Unreachable: still in use."""

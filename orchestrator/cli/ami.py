@@ -232,6 +232,7 @@ def _row(place: Place, image: Image) -> tuple[str, ...]:
 
 
 def _show(rows: list[tuple[str, ...]]) -> None:
+    rows = [("NAME", "IMAGE", "RECIPE", "AGE", "SIZE", "COST", "CLOUD"), *rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

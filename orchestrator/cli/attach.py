@@ -18,6 +18,22 @@ from orchestrator.errors import BadInput, NotFound
 NAMELESS = frozenset({"", "dumb", "unknown"})
 PLAIN_TERMINAL = "xterm-256color"
 WORKERS = 16
+# A generation has a session of its own, of the same name: whoever looks at one is shown the next. Of a session only
+# these three together say which it is. A terminal that leaves ends it, as does one that tmux cannot use.
+_FOLLOW = """this() {{
+  tmux list-sessions -F '#{{session_name}} #{{pid}} #{{session_id}} #{{session_created}}' 2>/dev/null |
+    grep '^{session} '
+}}
+told=; while :; do
+  if seen=$(this); then
+    tmux -u attach-session -t ={session}; code=$?
+    [ "$(this)" != "$seen" ] || exit $code
+    told=
+  fi
+  [ -n "$told" ] || echo 'orch: no session of this run is on this node now; waiting for the next start. Ctrl-C leaves'
+  told=1
+  sleep 1
+done"""
 
 
 @click.command(cls=AllFaults)
@@ -30,7 +46,8 @@ def command(run: str | None, node: int, *, every: bool, cloud: str | None) -> No
 
     Ctrl-B D leaves it running. The windows are train, agent and shell. With --all there is a window node-0, node-1 ...
     for each running node: Ctrl-B N and P go through them, Ctrl-B Ctrl-B goes to the node's own tmux, Ctrl-B D leaves
-    all of them running. Inside tmux the terminal switches to it, and Ctrl-B L comes back.
+    all of them running. Inside tmux the terminal switches to it, and Ctrl-B L comes back. When the training is started
+    again on a node, as after the loss of another, its new output follows.
     """
     from orchestrator.run.reach import ssh_command
     from orchestrator.run.windows import open_windows
@@ -51,7 +68,17 @@ def command(run: str | None, node: int, *, every: bool, cloud: str | None) -> No
             raise NotFound(f"{found.run_id} has no running node", "`orch status` shows where it is")
         with ThreadPoolExecutor(WORKERS) as pool:
             commands = dict(zip(ranks, pool.map(reach, ranks), strict=True))
-        argv = open_windows(found.run_id, commands, inside="TMUX" in os.environ)
+        again = [
+            sys.executable,
+            "-m",
+            "orchestrator.cli.main",
+            "attach",
+            found.run_id,
+            "--cloud",
+            found.cloud,
+            "--node",
+        ]
+        argv = open_windows(home, found.run_id, commands, again, inside="TMUX" in os.environ)
     else:
         argv = reach(node)
     os.execvpe(argv[0], argv, environment())  # noqa: S606 - no shell: the arguments go to ssh as they are
@@ -63,11 +90,11 @@ def on_terminal() -> bool:
 
 
 def remote_line(run_id: str) -> str:
-    """Return what the node's shell runs: tmux, under a terminal name the node has a description of."""
+    """Return what the node's shell runs: tmux at each start, under a terminal name the node has a description of."""
     from orchestrator.core.ids import session_name
 
     known = f'infocmp "$TERM" >/dev/null 2>&1 || export TERM={PLAIN_TERMINAL}'
-    return f"{known}; exec tmux -u attach-session -t ={session_name(run_id)}"
+    return f"{known}; {_FOLLOW.format(session=session_name(run_id))}"
 
 
 def environment() -> dict[str, str]:

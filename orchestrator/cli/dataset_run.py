@@ -160,7 +160,7 @@ def _prepare(made: Made, options: RunOptions, home: Home, place: Place) -> tuple
 
     order, found = made.order, made.found
     body = json.dumps(sharded.experiment(order, made.origin, found, options.nodes or 1, place.settings.image))
-    flags = {key: getattr(options, name) for name, key in FLAGS.items() if name not in {"nodes", "name"}}
+    flags = {key: getattr(options, name) for name, key in FLAGS.items() if name != "name"}
     what, profile = f"data set {order.name}", "sandbox" if place.cloud == "sandbox" else None
     loaded = load(body, what, profile=profile, sets=options.sets, flags=flags)
     changes = explain(body, what, profile, sets=options.sets, flags=flags) if profile else ()

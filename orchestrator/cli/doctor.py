@@ -18,7 +18,7 @@ from orchestrator.cli.context import NoCredentials, Place, open_home, open_place
 from orchestrator.cli.faults import AllFaults
 from orchestrator.cli.options import cloud_option, json_option, run_argument
 from orchestrator.cli.runs import find_run
-from orchestrator.errors import Exit, OrchError
+from orchestrator.errors import BadInput, Exit, OrchError
 
 if TYPE_CHECKING:
     from orchestrator.run.home import Home
@@ -50,6 +50,10 @@ def command(run: str | None, cloud: str | None, policy: bool, as_json: bool) -> 
     """
     from orchestrator.report.json import dumps
 
+    if run is not None and policy:
+        raise BadInput(
+            f"--policy is of the account, not of run {run}", "leave one of them out; policies are the same for all runs"
+        )
     home = open_home()
     if run is not None:
         return _show_preflight(home, run, cloud, as_json=as_json)

@@ -79,9 +79,16 @@ def faults_of(error: BadInput) -> list[str]:
 
 
 class Commands(click.Group):
-    """A group of such commands."""
+    """A group of such commands; alone it shows its help, as `orch` does."""
 
     command_class = AllFaults
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Return what is left of the line. Ends here where there is none: newer click takes that for a fault."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help())
+            ctx.exit()
+        return super().parse_args(ctx, args)
 
 
 def _known(value: Any) -> Any:

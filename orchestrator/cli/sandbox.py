@@ -242,6 +242,8 @@ def _disturb(instance: str, kind: str, seconds: float | None, *, heal: bool, as_
     from orchestrator.sandbox import control
 
     home = open_home().path
+    if instance == NEXT and kind != "slow":
+        raise BadInput(f"the next host that boots cannot have {kind}, only slow", "name an instance that is up")
     if (heal or seconds is not None) and kind not in LASTING:
         raise BadInput(f"{kind} cannot be undone", f"these can: {', '.join(sorted(LASTING))}")
     if (heal or seconds is not None) and instance == NEXT:

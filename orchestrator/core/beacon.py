@@ -12,6 +12,8 @@ from typing import Any, Literal, NamedTuple
 
 Stage = Literal["starting", "preflight", "staging", "setup", "running", "exited", "lost"]
 Trouble = Literal["memory", "gpu-memory", "disk", "killed"]
+# What `agent.stage` puts before the reason in its last words, for the scheduler to find it in `tail`.
+STAGING_FAILED = "staging failed: "
 
 
 class Mark(NamedTuple):

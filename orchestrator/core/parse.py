@@ -118,15 +118,15 @@ def refusal(source: str, faults: Iterable[Fault], hint: str = HINT) -> BadInput:
     return BadInput(f"{source}: {counted(len(lines), 'fault')}", hint, details=lines)
 
 
-def parse(text: str | bytes, source: str) -> tuple[Node, list[Fault]]:
-    """Return the tree of an experiment file and the keys given twice. Raises BadInput when it cannot be read at all."""
+def parse(text: str | bytes, source: str, hint: str = HINT) -> tuple[Node, list[Fault]]:
+    """Return the tree of a file and the keys given twice. Raises BadInput, with `hint`, when it is none."""
     try:
         tree, twice = read(text)
     except Unreadable as error:
-        raise refusal(source, [error.fault]) from None
+        raise refusal(source, [error.fault], hint) from None
     if not isinstance(tree.value, Mapping):
         message = f"must be a mapping of keys such as name: imagenet18, not {show(plain(tree))}"
-        raise refusal(source, [Fault((), message, tree.origin)])
+        raise refusal(source, [Fault((), message, tree.origin)], hint)
     return tree, twice
 
 
@@ -269,7 +269,7 @@ class _Loader(yaml.SafeLoader):
 
 def _decode(text: str | bytes) -> str:
     if len(text) > MAX_BYTES:
-        raise Unreadable(f"larger than {MAX_BYTES // 1024} KiB; an experiment file names data, it does not hold it", 1)
+        raise Unreadable(f"larger than {MAX_BYTES // 1024} KiB; a file of keys names data, it does not hold it", 1)
     if isinstance(text, str):
         return text
     try:
@@ -287,7 +287,7 @@ def _syntax(error: yaml.YAMLError) -> Unreadable:
     elif "mapping values are not allowed" in problem:
         problem = "a second ': ' in one line; quote the value, or put it under | on lines of its own"
     elif "but found another document" in problem:
-        problem = "a second document (---) begins; a file holds one experiment"
+        problem = "a second document (---) begins; a file holds one document"
     line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
     return Unreadable(ascii(problem)[1:-1].replace("\\'", "'"), line, column)
 

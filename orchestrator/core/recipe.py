@@ -167,7 +167,7 @@ def load(text: str | bytes, source: str, profile: str | None, beside: Sequence[F
     Raises BadInput with every fault, each with its line: of what is laid over as well, of other profiles, and those
     found `beside` it.
     """
-    tree, found = parse(text, source)
+    tree, found = parse(text, source, HINT)
     found += beside
     keys = dict(tree.value) if isinstance(tree.value, Mapping) else {}
     overlays = keys.pop("profiles", None)

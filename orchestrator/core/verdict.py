@@ -9,7 +9,7 @@ import re
 from datetime import datetime, timedelta
 
 from orchestrator.core import caps
-from orchestrator.core.beacon import Beacon
+from orchestrator.core.beacon import STAGING_FAILED, Beacon
 from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
 from orchestrator.core.health import ENDED, RESUME, SUSPECT_AFTER, silence
@@ -71,6 +71,7 @@ def _failed(spec: RunSpec, gang: Gang, facts: Facts) -> Verdict | None:
         else f"{_what_exited(spec, first)} exited with code {first.exit_code}"
     )
     why, advice, code = explain(first)
+    why = why or (_unstaged(first) if first.exit_stage == "staging" else "")
     return Verdict(
         "failed",
         f"node {first.rank} ({first.instance_id}): {what}" + (f": {why}" if why else ""),
@@ -85,6 +86,12 @@ def _what_exited(spec: RunSpec, first: Beacon) -> str:
     """Return what it was, of a recipe's steps and checks the one that was under way."""
     step = (first.progress or {}).get("name") if spec.recipe else None
     return _ENDS.get(first.exit_stage or "", f"step {step}" if step else "`run`")
+
+
+def _unstaged(beacon: Beacon) -> str:
+    """Return why data or a checkpoint could not be brought, as the node said it; "" when it said nothing."""
+    said = (line.partition(STAGING_FAILED)[2] for line in reversed(beacon.tail) if line.startswith("orch: "))
+    return next(filter(None, said), "")
 
 
 def _settled(first: Beacon, pending: list[Beacon], gang: Gang, facts: Facts) -> bool:

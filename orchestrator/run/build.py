@@ -83,9 +83,9 @@ def plan_build(
     Raises BadInput for one that cannot pay the least of both.
     """
     recipe = wanted.recipe
-    build = prepare(_capped(recipe.build(wanted.base), cap), source, session, settings, environ={})
+    build = prepare(_capped(recipe.build(wanted.base), cap), source, session, settings, environ={}, written=False)
     # The image to be does not exist yet; what its check costs and needs does not depend on it.
-    check = prepare(_capped(recipe.check(wanted.base), cap), source, session, settings, environ={})
+    check = prepare(_capped(recipe.check(wanted.base), cap), source, session, settings, environ={}, written=False)
     least = _least(build) + max(_least(check), LEAST_CAP)
     if cap is not None and cap <= least:
         needed = format_usd((least // LEAST_CAP + 1) * LEAST_CAP)
@@ -183,8 +183,12 @@ def _remove(own: OwnImages, image: Image | None) -> None:
 
 
 def users(own: OwnImages, bucket: Bucket, image: Image) -> tuple[str, ...]:
-    """Return who needs an image: living machines (ids), and runs that have not ended, for machines to come."""
-    return (*own.users(image), *open_runs(bucket, lambda spec: spec.image == image.image_id))
+    """Return who needs an image, for people: living machines with their runs, and runs that wait for machines."""
+    machines = own.users(image)
+    waiting = [
+        run for run in open_runs(bucket, lambda spec: spec.image == image.image_id) if run not in machines.values()
+    ]
+    return (*(f"{run} ({instance})" if run else instance for instance, run in machines.items()), *waiting)
 
 
 def _remove_older(

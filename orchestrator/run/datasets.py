@@ -165,19 +165,25 @@ def parse(text: str) -> Reference:
 def resolve(experiment: Experiment, session: Session, bucket: Bucket) -> Experiment:
     """Return the experiment with every `dataset:NAME` as the s3:// URL of what is there now.
 
-    Raises NotFound with all data sets that are not there.
+    Raises NotFound with all data sets that are not there, each with its key and what there is.
     """
     data = dict(experiment.data)
-    errors: list[OrchError] = []
+    errors: dict[str, OrchError] = {}
     for key, item in experiment.data.items():
         if item.source.startswith(dataset.SCHEME):
             try:
                 data[key] = item.model_copy(update={"source": find(session, bucket, item.source).url})
             except (NotFound, BadInput) as error:
-                errors.append(error)
+                errors[f"data.{key}"] = error
                 continue
-    if errors:
-        raise NotFound("; ".join(error.message for error in errors), errors[0].hint)
+    if len(errors) > 1:
+        raise NotFound(
+            f"{len(errors)} data sets cannot be had: {', '.join(errors)}",
+            "mend what is listed; `orch dataset list` shows what there is",
+            details=tuple(f"{key}: {each.message}: {each.hint}" for key, each in errors.items()),
+        )
+    for key, only in errors.items():
+        raise NotFound(f"{key}: {only.message}", only.hint)
     return experiment if data == experiment.data else experiment.model_copy(update={"data": data})
 
 

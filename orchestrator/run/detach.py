@@ -31,10 +31,13 @@ def start_scheduler(home: Home, run_id: str, cloud: str) -> None:
         return
     command = [sys.executable, "-m", "orchestrator.cli.main", "schedule", run_id, "--cloud", cloud]
     line = f"exec {shlex.join(command)} >>{shlex.quote(str(log_file(home, run_id)))} 2>&1"
-    environment = {"ORCH_HOME": str(home.path)} | {
-        name: value for name, value in os.environ.items() if name.startswith(("AWS_", "PYTHON", "ORCH_", "PATH"))
-    }
-    tmux.new_session(session, "scheduler", ["bash", "-c", line], env=environment)
+    tmux.new_session(session, "scheduler", ["bash", "-c", line], env=handed_on(home))
+
+
+def handed_on(home: Home) -> dict[str, str]:
+    """Return the variables that `orch` in a tmux session needs: the server may have been started by another shell."""
+    kept = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "PYTHON", "ORCH_", "PATH"))}
+    return {"ORCH_HOME": str(home.path)} | kept
 
 
 def scheduler_alive(home: Home, run_id: str) -> bool:

@@ -10,7 +10,7 @@ import secrets as random
 import socket
 import string
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -115,12 +115,14 @@ def prepare(
     environ: Mapping[str, str],
     home: Home | None = None,
     volumes: tuple[DataVolume, ...] = (),
+    written: bool = True,
 ) -> Prepared:
     """Check everything and plan. Raises BadInput with all local faults before the first call to the cloud, then
     NoPermission, NotFound (image, data, network) or NoCapacity (nothing offered, no quota).
 
     With `home` the forecast learns from earlier runs, of its reports and of those in the bucket. `volumes` are blank
-    ones that the run fills: then nothing is chosen of how data sets get onto nodes."""
+    ones that the run fills: then nothing is chosen of how data sets get onto nodes. Of an experiment that nobody has
+    `written`, but a command, the notes name no keys."""
     bundle, secret_values = bundle_and_secrets(
         experiment, source.folder, environ, source=source.name, builtin=source.path is None
     )
@@ -135,7 +137,7 @@ def prepare(
         reasons = "; ".join(f"{what}: {why}" for what, why in plan.rejected)
         raise NoCapacity(
             f"nothing to launch {experiment.how_many('node')} on: {reasons}",
-            "name other types under resources.any_of, another region, or ask AWS for the quota",
+            "name other instance types, take another region, or ask AWS for the quota",
         )
     sizes = sizes_of(experiment, session)
     chosen = choose(experiment, session, bucket_name, plan, sizes) if not volumes else Chosen(experiment, volumes, ())
@@ -160,7 +162,7 @@ def prepare(
         data_bytes=data_bytes,
         will_create=_will_create(session, bucket_name, experiment, volumes),
         notes=(
-            *plan_notes(experiment, plan, data_bytes),
+            *plan_notes(experiment, plan, data_bytes, {choice.data for choice in chosen.choices}, written=written),
             *efa_notes(plan, market),
             *_namesakes(experiment.name, compute),
         ),
@@ -209,7 +211,10 @@ def _will_create(
         lines.append(f"bucket {bucket} (kept between runs)")
     if not account.node_role_exists(session):
         lines.append(f"IAM role and instance profile {account.NODE_ROLE} (kept between runs)")
-    made = [f"{item.size_gib} GiB gp3 of {item.snapshot or 'nothing yet'} ({item.data})" for item in volumes]
+    made = [
+        f"{item.size_gib} GiB gp3{f' of {item.snapshot}' if item.snapshot else ', blank'} ({item.data})"
+        for item in volumes
+    ]
     disk = ", ".join([f"{experiment.resources.disk_size} GiB gp3", *made])
     machines = experiment.how_many("instance") + (", each" if experiment.num_nodes > 1 else "")
     lines.append(
@@ -220,11 +225,20 @@ def _will_create(
     return tuple(lines)
 
 
-def plan_notes(experiment: Experiment, plan: Plan, data_bytes: Mapping[str, int]) -> tuple[str, ...]:
-    """Return what a plan's figures do not say by themselves."""
+def plan_notes(
+    experiment: Experiment,
+    plan: Plan,
+    data_bytes: Mapping[str, int],
+    told: Collection[str] = (),
+    *,
+    written: bool = True,
+) -> tuple[str, ...]:
+    """Return what a plan's figures do not say by themselves; of data sets but those whose ways are `told` beside."""
     timer = format_duration(plan.timer)
     notes = [f"without a scheduler the nodes save and end the run after {timer}; nothing replaces nodes meanwhile"]
-    notes += [f"data {name}: {format_size(size)} to every node" for name, size in data_bytes.items()]
+    notes += [
+        f"data {name}: {format_size(size)} to every node" for name, size in data_bytes.items() if name not in told
+    ]
     least, price = experiment.min_nodes, plan.offers[0].price
     if least is not None and least < plan.num_nodes:
         hour, part = format_usd(price * plan.num_nodes), format_usd(price * least)
@@ -244,7 +258,8 @@ def plan_notes(experiment: Experiment, plan: Plan, data_bytes: Mapping[str, int]
     if on_disk:
         notes.append(f"data go to the disk of {', '.join(on_disk)}: they would take more than half of its memory")
     if any(offer.hours is None for offer in plan.offers):
-        notes.append("expected_duration is not set: costs shown are for the whole of max_duration, an upper bound")
+        why = "expected_duration is not set: costs shown are for the whole of max_duration"
+        notes.append(f"{why if written else 'costs shown are for the longest that it may take'}, an upper bound")
     return tuple(notes)
 
 

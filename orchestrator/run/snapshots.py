@@ -66,7 +66,13 @@ def plan_build(  # noqa: PLR0917 - all that a plan is made of
         raise BadInput(f"{item.reference} is not finished", "`orch dataset build` with the same source completes it")
     volume = DataVolume(item.name, "", item.version, size_for(item.manifest.files), item.size)
     prepared = prepare(
-        _experiment(item, settings, types, cap), source, session, settings, environ={}, volumes=(volume,)
+        _experiment(item, settings, types, cap),
+        source,
+        session,
+        settings,
+        environ={},
+        volumes=(volume,),
+        written=False,
     )
     made = f"a snapshot of {item.reference}, which stays"
     return replace(prepared, prelude=ubuntu.prelude(), will_create=(*prepared.will_create, made))

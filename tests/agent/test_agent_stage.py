@@ -13,12 +13,13 @@ import pytest
 
 from orchestrator.agent import digest, fetch, staging
 from orchestrator.agent.checkpoints import make_manifest
-from orchestrator.agent.config import DataSource
+from orchestrator.agent.config import DataSource, NodeConfig
 from orchestrator.agent.digest import matches_etag
 from orchestrator.agent.fetch import Corrupt
 from orchestrator.agent.restore import restore
-from orchestrator.agent.stage import stage
+from orchestrator.agent.stage import main, stage
 from orchestrator.agent.staging import patiently
+from orchestrator.core.beacon import STAGING_FAILED
 from orchestrator.core.ids import Keys
 from orchestrator.errors import BadInput, NotFound, OrchError, Unreachable
 from tests.agent.agent_world import RUN, FolderStore, Found, node_config
@@ -122,6 +123,21 @@ def test_what_arrives_damaged_is_fetched_again(tmp_path: Path, store: FolderStor
     stage(node_config(tmp_path, data=(source(),)), lambda *_: store)
     assert (tmp_path / "data/sets/digits/a").read_bytes() == b"right"
     assert json.loads(node_config(tmp_path).staging_file.read_text())["staged"] == 5
+
+
+def test_what_could_not_be_had_and_what_to_do_are_lines_of_their_own(
+    tmp_path: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.put("digits/a", b"right")
+    corrupting(store, [b"wrong", b"right"[::-1], b"other", b"noise"])
+    config = node_config(tmp_path, data=(source(),))
+    monkeypatch.setattr(NodeConfig, "load", lambda *_: config)
+    monkeypatch.setattr("orchestrator.agent.stage.open_store", lambda *_: store)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["node.json"]) == 1
+    *_, why, hint = capsys.readouterr().out.splitlines()
+    assert why.startswith(f"orch: {STAGING_FAILED}digits/a did not arrive whole")
+    assert hint.startswith("orch: hint: ")
 
 
 def test_what_never_arrives_whole_is_not_there(tmp_path: Path, store: FolderStore) -> None:

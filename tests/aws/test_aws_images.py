@@ -27,6 +27,7 @@ def test_an_image_id_of_another_region_is_not_found(session: Session) -> None:
     with pytest.raises(NotFound, match="no image ami-0123456789abcdef0 in us-east-1") as caught:
         Images(session).resolve("ami-0123456789abcdef0")
     assert "region" in caught.value.hint
+    assert "resources" not in caught.value.hint, "the base of a recipe is none of resources.image"
 
 
 def test_a_parameter_leads_to_its_image(session: Session) -> None:

@@ -107,6 +107,8 @@ def test_nodes_are_not_asked_for_what_is_there(orch: Orch, tmp_path: Path, share
     assert orch("dataset", "list", "--json").stdout == newest, "only looked at, it did not become the newest"
     planned = orch(*order, "--nodes", "2", "--dry-run", "--force")
     assert json.loads(planned.stdout)["name"] == "build-by-nodes"
+    many = orch(*order[:-1], "--nodes", "9999", "--dry-run", "--force").stderr
+    assert "num_nodes: must be at most 512, not 9999 (--nodes)" in many
     shared_world.s3.put_object(Bucket="images", Key="set/train/n00/another.jpg", Body=b"another")
     planned = orch(*order, "--nodes", "2", "--dry-run")
     assert json.loads(planned.stdout)["num_nodes"] == 2, "the source has changed"
@@ -161,9 +163,13 @@ def test_a_snapshot_is_planned_shown_with_its_set_and_removed_with_it(
     assert done.exit_code == 0, done.stderr
     plan = json.loads(done.stdout)
     assert (plan["name"], plan["num_nodes"]) == ("snapshot-shot", 1)
-    assert "1 instance with 8 GiB gp3, 1 GiB gp3 of nothing yet (shot)" in plan["will_create"][-2]
+    assert "1 instance with 8 GiB gp3, 1 GiB gp3, blank (shot)" in plan["will_create"][-2]
+    assert "expected_duration" not in str(plan["notes"])
+    assert "costs shown are for the longest that it may take, an upper bound" in plan["notes"]
     assert plan["will_create"][-1] == f"a snapshot of shot@{built['version']}, which stays"
     assert orch("dataset", "snapshot", "shot").exit_code == Exit.BAD_INPUT, "there is nobody to ask"
+    nowhere = orch("dataset", "snapshot", "shot", "--dry-run", "--instance-type", "foo.bar")
+    assert (nowhere.exit_code, "hint: name other instance types" in nowhere.stderr) == (Exit.NO_CAPACITY, True)
     capped = json.loads(orch("dataset", "snapshot", "shot", "--dry-run", "--json", "--max-cost", "0.05").stdout)
     assert capped["timer_seconds"] < plan["timer_seconds"], "the machine's own timer keeps to the cap as well"
     wrong = ("--max-cost", "-3", "--instance-type", "foo", *("--instance-type", "m5.large") * 2)
@@ -189,7 +195,10 @@ def test_a_snapshot_is_planned_shown_with_its_set_and_removed_with_it(
     for mode in ("stage", "ebs"):
         (tmp_path / "t.yaml").write_text(f"{text}data: {{shot: {{source: 'dataset:shot', mode: {mode}}}}}\n")
         planned = orch("plan", str(tmp_path / "t.yaml"), "--json")
-        offers.append(json.loads(planned.stdout)["offers"][0])
+        value = json.loads(planned.stdout)
+        offers.append(value["offers"][0])
+        assert [choice["name"] for choice in value["data"]] == ["shot"]
+        assert "to every node" not in str(value["notes"]), "that line tells the size already"
     # 2 nodes with 2 GiB each: an hour of gp3, and of each GiB $0.0012 for an initialisation at 100 MiB/s.
     for offer, fees in zip(offers, (0, 2 * (222 + 2 * 1_200)), strict=True):
         for cost, hourly in (("cost_usd", "price_usd"), ("on_demand_cost_usd", "on_demand_price_usd")):

@@ -188,6 +188,12 @@ def test_doctor_prints_the_policies_with_or_without_credentials(run_orch: Orch, 
     assert "orch-ACCOUNT-REGION" in run_orch("doctor", "--policy").stdout
 
 
+def test_doctor_refuses_a_run_with_the_policies(run_orch: Orch, account: dict[str, Any]) -> None:
+    result = run_orch("doctor", "tiny", "--policy")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--policy is of the account, not of run tiny" in result.stderr
+
+
 def test_schema_is_the_schema_of_experiments(run_orch: Orch) -> None:
     schema = json.loads(run_orch("schema").stdout)
     assert {"name", "run", "resources", "num_nodes"} <= set(schema["properties"])
@@ -281,6 +287,10 @@ def test_disturbances_answer_in_json_and_what_does_not_last_cannot_be_healed(
     refused = run_orch("sandbox", "disturb", "i-1", "reboot", "--heal")
     assert refused.exit_code == 2
     assert "reboot cannot be undone" in refused.stderr
+    unknown = run_orch("sandbox", "disturb", "next", "hang")
+    assert (unknown.exit_code, "cannot have hang, only slow" in unknown.stderr) == (2, True)
+    assert run_orch("sandbox", "disturb", "next", "slow", "--json").exit_code == 0
+    control.pop()
     assert len(control) == 2
 
 

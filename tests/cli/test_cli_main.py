@@ -90,10 +90,12 @@ def test_help_lists_every_command_but_the_hidden_one() -> None:
     assert "schedule " not in text
 
 
-def test_no_arguments_show_the_help() -> None:
-    result = run()
+@pytest.mark.parametrize("arguments", [(), ("dataset",), ("ami",), ("sandbox",)])
+def test_no_arguments_show_the_help(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
     assert result.exit_code == 0
-    assert result.output.startswith("Usage: orch")
+    assert result.stdout.startswith(" ".join(["Usage: orch", *arguments]))
+    assert "Commands:" in result.stdout or "Run:" in result.stdout
 
 
 def test_an_unknown_command_names_the_nearest() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ import pytest
 from orchestrator.cli.attach import environment, remote_line
 from orchestrator.cli.exec import worst
 from orchestrator.cli.ssh import remote_line as ssh_line
+from orchestrator.node.tmux import Tmux
+from orchestrator.run.windows import SERVER, open_windows
 from tests.cli.fake_clouds import Orch
 from tests.report.views import running
 
@@ -133,7 +137,51 @@ def test_attach_opens_the_session_of_the_node(
     run_orch("attach", "tiny", "--node", "1")
     assert reached[0]["rank"] == 1
     assert reached[0]["tty"] is True
-    assert reached[0]["remote"][0].endswith(f"exec tmux -u attach-session -t =orch-{RUN}")
+    assert f"tmux -u attach-session -t =orch-{RUN};" in reached[0]["remote"][0]
+
+
+@pytest.fixture
+def tmux(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tmux]:
+    """The tmux server of a node, and in the same folder that of the windows; both end with the test."""
+    with tempfile.TemporaryDirectory(prefix="orch-", dir="/tmp") as folder:
+        monkeypatch.setenv("TMUX_TMPDIR", folder)
+        monkeypatch.delenv("TMUX", raising=False)
+        try:
+            yield Tmux()
+        finally:
+            for socket in ([], ["-L", SERVER]):
+                subprocess.run(["tmux", *socket, "kill-server"], check=False, capture_output=True)
+
+
+def test_windows_of_all_nodes_outlive_a_recovery(run_orch: Orch, tmux: Tmux) -> None:
+    session, windows = f"orch-{RUN}", Tmux(SERVER)
+    tmux.new_session(session, "train", ["sh", "-c", "echo the first start; exec sleep 300"])
+    over_ssh = ["env", "-u", "TMUX", "sh", "-c", remote_line(RUN)]
+    again = ["sh", "-c", "echo a machine of rank $0; exec sleep 300"]
+    show = open_windows(run_orch.home, RUN, {0: over_ssh, 1: ["sh", "-c", "exit 255"]}, again, inside=False)
+    name = show[show.index("-t") + 1].strip("=")
+
+    def shows(rank: int, text: str) -> None:
+        deadline = time.monotonic() + 60
+        while text not in (seen := windows.capture(name, f"node-{rank}")):
+            assert time.monotonic() < deadline, seen
+            time.sleep(0.05)
+
+    shows(0, "the first start")
+    shows(1, "node 1: the connection ended with 255")
+    tmux.kill_session(session)
+    shows(0, "waiting for the next start")
+    tmux.new_session(session, "train", ["sh", "-c", "echo the second start; exec sleep 300"])
+    shows(0, "the second start")
+    pane = windows.window_pane(name, "node-1")
+    assert pane is not None
+    subprocess.run(["tmux", "-L", SERVER, "send-keys", "-t", pane.id, "Enter"], check=True)
+    shows(1, "a machine of rank 1")
+    subprocess.run(["tmux", "detach-client", "-s", f"={session}"], check=True)
+    deadline = time.monotonic() + 60
+    while windows.window_pane(name, "node-0") is not None:
+        assert time.monotonic() < deadline, "who left the session of a node is shown it again"
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(("name", "used"), [(None, "xterm-256color"), ("dumb", "xterm-256color"), ("screen", "screen")])
@@ -145,7 +193,7 @@ def test_a_terminal_without_a_name_gets_one(monkeypatch: pytest.MonkeyPatch, nam
 
 
 def test_a_terminal_the_node_does_not_know_is_replaced_there() -> None:
-    line = remote_line(RUN).replace("exec tmux", "echo $TERM #")
+    line = remote_line(RUN).partition("; this()")[0] + "; echo $TERM"
     for name, used in (("no-such-terminal", "xterm-256color"), ("xterm", "xterm")):
         done = subprocess.run(
             ["bash", "-c", line], env=dict(os.environ) | {"TERM": name}, capture_output=True, check=True

@@ -175,6 +175,15 @@ def test_of_a_recipe_the_step_is_named_that_exited(recipe: str, what: str) -> No
     assert end.verdict.message == f"node 0 (i-0): {what} exited with code 3"
 
 
+def test_a_staging_that_failed_says_of_which_object() -> None:
+    why = "staging failed: sets/photos/0003.tar is damaged: its sha256 is 1f0c"
+    said = (f"orch: {why}", "orch: hint: upload it again", "orch: staging ended with code 1")
+    ends = [beacon(i, "exited", 60, exit_code=i, exit_stage="staging", tail=said) for i in range(2)]
+    verdict = verdict_of(launched(), facts(70, [instance(0), instance(1)], ends))
+    assert verdict.message.endswith("exited with code 1: sets/photos/0003.tar is damaged: its sha256 is 1f0c")
+    assert verdict.details == said
+
+
 def test_a_rank_that_only_lost_its_peer_is_not_blamed_though_its_process_was_gone_first() -> None:
     def gone(rank: int, when: str, said: str) -> Beacon:
         return beacon(

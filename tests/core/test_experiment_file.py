@@ -106,7 +106,7 @@ UNREADABLE: list[tuple[str | bytes, str]] = [
         "run: echo a: b",
         "yaml: a second ': ' in one line; quote the value, or put it under | on lines of its own (line 1, column 12)",
     ),
-    ("a: 1\n---\nb: 1", "yaml: a second document (---) begins; a file holds one experiment (line 2, column 1)"),
+    ("a: 1\n---\nb: 1", "yaml: a second document (---) begins; a file holds one document (line 2, column 1)"),
     ("a: &x 1\nb: *x", "yaml: aliases (*name) are not supported; write it out (line 2, column 4)"),
     ("a: !!python/name:os.system", "yaml: tags (!name) are not supported; quote text instead (line 1, column 4)"),
     ("a: " + "[" * 50, "yaml: nested more than 24 levels deep (line 1, column 27)"),
@@ -116,7 +116,7 @@ UNREADABLE: list[tuple[str | bytes, str]] = [
     ("name: x".encode("utf-16"), "yaml: byte 0xff is not UTF-8; save the file as UTF-8 (line 1)"),
     ('a: 1\nb: "\\U00110000"', "yaml: a number or an escape is out of range (line 2)"),
     (f"%YAML {'9' * 5000}.1\n--- {{}}", "yaml: a number or an escape is out of range (line 1)"),
-    ("a" * 300_000, "yaml: larger than 256 KiB; an experiment file names data, it does not hold it (line 1)"),
+    ("a" * 300_000, "yaml: larger than 256 KiB; a file of keys names data, it does not hold it (line 1)"),
 ]
 
 

@@ -79,6 +79,14 @@ def test_every_fault_is_told_with_its_line() -> None:
     assert caught.value.hint == "docs/images.md lists every key of a recipe"
 
 
+@pytest.mark.parametrize("text", ["\x00\x01 a tar", "- a list\n", "a" * 300_000])
+def test_what_is_no_recipe_at_all_is_told_where_recipes_are_described(text: str) -> None:
+    with pytest.raises(BadInput, match="fault") as caught:
+        recipe(text=text)
+    assert caught.value.hint == "docs/images.md lists every key of a recipe"
+    assert "experiment file" not in str(caught.value.details)
+
+
 def test_what_is_wrong_with_a_flag_is_told_with_the_faults_of_the_file_and_refused_without_any() -> None:
     flag = Fault(("max_cost",), "must be an amount of dollars", Origin(layer="--max-cost"))
     for text, faults in ((FILE, 1), (FILE.replace("base: ami-1", "base: foo bar"), 2)):

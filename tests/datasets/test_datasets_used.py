@@ -40,9 +40,14 @@ def test_a_name_becomes_the_url_of_the_newest_version(
     assert found.data["old"].mount == "old"
     plain = experiment(own="s3://bucket/x")
     assert datasets.resolve(plain, session, bucket) is plain
-    with pytest.raises(NotFound, match="no data set flower; there is no data set roses") as caught:
-        datasets.resolve(experiment(a="dataset:flower", b="dataset:roses"), session, bucket)
-    assert caught.value.hint.startswith("did you mean flowers? ")
+    with pytest.raises(NotFound, match=r"2 data sets cannot be had: data\.a, data\.b$") as caught:
+        datasets.resolve(experiment(a="dataset:flower", b="dataset:flowers@ffff"), session, bucket)
+    mistyped, old = caught.value.details
+    assert mistyped.startswith("data.a: there is no data set flower: did you mean flowers? ")
+    assert old == f"data.b: flowers has no version ffff: it has {first.version}, {second.version}"
+    with pytest.raises(NotFound, match=r"^data\.b: there is no data set roses") as caught:
+        datasets.resolve(experiment(a="dataset:flowers", b="dataset:roses"), session, bucket)
+    assert "`orch dataset list` shows them" in caught.value.hint
     with pytest.raises(NotFound, match="flowers has no version ffff") as caught:
         datasets.find(session, bucket, "flowers@ffff")
     assert first.version in caught.value.hint

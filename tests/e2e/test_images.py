@@ -107,7 +107,7 @@ def test_a_recipe_that_changed_is_built_anew_and_the_image_before_goes_unless_ma
     assert [item["name"] for item in listed] == ["tiny", "tiny"]
     assert listed[0]["digest"] != listed[1]["digest"]
     refused = world.orch("ami", "rm", "tiny", "-y", "--cloud", "sandbox", check=2)
-    assert "is in use by" in refused.stderr
+    assert f"is in use by {user} (i-" in refused.stderr
     world.orch("stop", user, check=None)
     third = json.loads(build(world, recipe(world, "tiny", bootstrap="echo third >~/first"), "--json").stdout)
     assert set(third["removed"]) == {item["image_id"] for item in listed}

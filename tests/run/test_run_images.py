@@ -119,6 +119,8 @@ def test_who_needs_an_image_is_known_and_it_stays_for_them(session: Session, buc
     assert users(own, bucket, made) == ()
     user = machine(session, made.image_id)
     assert users(own, bucket, made) == (user,)
+    session.client("ec2").create_tags(Resources=[user], Tags=[{"Key": TAG_RUN, "Value": RUN}])
+    assert users(own, bucket, made) == (f"{RUN} ({user})",)
     session.client("ec2").terminate_instances(InstanceIds=[user])
     until(lambda: users(own, bucket, made) == ())
     own.publish(made, "used")
