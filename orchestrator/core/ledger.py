@@ -195,6 +195,11 @@ class LedgerState:
         """The generation that the launch or the last resume began."""
         return self.generation - len(self.recoveries)
 
+    def ended_by(self, recovery: Recovery) -> LedgerState:
+        """Return the state of the generation that one of the `recoveries` ended, as far as its gang goes."""
+        before = self.recoveries[: self.recoveries.index(recovery)]
+        return replace(self, generation=recovery.generation, recoveries=before)
+
     @cached_property
     def resumed(self) -> bool:
         """Whether the run was resumed since its launch."""
