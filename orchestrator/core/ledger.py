@@ -206,6 +206,11 @@ class LedgerState:
         return self.first_generation > 1
 
     @cached_property
+    def trained(self) -> bool:
+        """Whether the training may have begun in an earlier generation: not while all were given up when checked."""
+        return self.resumed or not all(item.unfit and not item.trained for item in self.recoveries)
+
+    @cached_property
     def current(self) -> tuple[Launch, ...]:
         """The launches that are to man the current generation, in order."""
         return tuple(item for item in self.launches if item.generation == self.generation and not item.spare)
