@@ -154,6 +154,12 @@ class RunView:
         return node_starts(self.spec.created, self.ledger, self.facts)
 
     @property
+    def preflight_notes(self) -> tuple[str, ...]:
+        """What the checks before the training say of the current gang as a whole: it trains, but is slow, say."""
+        said = (read_preflight(b.preflight) for b in Gang.of(self.ledger, self.facts).beacons.values())
+        return next((made.notes for made in said if made is not None and made.notes), ())
+
+    @property
     def preflights(self) -> list[dict[str, Any]]:
         """What was found of each node before the training, replaced ones included, as rows of plain JSON values."""
         said = [(i, node.beacon) for i, node in self.facts.nodes.items() if node.beacon is not None]
