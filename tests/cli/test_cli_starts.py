@@ -53,8 +53,8 @@ def test_doctor_of_a_run_shows_its_preflight(run_orch: Orch) -> None:
     assert header.split() == ["NODE", "START", "INSTANCE", "DISK", "CLOCK", "BEST", "LINK", "WORST", "LINK", "RESULT"]
     assert first.split()[:3] == ["0", "1", "i-0"]
     assert "warn: 3 s off" in first
-    assert first.split()[-1] == "fit"
-    assert "a link should give 1.2 GiB/s, took 0.5 s" in result.stdout
+    assert first.split()[-5:] == ["2.50", "GB/s", "2.50", "GB/s", "fit"]
+    assert "a link should give 1.25 GB/s, took 0.5 s" in result.stdout
     assert "links are slow" in result.stdout
 
 
