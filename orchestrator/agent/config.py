@@ -49,7 +49,8 @@ class NodeConfig:
     """One node's part in one generation. `home` is the folder under which all paths of the node contract lie.
 
     `node_ips` are the gang's addresses in order of rank. `preflight` is `off`, `auto` or `torch`; `network_gbit` is
-    what the instance type should give, 0 where that is not known; `efa` how many EFA interfaces the machine has.
+    what the instance type should give, 0 where that is not known; `trained` whether the training may have begun before;
+    `efa` how many EFA interfaces the machine has.
     """
 
     home: Path
@@ -63,6 +64,7 @@ class NodeConfig:
     session: str
     data: tuple[DataSource, ...]
     restore_step: int | None
+    trained: bool
     beacon_seconds: float
     grace_seconds: float
     linger_seconds: float

@@ -25,7 +25,7 @@ from orchestrator.agent.links import Door, measure_link, measure_ring, reach
 from orchestrator.core import ids
 from orchestrator.core.fitness import expected_rate, judge
 from orchestrator.core.preflight import Check, Findings, Preflight
-from orchestrator.core.units import format_size
+from orchestrator.core.units import format_rate
 
 # The slowest boot of a gang, and some; then nobody can be waiting for this node any more.
 PATIENCE = 30 * 60.0
@@ -153,9 +153,9 @@ class Checkup:
         )
         self._write()
         best = max(self.found.links.values(), default=None)
-        parts = [f"best link {format_size(best)}/s"] if best is not None else []
-        parts += [f"all-reduce {format_size(rate)}/s" for rate in (self.found.all_reduce,) if rate is not None]
-        parts += [f"by torch {format_size(rate)}/s" for rate in (self.found.torch,) if rate is not None]
+        parts = [f"best link {format_rate(best)}"] if best is not None else []
+        parts += [f"all-reduce {format_rate(rate)}" for rate in (self.found.all_reduce,) if rate is not None]
+        parts += [f"by torch {format_rate(rate)}" for rate in (self.found.torch,) if rate is not None]
         say(", ".join([*(f"{check.name}: {check.detail}" for check in self.found.checks), *parts]))
 
     def _write(self) -> None:

@@ -51,7 +51,7 @@ def stage(config: NodeConfig, opened: Opener, quick: Reader | None = None) -> Re
     The caller brings what is returned. `quick` is tried first for the checkpoint. Raises OrchError or OSError when
     something cannot be had whole.
     """
-    if config.generation > 1 or config.restore_step is not None:
+    if config.trained or config.restore_step is not None:
         restored = _restore(config, opened, quick)
         if restored is None:
             say("no checkpoint can be restored: the training begins anew")

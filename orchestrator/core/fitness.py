@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.core.preflight import Check, Findings, State
+from orchestrator.core.units import format_rate
 
 # The best link of an odd node out is slower than this part of the gang's median, and of what its type should give.
 ODD, POOR = 1 / 3, 1 / 2
@@ -101,7 +102,8 @@ def odd_ones(gang: Mapping[int, Findings], expected: float) -> dict[int, str]:
     if 3 * (len(slow) + len(silent)) > len(gang):
         return {}
     return {
-        rank: f"its best link gives {_rate(best)}, those of the others {_rate(usual)}" for rank, best in slow.items()
+        rank: f"its best link gives {format_rate(best)}, those of the others {format_rate(usual)}"
+        for rank, best in slow.items()
     }
 
 
@@ -139,9 +141,11 @@ def gang_notes(gang: Mapping[int, Findings], all_reduce: float | None, expected:
     bests = [best for item in gang.values() if (best := item.best) is not None]
     notes = []
     if bests and expected and median(bests) < expected * POOR:
-        notes.append(f"links give {_rate(median(bests))}, this type should give {_rate(expected)}")
+        notes.append(f"links give {format_rate(median(bests))}, this type should give {format_rate(expected)}")
     if all_reduce is not None and expected and all_reduce < expected * POOR:
-        notes.append(f"all-reduce over all nodes gives {_rate(all_reduce)}, of {_rate(expected)} a link should give")
+        notes.append(
+            f"all-reduce over all nodes gives {format_rate(all_reduce)}, of {format_rate(expected)} a link should give"
+        )
     return tuple(notes)
 
 
@@ -160,7 +164,3 @@ def median(values: Iterable[float]) -> float:
     """Return the middle one of at least one value, the upper of two."""
     ordered = sorted(values)
     return ordered[len(ordered) // 2]
-
-
-def _rate(value: float) -> str:
-    return f"{value / 1e9:.2f} GB/s" if value >= 1e9 else f"{value / 1e6:.0f} MB/s"

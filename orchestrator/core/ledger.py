@@ -195,10 +195,20 @@ class LedgerState:
         """The generation that the launch or the last resume began."""
         return self.generation - len(self.recoveries)
 
+    def ended_by(self, recovery: Recovery) -> LedgerState:
+        """Return the state of the generation that one of the `recoveries` ended, as far as its gang goes."""
+        before = self.recoveries[: self.recoveries.index(recovery)]
+        return replace(self, generation=recovery.generation, recoveries=before)
+
     @cached_property
     def resumed(self) -> bool:
         """Whether the run was resumed since its launch."""
         return self.first_generation > 1
+
+    @cached_property
+    def trained(self) -> bool:
+        """Whether the training may have begun in an earlier generation: not while all were given up when checked."""
+        return self.resumed or not all(item.unfit and not item.trained for item in self.recoveries)
 
     @cached_property
     def current(self) -> tuple[Launch, ...]:

@@ -1,7 +1,8 @@
 """From the launch to the first step, node by node and stage by stage: where the time went. Pure.
 
 Made of the ledger (when EC2 was asked and answered, by S3's clock) and of the marks in the nodes' last beacons (by
-their own clocks). A stage whose begin or end nobody recorded is left out, never guessed; clocks that disagree give 0.
+their own clocks). A stage that was never left ends with its start of the training, as the ledger and EC2 tell it. One
+whose begin or end nobody recorded is left out, never guessed; clocks that disagree give 0.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from orchestrator.core.beacon import Beacon, Mark
 from orchestrator.core.facts import Facts
+from orchestrator.core.gang import Gang
 from orchestrator.core.ledger import LedgerState
 from orchestrator.core.units import parse_time
 
@@ -55,18 +57,62 @@ class NodeStart:
 
 
 def node_starts(created: datetime, ledger: LedgerState, facts: Facts) -> tuple[NodeStart, ...]:
-    """Return every start of the training on every node that told of one, in order of generation and rank."""
+    """Return every start of the training on every node that told of one, in order of generation and rank.
+
+    And those on nodes that were found unfit before they told of it.
+    """
     beacons = {i: node.beacon for i, node in facts.nodes.items() if node.beacon is not None}
     firsts = _gang_marks(beacons.values())
-    found = []
+    ends = _Ends(ledger, facts)
+    found: dict[tuple[int, str], NodeStart] = {}
     for instance_id, beacon in beacons.items():
         generations = sorted({mark.generation for mark in beacon.times if mark.generation})
         for index, generation in enumerate(generations):
             own = [m for m in beacon.times if m.generation == generation or (index == 0 and m.generation == 0)]
             asked = _asked(created, ledger, instance_id, generation)
-            last = generation == beacon.generation
-            found.append(_start(instance_id, beacon, generation, [*own, *firsts.get(generation, ())], asked, last))
-    return tuple(sorted(found, key=lambda item: (item.generation, item.rank, item.instance_id)))
+            marks = [*own, *firsts.get(generation, ())]
+            end = ends.of(beacon, generation)
+            found[generation, instance_id] = _start(instance_id, beacon, generation, marks, asked, end)
+    for recovery in ledger.recoveries:
+        for instance_id, rank in Gang.of(ledger.ended_by(recovery), facts).ranks.items():
+            key = recovery.generation, instance_id
+            if instance_id in recovery.unfit and key not in found and recovery.time is not None:
+                asked = _asked(created, ledger, instance_id, recovery.generation)
+                found[key] = _untold(instance_id, rank, recovery.generation, asked, recovery.time.timestamp())
+    return tuple(sorted(found.values(), key=lambda item: (item.generation, item.rank, item.instance_id)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """When starts ended, stepped or not."""
+
+    ledger: LedgerState
+    facts: Facts
+
+    def of(self, beacon: Beacon, generation: int) -> float | None:
+        """Return when a start on the node that told `beacon` ended (Unix time), None while it goes on.
+
+        That is the first of: its own exit, its machine's end, the recovery or the resume after it, the run's end.
+        """
+        machine = next((item for item in self.facts.instances if item.instance_id == beacon.instance_id), None)
+        said = [parse_time(beacon.exit_time)] if beacon.exit_time and generation == beacon.generation else []
+        said += [item.time for item in self.ledger.recoveries if item.generation == generation and item.time]
+        said += [machine.end_time] if machine is not None and machine.end_time is not None else []
+        if self.ledger.closed_at is not None and generation == self.ledger.generation:
+            said.append(self.ledger.closed_at)
+        found = [moment.timestamp() for moment in said]
+        found += [mark.time for mark in beacon.times if mark.generation > generation]
+        if not found and (generation < self.ledger.generation or beacon.exit_code is not None):
+            return parse_time(beacon.time).timestamp()
+        return min(found, default=None)
+
+
+def _untold(instance_id: str, rank: int, generation: int, asked: tuple[float, float] | None, end: float) -> NodeStart:
+    """Return what is known of a start on a node that never told of it: how far it came is not."""
+    if asked is None:
+        return NodeStart(instance_id, rank, generation, None, {}, None, None)
+    seconds = {"request": max(0.0, asked[1] - asked[0])}
+    return NodeStart(instance_id, rank, generation, asked[0], seconds, None, max(0.0, end - asked[0]))
 
 
 def _gang_marks(beacons: Iterable[Beacon]) -> dict[int, list[Mark]]:
@@ -96,17 +142,19 @@ def _start(  # noqa: PLR0917 - made in one place
     generation: int,
     marks: Sequence[Mark],
     asked: tuple[float, float] | None,
-    last: bool,
+    ended: float | None,
 ) -> NodeStart:
     launch = [] if asked is None else [(asked[0], "request"), (asked[1], "boot")]
     begins = [*launch, *((m.time, _OF_MARK[m.stage]) for m in _once(marks) if m.stage in _OF_MARK)]
     stepped = next((mark.time for mark in marks if mark.stage == "step"), None)
     # A script that has not reported yet may never do so: how long it waits for its peers is not known.
     silent = any(m.stage == "running" for m in marks) and all(m.stage != "progress" for m in marks)
+    # Nor how long the first step took of one that tells progress and no steps, once it has ended.
+    untold = silent or (ended is not None and any(m.stage == "progress" for m in marks))
     end = stepped
-    going = stepped is None and last and beacon.exit_code is None
-    if going and not silent:
-        end = parse_time(beacon.time).timestamp()
+    if stepped is None and not untold:
+        end = parse_time(beacon.time).timestamp() if ended is None else ended
+    going = stepped is None and ended is None
     seconds: dict[str, float] = {}
     for index, (begin, stage) in enumerate(begins):
         until = begins[index + 1][0] if index + 1 < len(begins) else end

@@ -67,6 +67,15 @@ def format_size(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
+def format_rate(count: float) -> str:
+    """Return bytes a second of a network as `1.25 GB/s`: decimal, as those are sold."""
+    if count >= 1e9:
+        return f"{count / 1e9:.2f} GB/s"
+    if count >= 1e6:
+        return f"{count / 1e6:.{0 if count >= 1e7 else 1}f} MB/s"
+    return f"{count / 1e3:.0f} kB/s"
+
+
 def to_micro(dollars: str | Decimal | int) -> MicroUSD:
     """Return micro-dollars for a decimal string of dollars, rounded half-even. Raises ValueError."""
     try:

@@ -53,10 +53,11 @@ class StartConfig:
     """Everything a node needs to begin a generation.
 
     `node_ips` are the gang's private addresses in order of rank. `restore_step`: the newest checkpoint that may be
-    restored, None where there is none. `preflight` is `off`, `auto` or `torch`, `network_gbit` what the instance type
-    should give (0: not known), `efa` how many EFA interfaces the machine has. `grace`: how long the training may take
-    to save and exit. `linger`: how long a node whose work is done and saved waits for a scheduler before it shuts
-    itself down. `agent_pause`: seconds by which the agent starts after the training.
+    restored, None where there is none; `trained`: whether the training may have begun before. `preflight` is `off`,
+    `auto` or `torch`, `network_gbit` what the instance type should give (0: not known), `efa` how many EFA interfaces
+    the machine has. `grace`: how long the training may take to save and exit. `linger`: how long a node whose work is
+    done and saved waits for a scheduler before it shuts itself down. `agent_pause`: seconds by which the agent starts
+    after the training.
     """
 
     run: str
@@ -75,6 +76,7 @@ class StartConfig:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     data: tuple[DataSource, ...] = ()
     restore_step: int | None = None
+    trained: bool = False
     grace: timedelta = timedelta(minutes=2)
     preflight: str = "off"
     network_gbit: float = 0.0
@@ -107,7 +109,7 @@ def start_script(config: StartConfig) -> bytes:
         device=config.device,
     )
     stages = ["preflight"] if config.preflight != "off" else []
-    stages += ["stage"] if config.data or config.generation > 1 or config.restore_step is not None else []
+    stages += ["stage"] if config.data or config.trained or config.restore_step is not None else []
     texts = {
         "session": ids.session_name(config.run),
         "stages": " ".join(stages),
@@ -176,6 +178,7 @@ def node_json(config: StartConfig) -> str:
         "session": ids.session_name(config.run),
         "data": [asdict(source) for source in config.data],
         "restore_step": config.restore_step,
+        "trained": config.trained,
         "node_ips": list(config.node_ips),
         "procs_per_node": config.procs_per_node,
         "device": config.device,

@@ -25,6 +25,7 @@ from orchestrator.report import drawings
 from orchestrator.report.bill import end_of
 from orchestrator.report.charts import Chart
 from orchestrator.report.drawings import LABEL, Story, make_story
+from orchestrator.report.lines import recoveries
 from orchestrator.report.text import clean, percent
 from orchestrator.report.timing import NOTE, timing_rows
 from orchestrator.run.view import RunView
@@ -53,6 +54,7 @@ def render_page(view: RunView, rows: Iterable[PriceRow]) -> str:
         facts=_facts(story),
         charts=_charts(story),
         compared=_compared(story),
+        recoveries=_recoveries(view),
         purposes=_purposes(story),
         milestones=_milestones(story),
         instances=[_instance(index, item) for index, item in enumerate(view.bill.instances, 1)],
@@ -157,6 +159,12 @@ def _changed(first: Limit | None, later: Sequence[tuple[CapChange, Limit]], form
         told += f", {word} to {form(value)} ({change.time:%Y-%m-%d %H:%M} UTC, {change.by})"
         before = value
     return told
+
+
+def _recoveries(view: RunView) -> list[tuple[str, str]]:
+    """Return when each loss or failure was answered, why and how."""
+    told = zip(view.ledger.recoveries, recoveries(view), strict=True)
+    return [(f"{item.time:%Y-%m-%d %H:%M:%S} UTC" if item.time else "", line) for item, line in told]
 
 
 def _purposes(story: Story) -> list[tuple[str, str, str]]:

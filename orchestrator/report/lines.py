@@ -34,6 +34,7 @@ class Narrator:
         self._warned = False
         self._caps: set[str] = set()
         self._low = False
+        self._noted: set[str] = set()
 
     def tell(self, view: RunView) -> list[str]:
         """Return what there is to say, each line with its time; nothing when nothing changed."""
@@ -60,6 +61,9 @@ class Narrator:
         near = [item for item in cap_warnings(view) if item.key not in self._caps]
         self._caps |= {item.key for item in near}
         said += [item.text for item in near]
+        fresh = [line for line in gang_notes(view) if line not in self._noted]
+        self._noted |= {*fresh}
+        said += fresh
         alone = self._watch.warning(view)
         if alone and not self._warned:
             said.append(alone)
@@ -138,6 +142,11 @@ def recoveries(view: RunView) -> list[str]:
 def cap_warnings(view: RunView) -> tuple[Near, ...]:
     """Return the caps of a run that are near, as its money and its time stand."""
     return () if view.ended else warnings(view.spec, view.ledger, view.bill.high, view.facts.server_time)
+
+
+def gang_notes(view: RunView) -> list[str]:
+    """Return what was found of the gang as a whole before its training, while the run goes on."""
+    return [] if view.ended else [f"preflight: {clean(note)}" for note in view.preflight_notes]
 
 
 def unattended(view: RunView) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from orchestrator.core.units import format_duration, format_size
 from orchestrator.report import figures
-from orchestrator.report.lines import Attendance, attempts, cap_warnings, recoveries
+from orchestrator.report.lines import Attendance, attempts, cap_warnings, gang_notes, recoveries
 from orchestrator.report.status import STYLES
 from orchestrator.report.text import clean, percent, shorten, sparkline
 from orchestrator.run.view import NodeView, RunView
@@ -54,7 +54,7 @@ class LiveView:
         self._follow_loss(view)
         size = self._console.size
         notes = [note, self._attendance.warning(view), figures.low_disks(view)]
-        notes += [item.text for item in cap_warnings(view)]
+        notes += [item.text for item in cap_warnings(view)] + gang_notes(view)
         shown = screen(view, self._losses, width=size.width, height=size.height, notes=notes)
         self._live.update(shown, refresh=True)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from orchestrator.core.units import format_size
+from orchestrator.core.units import format_rate
 from orchestrator.report.text import clean
 
 
@@ -25,8 +25,8 @@ def preflight_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             str(row["generation"]),
             clean(row["instance_id"]),
             *(_cell(*checks.get(name, ("ok", "-"))) for name in names),
-            _rate(links[-1]) if links else "-",
-            _rate(links[0]) if links else "-",
+            format_rate(links[-1]) if links else "-",
+            format_rate(links[0]) if links else "-",
             _result(row),
         )
     return table
@@ -39,9 +39,9 @@ def preflight_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not of_gang:
         return []
     row = of_gang[0]
-    parts = [f"all-reduce over all nodes {_rate(row['all_reduce'])}"] if row["all_reduce"] else []
-    parts += [f"by torch.distributed {_rate(row['torch'])}"] if row["torch"] else []
-    parts += [f"a link should give {_rate(row['expected'])}"] if row["expected"] else []
+    parts = [f"all-reduce over all nodes {format_rate(row['all_reduce'])}"] if row["all_reduce"] else []
+    parts += [f"by torch.distributed {format_rate(row['torch'])}"] if row["torch"] else []
+    parts += [f"a link should give {format_rate(row['expected'])}"] if row["expected"] else []
     return [", ".join([*parts, f"took {row['seconds']:.1f} s"]), *(clean(note) for note in row["notes"])]
 
 
@@ -53,7 +53,3 @@ def _result(row: Mapping[str, Any]) -> str:
     if row["unfit"]:
         return f"unfit: {clean(row['unfit'])}"
     return "fit" if row["seconds"] is not None else "waiting for the others"
-
-
-def _rate(value: float) -> str:
-    return f"{format_size(value)}/s"

@@ -10,9 +10,9 @@ from rich.table import Table
 from orchestrator.core.timing import STAGES
 
 NOTE = (
-    "Seconds of each stage; a plus marks the one a node is still in. rendezvous: until the first progress line, which "
-    "a script may never write; first step: until the first line that tells a step. A machine kept from the generation "
-    "before begins there."
+    "Seconds of each stage, one that was never left until that start ended; a plus marks the one a node is still in. "
+    "rendezvous: until the first progress line, which a script may never write; first step: until the first line that "
+    "tells a step. A machine kept from the generation before begins there."
 )
 
 

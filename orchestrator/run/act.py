@@ -289,6 +289,7 @@ class Actor:
                 generation=action.generation,
                 epoch=self._lease.epoch,
                 restore_step=self._ledger.state.restore_step,
+                trained=self._ledger.state.trained,
                 # After a failure of the script the machines are those that were checked before.
                 preflight=recovery is None or recovery.kind != "failed",
             )

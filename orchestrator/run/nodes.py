@@ -59,6 +59,7 @@ class NodeCommands:
         generation: int,
         epoch: int,
         restore_step: int | None,
+        trained: bool,
         preflight: bool,
     ) -> None:
         """Start setup and run on a node; one that has started already says so. Raises Unreachable, StaleEpoch."""
@@ -84,6 +85,7 @@ class NodeCommands:
             secrets=self._home.secrets(self._spec.run_id),
             data=self._data(),
             restore_step=restore_step,
+            trained=trained,
             grace=experiment.checkpoint_grace,
             preflight=experiment.preflight if preflight else "off",
             network_gbit=known.network_gbit if known is not None else 0.0,

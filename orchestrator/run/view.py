@@ -18,7 +18,7 @@ from orchestrator.core.lasting import lasted
 from orchestrator.core.ledger import LedgerState, Verdict
 from orchestrator.core.outlook import outlook
 from orchestrator.core.phase import ENDED, Phase
-from orchestrator.core.preflight import read_preflight
+from orchestrator.core.preflight import Preflight, read_preflight
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.timing import NodeStart, node_starts
 from orchestrator.core.units import format_duration, iso, usd
@@ -160,6 +160,12 @@ class RunView:
         return node_starts(self.spec.created, self.ledger, self.facts)
 
     @property
+    def preflight_notes(self) -> tuple[str, ...]:
+        """What the checks before the training say of the current gang as a whole: it trains, but is slow, say."""
+        said = (read_preflight(b.preflight) for b in Gang.of(self.ledger, self.facts).beacons.values())
+        return next((made.notes for made in said if made is not None and made.notes), ())
+
+    @property
     def preflights(self) -> list[dict[str, Any]]:
         """What was found of each node before the training, replaced ones included, as rows of plain JSON values."""
         said = [(i, node.beacon) for i, node in self.facts.nodes.items() if node.beacon is not None]
@@ -167,18 +173,22 @@ class RunView:
         unfit = {
             (b.generation, rank): why for _, b, made in found if made is not None for rank, why in made.unfit.items()
         }
-        # A node that is slow, or cut off, may never hear of itself what the others, soon restarted, said of it.
-        replaced = {i: why for recovery in self.ledger.recoveries for i, why in recovery.unfit.items()}
+        # A node that is slow, or cut off, may never hear of itself what the others, soon restarted, said of it; a
+        # frozen one tells nothing at all.
+        ended = [(self.ledger.ended_by(item), item.unfit) for item in self.ledger.recoveries]
+        named = {
+            (state.generation, instance_id): (rank, why)
+            for state, known in [*ended, (self.ledger, {})]
+            for instance_id, rank in Gang.of(state, self.facts).ranks.items()
+            if (why := known.get(instance_id) or unfit.get((state.generation, rank)))
+        }
+        told = {(b.generation, i): (b.rank, made) for i, b, made in found if made is not None}
+        rows = {key: (rank, Preflight()) for key, (rank, _) in named.items()} | told
         return [
-            {
-                "instance_id": instance_id,
-                "rank": beacon.rank,
-                "generation": beacon.generation,
-            }
+            {"instance_id": instance_id, "rank": rank, "generation": generation}
             | made.to_json()
-            | {"unfit": replaced.get(instance_id, unfit.get((beacon.generation, beacon.rank)))}
-            for instance_id, beacon, made in sorted(found, key=lambda item: (item[1].generation, item[1].rank))
-            if made is not None
+            | {"unfit": named.get((generation, instance_id), (0, unfit.get((generation, rank))))[1]}
+            for (generation, instance_id), (rank, made) in sorted(rows.items(), key=lambda row: (row[0][0], row[1][0]))
         ]
 
     def summary(self) -> dict[str, Any]:

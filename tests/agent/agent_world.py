@@ -103,6 +103,7 @@ def node_config(home: Path, **changes: Any) -> NodeConfig:
         "session": f"orch-{RUN}",
         "data": (),
         "restore_step": None,
+        "trained": False,
         "beacon_seconds": 2.0,
         "grace_seconds": 120.0,
         "linger_seconds": 600.0,

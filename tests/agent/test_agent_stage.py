@@ -285,17 +285,21 @@ def test_a_node_of_a_gang_does_not_start_from_a_copy_that_the_others_cannot_have
 
 
 def test_no_node_keeps_a_checkpoint_that_the_others_do_not_start_from(
-    saved: Path, store: FolderStore, tmp_path: Path
+    saved: Path, store: FolderStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = node_config(tmp_path, generation=2, restore_step=20)
+    config = node_config(tmp_path, generation=2, restore_step=20, trained=True)
     for step in (9, 20, 150):
         (config.checkpoint_folder / str(step)).mkdir(parents=True, exist_ok=True)
         (config.checkpoint_folder / str(step) / "model").write_bytes(b"mine alone")
     stage(config, lambda *_: store)
     assert sorted(path.name for path in config.checkpoint_folder.iterdir()) == ["20", "9"]
     assert (config.checkpoint_folder / "20" / "model").read_bytes() == b"weights 20"
-    stage(replace(config, restore_step=None), lambda *_: pytest.fail("nothing to fetch"))
+    begun, fresh = replace(config, restore_step=None), replace(config, restore_step=None, trained=False)
+    stage(begun, lambda *_: pytest.fail("nothing to fetch"))
     assert list(config.checkpoint_folder.iterdir()) == [], "nobody has a checkpoint, so all begin anew"
+    assert "begins anew" in capsys.readouterr().out
+    stage(fresh, lambda *_: pytest.fail("nothing to fetch"))
+    assert capsys.readouterr().out == "", "there never was a training, so nothing begins anew"
 
 
 def test_an_absence_of_s3_is_not_taken_for_damage(saved: Path, store: FolderStore) -> None:

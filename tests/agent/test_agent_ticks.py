@@ -66,13 +66,15 @@ def test_node_json_is_read_as_the_start_command_writes_it(tmp_path: Path) -> Non
     from tests.node.node_host import config
 
     file = tmp_path / "node.json"
-    sent = config("true", data=(DataSource("sets", "s3://b/p/q", "m"),), restore_step=7, secrets={"A": "it's\nb"})
+    sent = config(
+        "true", data=(DataSource("sets", "s3://b/p/q", "m"),), restore_step=7, trained=True, secrets={"A": "it's\nb"}
+    )
     file.write_text(node_json(sent))
     read = NodeConfig.load(file, tmp_path)
     assert (read.run, read.generation, read.rank, read.num_nodes) == (sent.run, 1, 0, 1)
     assert (read.instance_id, read.bucket, read.region) == (sent.instance_id, sent.bucket, sent.region)
     assert (read.data[0].bucket, read.data[0].prefix, read.data[0].mount) == ("b", "p/q/", "m")
-    assert (read.restore_step, read.linger_seconds, read.beacon_seconds) == (7, 600.0, 2.0)
+    assert (read.restore_step, read.trained, read.linger_seconds, read.beacon_seconds) == (7, True, 600.0, 2.0)
     assert read.grace_seconds == sent.grace.total_seconds()
     file.write_text("[]")
     with pytest.raises(ValueError, match=r"no node\.json"):

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 from orchestrator.core.beacon import Mark
+from orchestrator.core.facts import Node
 from orchestrator.core.ledger import Recovery
 from orchestrator.core.preflight import Check, Preflight
 from orchestrator.run.home import CachedRun
@@ -52,8 +53,8 @@ def test_doctor_of_a_run_shows_its_preflight(run_orch: Orch) -> None:
     assert header.split() == ["NODE", "START", "INSTANCE", "DISK", "CLOCK", "BEST", "LINK", "WORST", "LINK", "RESULT"]
     assert first.split()[:3] == ["0", "1", "i-0"]
     assert "warn: 3 s off" in first
-    assert first.split()[-1] == "fit"
-    assert "a link should give 1.2 GiB/s, took 0.5 s" in result.stdout
+    assert first.split()[-5:] == ["2.50", "GB/s", "2.50", "GB/s", "fit"]
+    assert "a link should give 1.25 GB/s, took 0.5 s" in result.stdout
     assert "links are slow" in result.stdout
 
 
@@ -72,6 +73,21 @@ def test_a_node_that_was_replaced_before_it_heard_the_verdict_keeps_the_reason_o
     run_orch.cloud.add(replace(seen, ledger=replace(seen.ledger, recoveries=(lost,))))
     rows = json.loads(run_orch("doctor", RUN, "--json").stdout)
     assert [row["unfit"] for row in rows] == [None, "its best link gives little"]
+
+
+def test_an_unfit_node_that_never_told_anything_is_listed_with_the_reason_of_the_ledger(run_orch: Orch) -> None:
+    seen, why = told(), {"i-1": "it stopped answering"}
+    lost = Recovery(1, "lost", "m", {"i-0": 0}, (), 1, 0, graceful=False, trained=False, size=2, unfit=why)
+    ledger = replace(seen.ledger, generation=2, recoveries=(lost,))
+    first = replace(seen.facts.nodes["i-0"].beacon, generation=2)  # type: ignore[type-var]
+    heard = {"i-0": replace(seen.facts.nodes["i-0"], beacon=first), "i-1": Node(("ssh-ed25519 AAAA",))}
+    run_orch.cloud.add(replace(seen, ledger=ledger, facts=replace(seen.facts, nodes=heard)))
+    rows = json.loads(run_orch("doctor", RUN, "--json").stdout)
+    assert [(row["instance_id"], row["rank"], row["generation"], row["unfit"]) for row in rows] == [
+        ("i-1", 1, 1, "it stopped answering"),
+        ("i-0", 0, 2, None),
+    ]
+    assert "unfit: it stopped answering" in run_orch("doctor", RUN).stdout
 
 
 def test_the_kept_report_of_a_run_tells_both(run_orch: Orch) -> None:

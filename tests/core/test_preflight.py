@@ -41,6 +41,10 @@ def test_an_unfit_node_is_replaced_before_the_training_begins_and_the_others_sta
     assert found.recovery.unfit == {"i-2": "slow"}
     assert Recovery.from_json(json.loads(json.dumps(found.recovery.to_json())), at(31)) == found.recovery
     assert not found.recovery.trained
+    book = Book().tried(1, 0, "launched", ids=[f"i-{index}" for index in range(4)])
+    assert not book.add("intent", "recover", 31, **found.recovery.to_json()).state.trained
+    lost = found.recovery.to_json() | {"generation": 2, "unfit": {}}
+    assert book.add("intent", "recover", 60, **lost).state.trained, "a node was lost, and nobody says before what"
 
 
 def test_a_node_that_does_not_reach_rank_0_although_both_wait_is_replaced_and_one_that_boots_is_waited_for() -> None:

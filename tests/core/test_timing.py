@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from orchestrator.core.beacon import Beacon, Mark
 from orchestrator.core.timing import node_starts
+from orchestrator.core.units import iso
 from orchestrator.report.timing import timing_rows
 from tests.core.worlds import T0, Book, at, beacon, facts, instance
 
@@ -72,6 +73,47 @@ def test_a_kept_machine_begins_with_its_start_command_and_a_new_one_with_its_req
     assert found[1].seconds == {"ssh": 2, "rendezvous": 42, "first step": 0}
     assert found[2].seconds == {"request": 0, "boot": 18, "bundle": 1, "ssh": 3, "rendezvous": 26, "first step": 0}
     assert (found[1].total, found[2].total) == (44, 48)
+
+
+CHECKED = ((1, "starting", 44.0), (1, "preflight", 45.0))
+
+
+def test_a_start_that_was_given_up_in_its_preflight_ends_there_and_the_node_that_fell_silent_has_a_row() -> None:
+    book = launched().add("intent", "recover", 90, **RECOVERY, unfit={"i-1": "it stopped answering"})
+    book.tried(1, 1, "launched", ids=["i-2"], generation=2, count=1, seconds=92)
+    nodes = [said(0, *BOOT, *CHECKED, (2, "starting", 93.0), generation=2), said(1, *BOOT, seconds=45)]
+    found = node_starts(T0, book.state, facts(200, [instance(0), instance(1), instance(2)], nodes))
+    first, silent, second = found
+    assert (first.seconds["preflight"], first.now, first.total) == (45, None, 90)
+    assert (silent.instance_id, silent.rank, silent.generation) == ("i-1", 1, 1)
+    assert (silent.seconds, silent.now, silent.total) == ({"request": 3}, None, 90)
+    assert (second.generation, second.now) == (2, "ssh")
+
+
+def test_a_node_that_was_replaced_is_in_no_stage_any_more() -> None:
+    book = launched().add("intent", "recover", 90, **RECOVERY, unfit={"i-1": "slow"})
+    (slow,) = node_starts(T0, book.state, facts(200, [instance(1)], [said(1, *BOOT, *CHECKED, seconds=95)]))
+    assert (slow.seconds["preflight"], slow.now, slow.total) == (45, None, 90)
+
+
+def test_what_was_never_left_ends_with_the_nodes_exit_its_machine_or_the_run() -> None:
+    staging = (*BOOT, *FIRST[:2])
+    failed = said(0, *staging, stage="exited", exit_code=1, exit_time=iso(at(50)))
+    gone = instance(0, "terminated", end_time=at(60))
+    closed = launched().add("outcome", "close", 70, generation=1).state
+    for state, machine, told, seconds in (
+        (closed, gone, failed, 5.5),
+        (closed, gone, said(0, *staging), 15.5),
+        (closed, instance(0), said(0, *staging), 25.5),
+    ):
+        (only,) = node_starts(T0, state, facts(200, [machine], [told]))
+        assert (only.seconds["staging"], only.now, only.total) == (seconds, None, 44.5 + seconds)
+
+
+def test_a_script_that_told_progress_and_no_steps_has_no_first_step_once_it_has_ended() -> None:
+    done = said(0, *BOOT, *FIRST, STEPS[0], seconds=900, exit_code=0, exit_time=iso(at(890)))
+    (only,) = node_starts(T0, launched().state, facts(900, [instance(0)], [done]))
+    assert (only.now, only.seconds["rendezvous"], "first step" in only.seconds) == (None, 20, False)
 
 
 def test_clocks_that_disagree_give_nothing_less_than_nothing() -> None:

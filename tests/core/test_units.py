@@ -13,6 +13,7 @@ from orchestrator.core.units import (
     counted,
     divide,
     format_duration,
+    format_rate,
     format_size,
     format_usd,
     iso,
@@ -98,6 +99,11 @@ def test_times_are_utc_and_never_naive() -> None:
         parse_time("2026-11-20T13:00:00")
     with pytest.raises(ValueError, match="without a zone"):
         iso(datetime(2026, 1, 1, tzinfo=UTC).replace(tzinfo=None))
+
+
+def test_rates_of_networks_are_decimal_and_never_nothing() -> None:
+    rates = (15.7e6, 1.25e9, 1.5e6, 250e3)
+    assert [format_rate(rate) for rate in rates] == ["16 MB/s", "1.25 GB/s", "1.5 MB/s", "250 kB/s"]
 
 
 def test_sizes() -> None:

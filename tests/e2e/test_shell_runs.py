@@ -291,8 +291,13 @@ def test_a_node_with_a_slow_all_reduce_is_replaced_before_the_training_begins(wo
     assert "generation 2 trains" in said
     assert "generation 1 trains" not in said
     assert "unfit: its best link gives" in world.orch("doctor", run_id).stdout
-    stages = {name for row in world.json("status", run_id, "--timing") for name in row["stages"]}
-    assert stages >= {"request", "boot", "bundle", "ssh", "preflight"}
+    assert "begins anew" not in said, "nothing was trained before"
+    starts = world.json("status", run_id, "--timing")
+    assert {name for row in starts for name in row["stages"]} == {"request", "boot", "bundle", "ssh", "preflight"}
+    assert [(row["generation"], row["rank"], row["now"]) for row in starts] == [
+        (generation, rank, None) for generation in (1, 2) for rank in range(4)
+    ]
+    assert all("preflight" in row["stages"] for row in starts if row["instance_id"] != slow["instance_id"])
 
 
 def test_the_scheduler_can_be_killed_and_resumed_without_another_instance(world: World) -> None:

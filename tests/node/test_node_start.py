@@ -19,6 +19,8 @@ from orchestrator.node.start import (
     NOT_BOOTED,
     NOT_ENDING,
     REFUSED,
+    DataSource,
+    StartConfig,
     arm_script,
     kill_script,
     leave_script,
@@ -307,6 +309,18 @@ def test_a_new_generation_ends_the_older_training_first(host: Host) -> None:
     assert with_environment(f"ORCH_AGENT_OF={host.file(PATHS.generation_dir)}") == []
     overtaken = host.run(start_script(config("true", generation=1, epoch=3)))
     assert (overtaken.returncode, overtaken.stdout.strip()) == (0, "already")
+
+
+def test_data_and_checkpoints_are_fetched_only_where_there_may_be_some() -> None:
+    staging = {"restore_step": 7}, {"trained": True}, {"data": (DataSource("sets", "s3://b/p", "m"),)}
+    assert [b"stage" in words(config("true", generation=2, **changes)) for changes in staging] == [True] * 3
+    assert words(config("true", generation=2)) == [], "the one before was given up before it trained"
+
+
+def words(config: StartConfig) -> list[bytes]:
+    """Return which stages `run.sh` is told of."""
+    (line,) = [line for line in start_script(config).splitlines() if line.startswith(b"stages=")]
+    return line.removeprefix(b"stages=").strip(b"'").split()
 
 
 def test_a_node_is_deserted_when_neither_agent_nor_training_lives_there(host: Host) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import Any
 
+from rich.console import Console
+
 from orchestrator.core.ledger import Recovery, Verdict
+from orchestrator.core.preflight import Preflight
 from orchestrator.report.figures import low_disks, where
-from orchestrator.report.lines import Narrator, attempts, unattended
-from orchestrator.report.live import screen
+from orchestrator.report.lines import Narrator, attempts, gang_notes, unattended
+from orchestrator.report.live import LiveView, screen
 from orchestrator.run.view import RunView
 from tests.core.worlds import Book, beacon, facts, instance, spec
 from tests.report.views import drawn, ended, launched, running, view
@@ -84,6 +88,21 @@ def test_a_disk_that_is_nearly_full_is_told_once_before_it_is_full() -> None:
     assert narrator.tell(running(seconds=102, disk_free=2**29)) == []
     over = low_disks(ended(Verdict("finished", "done")))
     assert over == ""
+
+
+def test_a_gang_that_is_slow_as_a_whole_is_told_so_once_and_shown_for_as_long_as_it_trains() -> None:
+    narrator, note = Narrator(), "links give 15 MB/s, this type should give 1.25 GB/s"
+    found = Preflight(notes=(note,), seconds=1.0).to_json()
+    assert not any("preflight:" in line for line in narrator.tell(running()))
+    assert sum(f"preflight: {note}" in line for line in narrator.tell(running(seconds=101, preflight=found))) == 1
+    assert narrator.tell(running(seconds=102, preflight=found)) == []
+    screenful = io.StringIO()
+    console = Console(file=screenful, width=120, height=40, force_terminal=True)
+    with LiveView(console) as live:
+        live.update(running(preflight=found))
+    assert f"preflight: {note}" in screenful.getvalue()
+    slow = ended(Verdict("finished", "done"))
+    assert gang_notes(replace(slow, facts=running(preflight=found).facts)) == []
 
 
 def test_nodes_that_were_asked_to_stop_and_saved_have_not_failed() -> None:

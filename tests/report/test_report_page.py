@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.ledger import Verdict
+from orchestrator.core.ledger import Recovery, Verdict
 from orchestrator.core.spec import Identity
 from orchestrator.report.html import render_page
 from orchestrator.run.view import RunView
@@ -189,6 +189,18 @@ CASES: Mapping[str, tuple[RunView, Sequence[Any]]] = {
 def test_a_run_that_has_little_to_show_still_has_its_page(case: str) -> None:
     run, rows = CASES[case]
     check(render_page(run, rows))
+
+
+def test_why_a_node_was_replaced_is_told_with_its_time() -> None:
+    cause = f"node 1 (i-1) is unfit to train: it stopped answering {EVIL}"
+    lost = Recovery(1, "lost", cause, {"i-0": 0}, (), 1, 0, graceful=False, trained=False, size=2)
+    run = running(2, 100)
+    book = launched(2).add("intent", "recover", 90, **lost.to_json())
+    text = Balanced(render_page(replace(run, ledger=book.state), ROWS)).text
+    assert "12:01:30 UTC" in text
+    assert "node 1 (i-1) is unfit to train: it stopped answering" in text
+    assert "1 of 2 nodes stay, generation 2" in text
+    assert "What happened on the way" not in Balanced(render_page(run, ROWS)).text
 
 
 def test_what_cannot_be_drawn_is_said() -> None:
