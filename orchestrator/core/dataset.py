@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -178,6 +178,11 @@ def named_by(source: str, bucket: str) -> tuple[str, str] | None:
 def is_unfinished(prefix: str, keys: Collection[str]) -> bool:
     """Tell whether `prefix`, which ends with `/`, is that of a data set, and `keys`, all below it, have no manifest."""
     return is_prefix(prefix) and prefix + manifest.NAME not in keys
+
+
+def lost(files: Iterable[File], prefix: str, sizes: Mapping[str, int]) -> list[str]:
+    """Return the paths of the `files` below `prefix` that are gone or cut; `sizes` are the bytes of objects by key."""
+    return [file.path for file in files if sizes.get(prefix + file.path) != file.size]
 
 
 def find_phases(paths: Collection[str]) -> dict[str, int]:

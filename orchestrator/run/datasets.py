@@ -148,7 +148,7 @@ def check_files(bucket: Bucket, item: Dataset) -> None:
     """Raise NotFound when not every file of the manifest lies in S3 with its size; what is in them is not read."""
     there = {found.key: found.size for found in bucket.list(item.prefix)}
     files = item.manifest.files if item.manifest is not None else ()
-    wrong = [file.path for file in files if there.get(f"{item.prefix}{file.path}") != file.size]
+    wrong = dataset.lost(files, item.prefix, there)
     if wrong:
         raise NotFound(
             f"{item.reference} is damaged: of {counted(len(files), 'file')} {len(wrong)} are gone or cut",
