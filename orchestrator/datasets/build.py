@@ -21,6 +21,7 @@ from orchestrator.core.manifest import File
 from orchestrator.core.parts import is_wanted
 from orchestrator.core.units import counted, format_size
 from orchestrator.datasets import packer
+from orchestrator.datasets.alone import NOTE, alone
 from orchestrator.datasets.files import Digests, list_files, total
 from orchestrator.datasets.order import Order
 from orchestrator.datasets.origin import find_built, list_source, origin_of, stored
@@ -63,11 +64,18 @@ def check(order: Order) -> None:
 def build(
     order: Order, session: Session, bucket: Bucket, now: datetime, progress: Progress, *, force: bool = False
 ) -> Built:
-    """Build the data set, unless it is there (`force`: then too), and return it.
+    """Build the data set, unless it is there (`force`: then too), and return it; here one at a time.
 
     Raises BadInput, NotFound, OrchError or OSError; what was done is kept.
     """
     check(order)
+    with alone(order, progress):
+        return _build(order, session, bucket, now, progress, force=force)
+
+
+def _build(
+    order: Order, session: Session, bucket: Bucket, now: datetime, progress: Progress, *, force: bool
+) -> Built:
     rows = list_source(order, session)
     origin = origin_of(order, rows)
     if not force and (there := built_before(order, origin, session, bucket, now)):
@@ -149,7 +157,7 @@ def publish(name: str, manifest: Manifest, session: Session, bucket: Bucket) -> 
 
 def _forget_another_source(order: Order, origin: Origin, names: Set[str]) -> None:
     """Remove what an earlier start packed of a source that was changed since then, or fetched and is gone from it."""
-    note = order.work / "origin.txt"
+    note = order.work / NOTE
     if note.exists() and note.read_text() != origin.source:
         shutil.rmtree(order.work / "packed", ignore_errors=True)
         fetched = order.work / order.name
