@@ -192,7 +192,10 @@ def _goes_on(order: Order, run: str, options: RunOptions, home: Home, place: Pla
     from orchestrator.datasets.joining import is_packed
     from orchestrator.run.read import read_run
 
+    caps, faults = read_caps(options.max_cost, options.max_duration)
     view = read_run(place.session, place.bucket, run)
+    if not (view.ended or faults or options.dry_run) and (view.verdict is not None or view.ledger.stop is not None):
+        view = _once_ended(place, view, as_json=as_json)
     packed = is_packed(place.bucket, run)
     if view.phase == "finished" and not packed:
         return False
@@ -204,7 +207,6 @@ def _goes_on(order: Order, run: str, options: RunOptions, home: Home, place: Pla
     if packed and view.ended:
         click.echo(f"{run} has packed it", err=True)
         return True
-    caps, faults = read_caps(options.max_cost, options.max_duration)
     check(view, caps, faults)
     if view.ended:
         question = (
@@ -217,6 +219,18 @@ def _goes_on(order: Order, run: str, options: RunOptions, home: Home, place: Pla
     go_on(home, place, view, caps)
     click.echo(what_happens(view), err=True)
     return True
+
+
+def _once_ended(place: Place, view: RunView, *, as_json: bool) -> RunView:
+    """Wait for the end of a run that is being saved and ended: until then nothing can be asked of it."""
+    from orchestrator.cli.follow import JsonLines, follow
+    from orchestrator.cli.scheduling import ensure_scheduler
+
+    run = view.spec.run_id
+    why = f" ({view.verdict.message})" if view.verdict is not None else ""
+    click.echo(f"{run} is being saved and ended{why}; this waits for that, then goes on with it", err=True)
+    ensure_scheduler(place, view)
+    return follow(place, run, screen=JsonLines() if as_json else None, starting=True)
 
 
 def _waits(place: Place, run: str) -> bool:

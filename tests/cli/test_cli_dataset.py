@@ -153,6 +153,41 @@ def test_resume_finishes_what_a_run_of_nodes_packed(
     assert orch("dataset", "rm", "left", "-y").exit_code == 0
 
 
+def test_a_build_on_nodes_waits_for_a_run_that_is_being_ended(
+    orch: Orch, shared_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = Order(name="ending", source="s3://ending/set", as_is=False, originals=True, arguments=(), home=Path())
+    shared_world.s3.create_bucket(Bucket="ending")
+    shared_world.s3.put_object(Bucket="ending", Key="set/train/n00/a.jpg", Body=b"an image")
+    place = open_place(orch.home, "sandbox")
+    line = sharded.command(order, origin_of(order, list_source(order, place.session)))
+    ran = replace(spec(1, run=line), run_id="build-ending-20261120-120000-abcd", bucket=place.bucket.name)
+    ensure_bucket(place.session, place.bucket.name)
+    ledger = Ledger(place.bucket, ran.run_id, "test")
+    place.bucket.put(Keys(ran.run_id).spec, ran.to_json())
+    verdict = Verdict("capped", "it came to its max_cost")
+    ledger.append("intent", "end", {"verdict": verdict.to_json()}, epoch=1, now=ran.created)
+    started: list[bool] = []
+
+    def scheduled(home: object, run_id: str, cloud: str) -> None:
+        closed = ledger.read().closed
+        started.append(closed)
+        if not closed and len(started) == 1:
+            ledger.append("outcome", "close", {"generation": 1}, epoch=1, now=ran.created)
+
+    monkeypatch.setattr("orchestrator.run.detach.start_scheduler", scheduled)
+    build = ("dataset", "build", order.source, "ending", "--nodes", "1", "-y", "--detach", "--max-cost", "900")
+    wrong = orch(*build[:-1], "-9")
+    assert (wrong.exit_code, started) == (Exit.BAD_INPUT, []), "that is told before anything is waited for"
+    done = orch(*build)
+    assert done.exit_code == 0, done.stderr
+    assert f"{ran.run_id} is being saved and ended (it came to its max_cost); this waits for that" in done.stderr
+    assert f"resuming {ran.run_id}: launching 1 node again" in done.stderr
+    asked = ledger.read()
+    assert (started, asked.generation, asked.max_cost) == ([False, False], 2, 900 * 10**6)
+    place.bucket.delete_prefix(f"runs/{ran.run_id}/")
+
+
 def test_a_snapshot_is_planned_shown_with_its_set_and_removed_with_it(
     orch: Orch, tmp_path: Path, shared_world: World
 ) -> None:
