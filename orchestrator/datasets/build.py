@@ -73,9 +73,7 @@ def build(
         return _build(order, session, bucket, now, progress, force=force)
 
 
-def _build(
-    order: Order, session: Session, bucket: Bucket, now: datetime, progress: Progress, *, force: bool
-) -> Built:
+def _build(order: Order, session: Session, bucket: Bucket, now: datetime, progress: Progress, *, force: bool) -> Built:
     rows = list_source(order, session)
     origin = origin_of(order, rows)
     if not force and (there := built_before(order, origin, session, bucket, now)):
