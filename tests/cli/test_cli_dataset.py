@@ -280,6 +280,9 @@ def test_what_cannot_be_staged_is_said_with_what_to_do(orch: Orch, tmp_path: Pat
     done = orch("dataset", "stage", "hurt", str(tmp_path / "here"))
     assert done.exit_code == Exit.RUN_FAILED
     assert f"{prefix}/a.txt is damaged" in done.stderr
+    shared_world.s3.put_object(Bucket=bucket, Key=f"{prefix}/b/c.bin", Body=b"!" * 5000)
+    both = orch("dataset", "stage", "hurt", str(tmp_path / "there")).stderr
+    assert all(text in both for text in ("2 objects are damaged", f"{prefix}/a.txt: ", f"{prefix}/b/c.bin: "))
     assert "build the data set again" in done.stderr
     assert not (tmp_path / "here/a.txt").exists()
 
