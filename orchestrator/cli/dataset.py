@@ -26,7 +26,7 @@ from orchestrator.cli.faults import Commands
 from orchestrator.cli.options import can_ask, cloud_option, json_option, yes_option
 from orchestrator.core.ids import NAME_RULE, is_name
 from orchestrator.core.units import counted
-from orchestrator.errors import BadInput, Exit, OrchError
+from orchestrator.errors import BadInput, Exit
 
 if TYPE_CHECKING:
     from orchestrator.cli.context import Place
@@ -222,7 +222,7 @@ def rm(*, name: str, dry_run: bool, yes: bool, cloud: str | None, as_json: bool)
         _list(items, snapshots)
     used_by = users(place.bucket, items)
     if used_by:
-        raise OrchError(
+        raise BadInput(
             f"{name} is used by {', '.join(used_by)}",
             "wait for the end of the run, or `orch stop` it; nothing was removed",
         )

@@ -85,7 +85,7 @@ def test_a_data_set_is_built_listed_shown_staged_and_removed(orch: Orch, tmp_pat
     bucket = built["url"].split("/")[2]
     shared_world.s3.put_object(Bucket=bucket, Key=Keys(used.run_id).spec, Body=used.to_json())
     refused = orch("dataset", "rm", "texts", "-y")
-    assert refused.exit_code == Exit.RUN_FAILED
+    assert refused.exit_code == Exit.BAD_INPUT
     assert f"texts is used by {used.run_id}" in refused.stderr
     shared_world.s3.delete_object(Bucket=bucket, Key=Keys(used.run_id).spec)
     assert json.loads(orch("dataset", "rm", "texts", "-y", "--json").stdout)["removed"] is True
