@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -74,16 +75,19 @@ def run_options(command: F) -> F:
 
 
 def take_run_options(given: dict[str, Any]) -> RunOptions:
-    """Return them, taken out of all options given. Raises BadInput for some without --nodes."""
-    taken = RunOptions(**{name: given.pop(name) for name in RunOptions.__slots__})
-    alone = [f"--{n.replace('_', '-')}" for n in ("max_cost", "max_duration", "spot_policy") if getattr(taken, n)]
-    alone += [f"--{n.replace('_', '-')}" for n in ("dry_run", "detach") if getattr(taken, n)]
-    alone += ["--set"] if taken.sets else []
-    if taken.nodes is None and alone:
-        several = len(alone) > 1
-        what = f"{', '.join(alone)} {'are' if several else 'is'} for a build on nodes"
-        raise BadInput(what, f"give --nodes N as well, or leave {'them' if several else 'it'} out")
-    return taken
+    """Return them, taken out of all options given."""
+    return RunOptions(**{name: given.pop(name) for name in RunOptions.__slots__})
+
+
+def run_faults(given: Mapping[str, Any]) -> list[BadInput]:
+    """Return what is wrong with them among all options given: some without --nodes."""
+    names = ("max_cost", "max_duration", "spot_policy", "dry_run", "detach")
+    alone = [f"--{name.replace('_', '-')}" for name in names if given[name]] + (["--set"] if given["sets"] else [])
+    if given["nodes"] is not None or not alone:
+        return []
+    several = len(alone) > 1
+    what = f"{', '.join(alone)} {'are' if several else 'is'} for a build on nodes"
+    return [BadInput(what, f"give --nodes N as well, or leave {'them' if several else 'it'} out")]
 
 
 def build_on_nodes(
@@ -96,7 +100,6 @@ def build_on_nodes(
     from orchestrator.datasets.origin import list_source, origin_of
     from orchestrator.datasets.preview import refuse
 
-    sharded.check(order)
     name = wanted(home, cloud)
     place = open_for_launch(home, name, _progress)
     rows = list_source(order, place.session)

@@ -47,18 +47,22 @@ class Built:
     fresh: bool = True
 
 
-def check(order: Order) -> None:
-    """Raise BadInput for what can be known to be wrong with an order before anything is done."""
-    if not order.is_remote and not Path(order.source_text).exists():
-        raise BadInput(f"there is no {order.source}", "name a folder, a tar file or an s3:// prefix")
-    if order.as_is and not order.is_remote and not Path(order.source_text).is_dir():
-        raise BadInput(f"{order.source} is not a folder", "--as-is uploads the files of a folder; unpack it first")
-    ready = not order.is_remote and _is_packed(Path(order.source_text))
+def faults(order: Order) -> list[BadInput]:
+    """Return what can be known to be wrong with an order before anything is done, none where nothing is."""
+    found = []
+    here = None if order.is_remote else Path(order.source_text)
+    if here is not None and not here.exists():
+        found += [BadInput(f"there is no {order.source}", "name a folder, a tar file or an s3:// prefix")]
+    elif order.as_is and here is not None and not here.is_dir():
+        what = f"{order.source} is not a folder"
+        found += [BadInput(what, "--as-is uploads the files of a folder; unpack it first")]
+    ready = here is not None and _is_packed(here)
     if (order.as_is or ready) and order.arguments:
         why = "--as-is packs nothing" if order.as_is else f"{order.source} is packed already"
-        raise BadInput(why, f"leave out {order.arguments[0]}")
+        found += [BadInput(why, f"leave out {', '.join(order.pairs)}")]
     if not order.as_is and not ready:
-        packer.check()
+        found += packer.faults()
+    return found
 
 
 def build(
@@ -68,7 +72,8 @@ def build(
 
     Raises BadInput, NotFound, OrchError or OSError; what was done is kept.
     """
-    check(order)
+    for fault in faults(order):
+        raise fault
     with alone(order, progress):
         return _build(order, session, bucket, now, progress, force=force)
 

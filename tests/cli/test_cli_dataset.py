@@ -29,6 +29,12 @@ from tests.trainer.pictures import folders
 
 __all__ = ["shared_world"]
 FILES = {"a.txt": b"one", "b/c.bin": bytes(5000)}
+FOUR = """nothing was done: 4 faults
+  NAME is 'Bad Name!': it must be 1 to 40 of a-z, 0-9 and '-', beginning with a letter
+  --max-cost is for a build on nodes: give --nodes N as well, or leave it out
+  there is no nowhere: name a folder, a tar file or an s3:// prefix
+  --as-is packs nothing: leave out --sizes
+"""
 
 
 @pytest.fixture
@@ -304,6 +310,9 @@ def test_what_cannot_be_staged_is_said_with_what_to_do(orch: Orch, tmp_path: Pat
             Exit.BAD_INPUT,
             "--dry-run, --set are for a build on nodes",
         ),
+        (("build", "nowhere", "Bad Name!", "--as-is", "--sizes", "64", "--max-cost", "3"), Exit.BAD_INPUT, FOUR),
+        (("build", ".", "x", "--nodes", "2", "--as-is"), Exit.BAD_INPUT, "nothing was done: 2 faults"),
+        (("build", ".", "--quality", "0", "--max-cost", "3"), Exit.BAD_INPUT, "nothing was done: 3 faults"),
         (("show", "nothing"), Exit.NOT_FOUND, "there is no data set nothing"),
     ],
 )
