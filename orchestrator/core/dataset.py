@@ -41,6 +41,9 @@ class Reference:
     @classmethod
     def parse(cls, text: str) -> Reference:
         """Return what `text` names, with or without `dataset:` before it. Raises ValueError."""
+        _, at, version = text.partition("@")
+        if at and not re.fullmatch(r"[0-9a-f]{4,64}", version):
+            raise ValueError(f"{text!r}: {version!r} is no version: 4 to 64 digits of 0-9 and a-f")
         match = _REFERENCE.fullmatch(text.removeprefix(SCHEME))
         if match is None or not is_name(match[1]):
             raise ValueError(f"{text!r} names no data set: NAME or NAME@VERSION, a name being {NAME_RULE}")

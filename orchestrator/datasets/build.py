@@ -49,7 +49,7 @@ class Built:
 
 def faults(order: Order) -> list[BadInput]:
     """Return what can be known to be wrong with an order before anything is done, none where nothing is."""
-    found = []
+    found = order.source_faults
     here = None if order.is_remote else Path(order.source_text)
     if here is not None and not here.exists():
         found += [BadInput(f"there is no {order.source}", "name a folder, a tar file or an s3:// prefix")]

@@ -55,7 +55,7 @@ class Found:
 
 def faults(order: Order) -> list[BadInput]:
     """Return why nodes cannot carry out an order, none where they can."""
-    found = []
+    found = order.source_faults
     if not order.is_remote:
         found += [
             BadInput(

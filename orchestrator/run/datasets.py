@@ -117,7 +117,8 @@ def find(session: Session, bucket: Bucket, text: str, snapshots: Sequence[Snapsh
     if not ready:
         last = found[-1]
         why = f"cannot be used: {last.fault}" if last.fault else "is not finished, or has lost its manifest"
-        raise NotFound(f"{last.reference} {why}", "`orch dataset build` with the same source completes it")
+        does = "puts its files back" if last.fault else "completes it"
+        raise NotFound(f"{last.reference} {why}", f"`orch dataset build` with the same source {does}")
     if wanted.version and len(ready) > 1:
         versions = ", ".join(item.version for item in ready)
         raise BadInput(f"{text} may be one of {versions}", "give more digits of the version")

@@ -44,8 +44,10 @@ def sizes_of(experiment: Experiment, session: Session) -> dict[str, int]:
         prefix = prefix.rstrip("/") + "/"
         try:
             found = {item.key: item.size for item in Bucket(session, bucket).list(prefix)}
-        except NotFound:
-            found = {}
+        except NotFound as error:
+            sizes[name] = 0
+            faults.append(f"data.{name}: {error.message}")
+            continue
         sizes[name] = sum(found.values())
         if not sizes[name]:
             faults.append(f"data.{name}: nothing at {data.source}")

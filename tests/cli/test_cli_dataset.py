@@ -242,7 +242,7 @@ def test_a_snapshot_is_planned_shown_with_its_set_and_removed_with_it(
     assert lost["fault"] == told
     shown = orch("dataset", "show", "shot")
     assert (shown.exit_code, told in shown.stderr) == (Exit.NOT_FOUND, True)
-    assert "`orch dataset build` with the same source" in shown.stderr
+    assert "`orch dataset build` with the same source puts its files back" in shown.stderr
     removed = orch("dataset", "rm", f"shot@{built['version']}", "-y")
     assert removed.exit_code == 0, removed.stderr
     assert orch("dataset", "list", "--json").stdout.split() == ["[]"]
@@ -313,6 +313,9 @@ def test_what_cannot_be_staged_is_said_with_what_to_do(orch: Orch, tmp_path: Pat
         (("build", "nowhere", "Bad Name!", "--as-is", "--sizes", "64", "--max-cost", "3"), Exit.BAD_INPUT, FOUR),
         (("build", ".", "x", "--nodes", "2", "--as-is"), Exit.BAD_INPUT, "nothing was done: 2 faults"),
         (("build", ".", "--quality", "0", "--max-cost", "3"), Exit.BAD_INPUT, "nothing was done: 3 faults"),
+        (("build", "s3://", "x", "--as-is"), Exit.BAD_INPUT, "s3:// is no s3://BUCKET/PREFIX"),
+        (("build", "s3://A b/c", "x", "--nodes", "2"), Exit.BAD_INPUT, "s3://A b/c is no s3://BUCKET/PREFIX"),
+        (("show", "photos@zz"), Exit.BAD_INPUT, "'zz' is no version: 4 to 64 digits of 0-9 and a-f"),
         (("show", "nothing"), Exit.NOT_FOUND, "there is no data set nothing"),
     ],
 )
