@@ -12,14 +12,14 @@ from typing import TypeVar
 
 from orchestrator.agent.arriving import Arriving, clear
 from orchestrator.agent.config import NodeConfig
-from orchestrator.agent.fetch import Item, Say, fetch_all, missing
+from orchestrator.agent.fetch import Corrupt, Item, Say, fetch_all, missing
 from orchestrator.agent.known import Known
 from orchestrator.agent.listing import find_items
 from orchestrator.agent.meter import Meter
 from orchestrator.agent.part import part_of
 from orchestrator.agent.store import Store
 from orchestrator.core.units import counted, format_size
-from orchestrator.errors import OrchError, Unreachable
+from orchestrator.errors import BadInput, NotFound, OrchError, Unreachable
 
 T = TypeVar("T")
 Opener = Callable[[str, str], Store]
@@ -39,10 +39,17 @@ class Staging:
         self._folders = [config.data_folder / source.mount for source in config.staged]
         self._items: list[Item] = []
         stores = {name: opened(name, config.region) for name in {source.bucket for source in config.staged}}
+        faults: list[OrchError] = []
         for source in config.staged:
-            found = find_items(stores[source.bucket], source, config.data_folder)
+            try:
+                found = find_items(stores[source.bucket], source, config.data_folder)
+            except (BadInput, Corrupt, NotFound) as error:  # what the others lack is told as well
+                faults.append(error)
+                continue
             say(f"data {source.name}: {counted(len(found), 'object')}, {format_size(sum(item.size for item in found))}")
             self._items += [replace(item, phase=0) for item in found] if source.wait_all else found
+        if faults:
+            raise _all_of(faults)
         self._totals: Counter[int] = Counter()
         for item in self._items:
             self._totals[item.phase] += item.size
@@ -84,6 +91,12 @@ class Staging:
         finally:
             meter.write()
         return [item for item in lacking if not wanted(item)]
+
+
+def _all_of(faults: Sequence[OrchError]) -> OrchError:
+    """Return an error that tells several, of the kind of the first."""
+    hints = dict.fromkeys(error.hint for error in faults if error.hint)
+    return type(faults[0])("; ".join(error.message for error in faults), "; ".join(hints))
 
 
 def check_room(items: Iterable[Item], folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,19 +21,22 @@ from orchestrator.cli.context import (
     wanted,
 )
 from orchestrator.cli.dataset_progress import shown, tell_built
-from orchestrator.cli.dataset_run import build_on_nodes, run_options, take_run_options
-from orchestrator.cli.faults import Commands
+from orchestrator.cli.dataset_run import build_on_nodes, run_faults, run_options, take_run_options
+from orchestrator.cli.faults import Commands, faults_of, refuse_all
 from orchestrator.cli.options import can_ask, cloud_option, json_option, yes_option
 from orchestrator.core.ids import NAME_RULE, is_name
 from orchestrator.core.units import counted
-from orchestrator.errors import BadInput, Exit, OrchError
+from orchestrator.errors import BadInput, Exit
 
 if TYPE_CHECKING:
     from orchestrator.cli.context import Place
     from orchestrator.core.volumes import Snapshot
+    from orchestrator.datasets.order import Order
     from orchestrator.run.datasets import Dataset
 
 NAME = "NAME[@VERSION]"
+# The options of `build` that are those of the trainer's `pack`.
+TRAINERS = frozenset({"sizes", "val_labels", "quality", "processes", "max_corrupt"})
 
 
 def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -51,7 +54,38 @@ def command() -> None:
 command.add_command(snapshot.command)
 
 
-@command.command()
+def _order(given: Mapping[str, Any], home: Path) -> Order:
+    """Return what the options order; without a work folder among them it is made in `home`."""
+    from orchestrator.datasets.order import Order
+
+    work = given["work"] or home
+    return Order(
+        name=given["name"],
+        source=given["source"],
+        as_is=given["as_is"],
+        originals=not given["copies_only"],
+        arguments=_arguments(given),
+        home=work.absolute(),
+    )
+
+
+def _build_faults(given: Mapping[str, Any]) -> list[BadInput]:
+    """Return what is wrong with a build before anything is asked of a cloud; what was not given is None."""
+    from orchestrator.datasets import build, sharded
+
+    name = given["name"]
+    found = [] if name is None or is_name(name) else [BadInput(f"NAME is {name!r}", f"it must be {NAME_RULE}")]
+    found += run_faults(given)
+    if given["source"] is not None:
+        found += (build if given["nodes"] is None else sharded).faults(_order(given, Path()))
+    return found
+
+
+def _build_lines(given: Mapping[str, Any]) -> list[str]:
+    return [line for error in _build_faults(given) for line in faults_of(error)]
+
+
+@command.command(check=_build_lines)
 @click.argument("source", metavar="SRC")
 @click.argument("name", metavar="NAME")
 @click.option(
@@ -73,18 +107,8 @@ command.add_command(snapshot.command)
 @run_options
 @cloud_option
 @json_option
-def build(
-    *,
-    source: str,
-    name: str,
-    copies_only: bool,
-    as_is: bool,
-    force: bool,
-    work: Path | None,
-    cloud: str | None,
-    as_json: bool,
-    **given: Any,
-) -> int:
+@click.pass_context
+def build(ctx: click.Context, /, *, force: bool, cloud: str | None, as_json: bool, **given: Any) -> int:
     """Pack SRC and put it into S3 as data set NAME.
 
     SRC is a folder or tar of images as `python -m trainer pack` takes them, a folder that is packed already, or an
@@ -96,24 +120,13 @@ def build(
     A data set of the same source and options is not built again, wherever it was built.
     """
     from orchestrator.datasets.build import build as build_dataset
-    from orchestrator.datasets.build import check
-    from orchestrator.datasets.order import Order
 
-    if not is_name(name):
-        raise BadInput(f"NAME is {name!r}", f"it must be {NAME_RULE}")
+    refuse_all(_build_faults(given), ctx)
     home = open_home()
     run = take_run_options(given)
-    order = Order(
-        name=name,
-        source=source,
-        as_is=as_is,
-        originals=not copies_only,
-        arguments=_arguments(given),
-        home=(work or home.path / "building").absolute(),
-    )
+    order = _order(given, home.path / "building")
     if run.nodes is not None:
         return build_on_nodes(order, run, home, cloud, force=force, as_json=as_json)
-    check(order)
     place = open_for_launch(home, wanted(home, cloud), lambda line: click.echo(line, err=True))
     with shown(as_json=as_json) as progress:
         built = build_dataset(order, place.session, place.bucket, datetime.now(UTC), progress, force=force)
@@ -121,12 +134,13 @@ def build(
     return Exit.DONE
 
 
-def _arguments(given: dict[str, Any]) -> tuple[str, ...]:
+def _arguments(given: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the options that are the trainer's, as it wants them."""
-    if given["val_labels"] is not None:
-        given["val_labels"] = str(Path(given["val_labels"]).absolute())
-    pairs = ((f"--{key.replace('_', '-')}", value) for key, value in given.items() if value is not None)
-    return tuple(str(word) for pair in pairs for word in pair)
+    words: list[str] = []
+    for key, value in given.items():
+        if key in TRAINERS and value is not None:
+            words += [f"--{key.replace('_', '-')}", str(Path(value).absolute() if key == "val_labels" else value)]
+    return tuple(words)
 
 
 @command.command(name="list")
@@ -222,7 +236,7 @@ def rm(*, name: str, dry_run: bool, yes: bool, cloud: str | None, as_json: bool)
         _list(items, snapshots)
     used_by = users(place.bucket, items)
     if used_by:
-        raise OrchError(
+        raise BadInput(
             f"{name} is used by {', '.join(used_by)}",
             "wait for the end of the run, or `orch stop` it; nothing was removed",
         )

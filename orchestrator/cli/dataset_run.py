@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -74,16 +75,19 @@ def run_options(command: F) -> F:
 
 
 def take_run_options(given: dict[str, Any]) -> RunOptions:
-    """Return them, taken out of all options given. Raises BadInput for some without --nodes."""
-    taken = RunOptions(**{name: given.pop(name) for name in RunOptions.__slots__})
-    alone = [f"--{n.replace('_', '-')}" for n in ("max_cost", "max_duration", "spot_policy") if getattr(taken, n)]
-    alone += [f"--{n.replace('_', '-')}" for n in ("dry_run", "detach") if getattr(taken, n)]
-    alone += ["--set"] if taken.sets else []
-    if taken.nodes is None and alone:
-        several = len(alone) > 1
-        what = f"{', '.join(alone)} {'are' if several else 'is'} for a build on nodes"
-        raise BadInput(what, f"give --nodes N as well, or leave {'them' if several else 'it'} out")
-    return taken
+    """Return them, taken out of all options given."""
+    return RunOptions(**{name: given.pop(name) for name in RunOptions.__slots__})
+
+
+def run_faults(given: Mapping[str, Any]) -> list[BadInput]:
+    """Return what is wrong with them among all options given: some without --nodes."""
+    names = ("max_cost", "max_duration", "spot_policy", "dry_run", "detach")
+    alone = [f"--{name.replace('_', '-')}" for name in names if given[name]] + (["--set"] if given["sets"] else [])
+    if given["nodes"] is not None or not alone:
+        return []
+    several = len(alone) > 1
+    what = f"{', '.join(alone)} {'are' if several else 'is'} for a build on nodes"
+    return [BadInput(what, f"give --nodes N as well, or leave {'them' if several else 'it'} out")]
 
 
 def build_on_nodes(
@@ -96,7 +100,6 @@ def build_on_nodes(
     from orchestrator.datasets.origin import list_source, origin_of
     from orchestrator.datasets.preview import refuse
 
-    sharded.check(order)
     name = wanted(home, cloud)
     place = open_for_launch(home, name, _progress)
     rows = list_source(order, place.session)
@@ -192,7 +195,10 @@ def _goes_on(order: Order, run: str, options: RunOptions, home: Home, place: Pla
     from orchestrator.datasets.joining import is_packed
     from orchestrator.run.read import read_run
 
+    caps, faults = read_caps(options.max_cost, options.max_duration)
     view = read_run(place.session, place.bucket, run)
+    if not (view.ended or faults or options.dry_run) and (view.verdict is not None or view.ledger.stop is not None):
+        view = _once_ended(place, view, as_json=as_json)
     packed = is_packed(place.bucket, run)
     if view.phase == "finished" and not packed:
         return False
@@ -204,7 +210,6 @@ def _goes_on(order: Order, run: str, options: RunOptions, home: Home, place: Pla
     if packed and view.ended:
         click.echo(f"{run} has packed it", err=True)
         return True
-    caps, faults = read_caps(options.max_cost, options.max_duration)
     check(view, caps, faults)
     if view.ended:
         question = (
@@ -217,6 +222,18 @@ def _goes_on(order: Order, run: str, options: RunOptions, home: Home, place: Pla
     go_on(home, place, view, caps)
     click.echo(what_happens(view), err=True)
     return True
+
+
+def _once_ended(place: Place, view: RunView, *, as_json: bool) -> RunView:
+    """Wait for the end of a run that is being saved and ended: until then nothing can be asked of it."""
+    from orchestrator.cli.follow import JsonLines, follow
+    from orchestrator.cli.scheduling import ensure_scheduler
+
+    run = view.spec.run_id
+    why = f" ({view.verdict.message})" if view.verdict is not None else ""
+    click.echo(f"{run} is being saved and ended{why}; this waits for that, then goes on with it", err=True)
+    ensure_scheduler(place, view)
+    return follow(place, run, screen=JsonLines() if as_json else None, starting=True)
 
 
 def _waits(place: Place, run: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -34,11 +34,7 @@ class AllFaults(click.Command):
             faults = self._all(ctx, given)
             if len(faults) < 2:
                 raise
-            raise BadInput(
-                f"nothing was done: {counted(len(faults), 'fault')}",
-                f"mend what is listed; `{ctx.command_path} --help` shows how it is used",
-                details=tuple(faults),
-            ) from error
+            raise _several(faults, ctx) from error
 
     def _all(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Return every fault of a line; of one that cannot be taken apart, those met before."""
@@ -76,6 +72,22 @@ class AllFaults(click.Command):
 def faults_of(error: BadInput) -> list[str]:
     """Return the faults that an error lists, or what it is itself, with what to do, in a line each."""
     return list(error.details) or [f"{error.message}: {error.hint}" if error.hint else error.message]
+
+
+def refuse_all(errors: Sequence[BadInput], ctx: click.Context) -> None:
+    """Raise an error that is alone, and of several one that lists them all; nothing without any."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise _several([line for error in errors for line in faults_of(error)], ctx)
+
+
+def _several(faults: Sequence[str], ctx: click.Context) -> BadInput:
+    return BadInput(
+        f"nothing was done: {counted(len(faults), 'fault')}",
+        f"mend what is listed; `{ctx.command_path} --help` shows how it is used",
+        details=tuple(faults),
+    )
 
 
 class Commands(click.Group):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -41,6 +41,9 @@ class Reference:
     @classmethod
     def parse(cls, text: str) -> Reference:
         """Return what `text` names, with or without `dataset:` before it. Raises ValueError."""
+        _, at, version = text.partition("@")
+        if at and not re.fullmatch(r"[0-9a-f]{4,64}", version):
+            raise ValueError(f"{text!r}: {version!r} is no version: 4 to 64 digits of 0-9 and a-f")
         match = _REFERENCE.fullmatch(text.removeprefix(SCHEME))
         if match is None or not is_name(match[1]):
             raise ValueError(f"{text!r} names no data set: NAME or NAME@VERSION, a name being {NAME_RULE}")
@@ -178,6 +181,11 @@ def named_by(source: str, bucket: str) -> tuple[str, str] | None:
 def is_unfinished(prefix: str, keys: Collection[str]) -> bool:
     """Tell whether `prefix`, which ends with `/`, is that of a data set, and `keys`, all below it, have no manifest."""
     return is_prefix(prefix) and prefix + manifest.NAME not in keys
+
+
+def lost(files: Iterable[File], prefix: str, sizes: Mapping[str, int]) -> list[str]:
+    """Return the paths of the `files` below `prefix` that are gone or cut; `sizes` are the bytes of objects by key."""
+    return [file.path for file in files if sizes.get(prefix + file.path) != file.size]
 
 
 def find_phases(paths: Collection[str]) -> dict[str, int]:

@@ -203,7 +203,13 @@ Dollars = Annotated[
 ]
 Type = Annotated[Text, _matches(_INSTANCE_TYPE, "an EC2 type such as p3.16xlarge")]
 Image = Annotated[Text, _matches(_IMAGE, "an AMI id, ssm:NAME or the name of an image (no blanks)")]
-Source = Annotated[Text, _matches(_SOURCE, "of the form s3://bucket/prefix or dataset:NAME")]
+Source = Annotated[
+    Text,
+    _matches(
+        _SOURCE,
+        "of the form s3://bucket/prefix or dataset:NAME[@VERSION], a version being 4 to 64 digits of 0-9 and a-f",
+    ),
+]
 Mount = Annotated[Text, _matches(_MOUNT, "a relative path such as imagenet or sets/train")]
 Mode = Annotated[Literal["stage", "ebs", "auto"], BeforeValidator(_mode)]
 DataName = Annotated[Text, _matches(_DATA_NAME, "a name of letters, digits, '_' and '-', a letter or digit first")]

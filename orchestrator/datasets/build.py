@@ -21,6 +21,7 @@ from orchestrator.core.manifest import File
 from orchestrator.core.parts import is_wanted
 from orchestrator.core.units import counted, format_size
 from orchestrator.datasets import packer
+from orchestrator.datasets.alone import NOTE, alone
 from orchestrator.datasets.files import Digests, list_files, total
 from orchestrator.datasets.order import Order
 from orchestrator.datasets.origin import find_built, list_source, origin_of, stored
@@ -46,28 +47,38 @@ class Built:
     fresh: bool = True
 
 
-def check(order: Order) -> None:
-    """Raise BadInput for what can be known to be wrong with an order before anything is done."""
-    if not order.is_remote and not Path(order.source_text).exists():
-        raise BadInput(f"there is no {order.source}", "name a folder, a tar file or an s3:// prefix")
-    if order.as_is and not order.is_remote and not Path(order.source_text).is_dir():
-        raise BadInput(f"{order.source} is not a folder", "--as-is uploads the files of a folder; unpack it first")
-    ready = not order.is_remote and _is_packed(Path(order.source_text))
+def faults(order: Order) -> list[BadInput]:
+    """Return what can be known to be wrong with an order before anything is done, none where nothing is."""
+    found = order.source_faults
+    here = None if order.is_remote else Path(order.source_text)
+    if here is not None and not here.exists():
+        found += [BadInput(f"there is no {order.source}", "name a folder, a tar file or an s3:// prefix")]
+    elif order.as_is and here is not None and not here.is_dir():
+        what = f"{order.source} is not a folder"
+        found += [BadInput(what, "--as-is uploads the files of a folder; unpack it first")]
+    ready = here is not None and _is_packed(here)
     if (order.as_is or ready) and order.arguments:
         why = "--as-is packs nothing" if order.as_is else f"{order.source} is packed already"
-        raise BadInput(why, f"leave out {order.arguments[0]}")
+        found += [BadInput(why, f"leave out {', '.join(order.pairs)}")]
     if not order.as_is and not ready:
-        packer.check()
+        found += packer.faults()
+    return found
 
 
 def build(
     order: Order, session: Session, bucket: Bucket, now: datetime, progress: Progress, *, force: bool = False
 ) -> Built:
-    """Build the data set, unless it is there (`force`: then too), and return it.
+    """Build the data set, unless it is there (`force`: then too), and return it; here one at a time.
 
     Raises BadInput, NotFound, OrchError or OSError; what was done is kept.
     """
-    check(order)
+    for fault in faults(order):
+        raise fault
+    with alone(order, progress):
+        return _build(order, session, bucket, now, progress, force=force)
+
+
+def _build(order: Order, session: Session, bucket: Bucket, now: datetime, progress: Progress, *, force: bool) -> Built:
     rows = list_source(order, session)
     origin = origin_of(order, rows)
     if not force and (there := built_before(order, origin, session, bucket, now)):
@@ -149,7 +160,7 @@ def publish(name: str, manifest: Manifest, session: Session, bucket: Bucket) -> 
 
 def _forget_another_source(order: Order, origin: Origin, names: Set[str]) -> None:
     """Remove what an earlier start packed of a source that was changed since then, or fetched and is gone from it."""
-    note = order.work / "origin.txt"
+    note = order.work / NOTE
     if note.exists() and note.read_text() != origin.source:
         shutil.rmtree(order.work / "packed", ignore_errors=True)
         fetched = order.work / order.name

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from orchestrator.errors import BadInput
 
 LABELS, PROCESSES, MAX_CORRUPT = "--val-labels", "--processes", "--max-corrupt"
 # Options of the trainer's that may change between two starts of one packing.
 FREE = frozenset({PROCESSES, MAX_CORRUPT})
 # What the trainer takes where nothing is said: to say it is no other order.
 DEFAULTS = {"--sizes": "160,352", "--quality": "75", MAX_CORRUPT: "0.001"}
+
+
+# A bucket, and a prefix or all of it.
+_REMOTE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,3 +56,10 @@ class Order:
     def is_remote(self) -> bool:
         """Whether the source lies in S3."""
         return self.source.startswith("s3://")
+
+    @property
+    def source_faults(self) -> list[BadInput]:
+        """What is wrong with the form of a source in S3, nothing of any other."""
+        if not self.is_remote or _REMOTE.fullmatch(self.source):
+            return []
+        return [BadInput(f"{self.source} is no s3://BUCKET/PREFIX", "name a bucket, and a prefix in it")]

@@ -25,23 +25,18 @@ ERROR = "error: "
 
 def can_pack() -> bool:
     """Tell whether this Python can pack."""
-    try:
-        check()
-    except BadInput:
-        return False
-    return True
+    return not faults()
 
 
-def check() -> None:
-    """Raise BadInput when this Python cannot pack, with what is to be installed."""
+def faults() -> list[BadInput]:
+    """Return why this Python cannot pack, with what is to be installed; nothing where it can."""
     if find_spec("trainer") is None:
-        raise BadInput("packing needs the trainer, which is not installed", "install orch with its extra `trainer`")
+        return [BadInput("packing needs the trainer, which is not installed", "install orch with its extra `trainer`")]
     missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
-    if missing:
-        raise BadInput(
-            f"packing needs {' and '.join(missing)}, not installed for {sys.executable}",
-            f"`{Path(sys.executable).name} -m pip install {' '.join(missing)}`",
-        )
+    if not missing:
+        return []
+    what = f"packing needs {' and '.join(missing)}, not installed for {sys.executable}"
+    return [BadInput(what, f"`{Path(sys.executable).name} -m pip install {' '.join(missing)}`")]
 
 
 def pack(source: Path, destination: Path, arguments: Sequence[str], progress: Progress) -> None:

@@ -53,15 +53,19 @@ class Found:
         return self.files + self.tars // IMAGE_BYTES
 
 
-def check(order: Order) -> None:
-    """Raise BadInput for an order that nodes cannot carry out."""
+def faults(order: Order) -> list[BadInput]:
+    """Return why nodes cannot carry out an order, none where they can."""
+    found = order.source_faults
     if not order.is_remote:
-        raise BadInput(
-            f"{order.source} is not in S3, where nodes could read it",
-            f"`aws s3 sync {order.source} s3://BUCKET/PREFIX` first, or leave out --nodes to pack it here",
-        )
+        found += [
+            BadInput(
+                f"{order.source} is not in S3, where nodes could read it",
+                f"`aws s3 sync {order.source} s3://BUCKET/PREFIX` first, or leave out --nodes to pack it here",
+            )
+        ]
     if order.as_is:
-        raise BadInput("--as-is packs nothing, so there is nothing for nodes to do", "leave out --nodes")
+        found += [BadInput("--as-is packs nothing, so there is nothing for nodes to do", "leave out --nodes")]
+    return found
 
 
 def look_at(order: Order, rows: Iterable[Row]) -> Found:

@@ -114,7 +114,8 @@ def find(session: Session, bucket: Bucket, text: str, snapshots: Sequence[Snapsh
     if not ready:
         last = found[-1]
         why = f"cannot be used: {last.fault}" if last.fault else "is not finished, or has lost its manifest"
-        raise NotFound(f"{last.reference} {why}", "`orch dataset build` with the same source completes it")
+        does = "puts its files back" if last.fault else "completes it"
+        raise NotFound(f"{last.reference} {why}", f"`orch dataset build` with the same source {does}")
     if wanted.version and len(ready) > 1:
         versions = ", ".join(item.version for item in ready)
         raise BadInput(f"{text} may be one of {versions}", "give more digits of the version")
@@ -145,7 +146,7 @@ def check_files(bucket: Bucket, item: Dataset) -> None:
     """Raise NotFound when not every file of the manifest lies in S3 with its size; what is in them is not read."""
     there = {found.key: found.size for found in bucket.list(item.prefix)}
     files = item.manifest.files if item.manifest is not None else ()
-    wrong = [file.path for file in files if there.get(f"{item.prefix}{file.path}") != file.size]
+    wrong = dataset.lost(files, item.prefix, there)
     if wrong:
         raise NotFound(
             f"{item.reference} is damaged: of {counted(len(files), 'file')} {len(wrong)} are gone or cut",

@@ -5,21 +5,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.aws.snapshots import Snapshots
-from orchestrator.core import dataset
+from orchestrator.core import dataset, manifest
 from orchestrator.core.experiment import Data, Experiment
 from orchestrator.core.plan import Plan
-from orchestrator.core.units import format_size
+from orchestrator.core.units import counted, format_size
 from orchestrator.core.volumes import DEVICES, DataVolume, Snapshot, newest
 from orchestrator.core.ways import Choice, cheaper, ebs_way, stage_way
-from orchestrator.errors import BadInput, NotFound
+from orchestrator.errors import BadInput, NoPermission, NotFound
 
 NO_SNAPSHOT = "it has no snapshot (`orch dataset snapshot` makes one)"
+NAMED = 3  # files of a damaged data set that are named
+MEND = "`orch dataset build` with the same source puts back what is gone of its data set"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +35,57 @@ class Chosen:
 
 
 def sizes_of(experiment: Experiment, session: Session) -> dict[str, int]:
-    """Return the bytes of each data set. Raises NotFound with all that are not there."""
+    """Return the bytes of each data set. Raises NotFound with all that are not there or not whole by their manifest."""
     sizes: dict[str, int] = {}
     faults: list[str] = []
+    damaged: list[str] = []
     for name, data in experiment.data.items():
         bucket, _, prefix = data.source.removeprefix("s3://").partition("/")
         prefix = prefix.rstrip("/") + "/"
         try:
             found = {item.key: item.size for item in Bucket(session, bucket).list(prefix)}
-        except NotFound:
-            found = {}
+        except NotFound as error:
+            sizes[name] = 0
+            faults.append(f"data.{name}: {error.message}")
+            continue
         sizes[name] = sum(found.values())
         if not sizes[name]:
             faults.append(f"data.{name}: nothing at {data.source}")
         elif dataset.is_unfinished(prefix, found):
             faults.append(f"data.{name}: {data.source} was not finished (`orch dataset build` completes it)")
-    if faults:
-        raise NotFound("; ".join(faults), "upload the data set first, or mend data.*.source")
+        elif data.mode != "ebs" and (damage := _damage(Bucket(session, bucket), prefix, found)):
+            damaged.append(f"data.{name}: {data.source} {damage}")
+    if faults or damaged:
+        hints = (
+            *(["upload the data set first, or mend data.*.source"] if faults else []),
+            *([MEND] if damaged else []),
+        )
+        raise NotFound("; ".join(faults + damaged), "; ".join(hints))
     return sizes
+
+
+def _damage(bucket: Bucket, prefix: str, found: Mapping[str, int]) -> str:
+    """Return what of a data set is not as its manifest says, "" where nothing is or there is none; `found` are sizes.
+
+    What is in objects is not read: the nodes do that. Where others made the set a file of this name may be anything.
+    """
+    key = prefix + manifest.NAME
+    if key not in found:
+        return ""
+    try:
+        value = json.loads(bucket.get(key))
+        files = dataset.read_files(value["files"]) if isinstance(value, dict) and "files" in value else ()
+    except NoPermission:  # whoever plans may only list: the nodes will say it
+        return ""
+    except ValueError as error:
+        return f"is damaged: its {manifest.NAME} cannot be read: {error}"
+    wrong = dataset.lost(files, prefix, found)
+    if not wrong:
+        return ""
+    more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
+    return (
+        f"is damaged: of {counted(len(files), 'file')} {len(wrong)} are gone or cut: {', '.join(wrong[:NAMED])}{more}"
+    )
 
 
 def check_room(experiment: Experiment, sizes: Mapping[str, int]) -> None:

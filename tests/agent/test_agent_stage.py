@@ -191,6 +191,13 @@ def test_an_empty_data_set_and_keys_that_climb_out_are_refused(
 ) -> None:
     with pytest.raises(NotFound, match="nothing at s3://sets/digits/"):
         staged(store, tmp_path)
+    three = tuple(replace(source(f"s3://sets/{name}"), name=name) for name in ("digits", "letters", "words"))
+    store.put("letters/a", b"a")
+    store.put("words/MANIFEST.json", json.dumps({"files": [{"path": "w", "size": 1, "sha256": "0" * 64}]}).encode())
+    with pytest.raises(
+        NotFound, match=r"nothing at s3://sets/digits/; s3://sets/words/ is not what its .* w is missing"
+    ):
+        staged(store, tmp_path, data=three)
     monkeypatch.setattr(store, "list", lambda _: [Found("digits/../../../x", 1, "")])
     with pytest.raises(BadInput, match="leave its folder"):
         staged(store, tmp_path)

@@ -29,6 +29,12 @@ from tests.trainer.pictures import folders
 
 __all__ = ["shared_world"]
 FILES = {"a.txt": b"one", "b/c.bin": bytes(5000)}
+FOUR = """nothing was done: 4 faults
+  NAME is 'Bad Name!': it must be 1 to 40 of a-z, 0-9 and '-', beginning with a letter
+  --max-cost is for a build on nodes: give --nodes N as well, or leave it out
+  there is no nowhere: name a folder, a tar file or an s3:// prefix
+  --as-is packs nothing: leave out --sizes
+"""
 
 
 @pytest.fixture
@@ -85,7 +91,7 @@ def test_a_data_set_is_built_listed_shown_staged_and_removed(orch: Orch, tmp_pat
     bucket = built["url"].split("/")[2]
     shared_world.s3.put_object(Bucket=bucket, Key=Keys(used.run_id).spec, Body=used.to_json())
     refused = orch("dataset", "rm", "texts", "-y")
-    assert refused.exit_code == Exit.RUN_FAILED
+    assert refused.exit_code == Exit.BAD_INPUT
     assert f"texts is used by {used.run_id}" in refused.stderr
     shared_world.s3.delete_object(Bucket=bucket, Key=Keys(used.run_id).spec)
     assert json.loads(orch("dataset", "rm", "texts", "-y", "--json").stdout)["removed"] is True
@@ -155,6 +161,41 @@ def test_resume_finishes_what_a_run_of_nodes_packed(
     assert orch("dataset", "rm", "left", "-y").exit_code == 0
 
 
+def test_a_build_on_nodes_waits_for_a_run_that_is_being_ended(
+    orch: Orch, shared_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = Order(name="ending", source="s3://ending/set", as_is=False, originals=True, arguments=(), home=Path())
+    shared_world.s3.create_bucket(Bucket="ending")
+    shared_world.s3.put_object(Bucket="ending", Key="set/train/n00/a.jpg", Body=b"an image")
+    place = open_place(orch.home, "sandbox")
+    line = sharded.command(order, origin_of(order, list_source(order, place.session)))
+    ran = replace(spec(1, run=line), run_id="build-ending-20261120-120000-abcd", bucket=place.bucket.name)
+    ensure_bucket(place.session, place.bucket.name)
+    ledger = Ledger(place.bucket, ran.run_id, "test")
+    place.bucket.put(Keys(ran.run_id).spec, ran.to_json())
+    verdict = Verdict("capped", "it came to its max_cost")
+    ledger.append("intent", "end", {"verdict": verdict.to_json()}, epoch=1, now=ran.created)
+    started: list[bool] = []
+
+    def scheduled(home: object, run_id: str, cloud: str) -> None:
+        closed = ledger.read().closed
+        started.append(closed)
+        if not closed and len(started) == 1:
+            ledger.append("outcome", "close", {"generation": 1}, epoch=1, now=ran.created)
+
+    monkeypatch.setattr("orchestrator.run.detach.start_scheduler", scheduled)
+    build = ("dataset", "build", order.source, "ending", "--nodes", "1", "-y", "--detach", "--max-cost", "900")
+    wrong = orch(*build[:-1], "-9")
+    assert (wrong.exit_code, started) == (Exit.BAD_INPUT, []), "that is told before anything is waited for"
+    done = orch(*build)
+    assert done.exit_code == 0, done.stderr
+    assert f"{ran.run_id} is being saved and ended (it came to its max_cost); this waits for that" in done.stderr
+    assert f"resuming {ran.run_id}: launching 1 node again" in done.stderr
+    asked = ledger.read()
+    assert (started, asked.generation, asked.max_cost) == ([False, False], 2, 900 * 10**6)
+    place.bucket.delete_prefix(f"runs/{ran.run_id}/")
+
+
 def test_a_snapshot_is_planned_shown_with_its_set_and_removed_with_it(
     orch: Orch, tmp_path: Path, shared_world: World
 ) -> None:
@@ -214,7 +255,7 @@ def test_a_snapshot_is_planned_shown_with_its_set_and_removed_with_it(
     assert lost["fault"] == told
     shown = orch("dataset", "show", "shot")
     assert (shown.exit_code, told in shown.stderr) == (Exit.NOT_FOUND, True)
-    assert "`orch dataset build` with the same source" in shown.stderr
+    assert "`orch dataset build` with the same source puts its files back" in shown.stderr
     removed = orch("dataset", "rm", f"shot@{built['version']}", "-y")
     assert removed.exit_code == 0, removed.stderr
     assert orch("dataset", "list", "--json").stdout.split() == ["[]"]
@@ -258,6 +299,9 @@ def test_what_cannot_be_staged_is_said_with_what_to_do(orch: Orch, tmp_path: Pat
     done = orch("dataset", "stage", "hurt", str(tmp_path / "here"))
     assert done.exit_code == Exit.RUN_FAILED
     assert f"{prefix}/a.txt is damaged" in done.stderr
+    shared_world.s3.put_object(Bucket=bucket, Key=f"{prefix}/b/c.bin", Body=b"!" * 5000)
+    both = orch("dataset", "stage", "hurt", str(tmp_path / "there")).stderr
+    assert all(text in both for text in ("2 objects are damaged", f"{prefix}/a.txt: ", f"{prefix}/b/c.bin: "))
     assert "build the data set again" in done.stderr
     assert not (tmp_path / "here/a.txt").exists()
 
@@ -279,6 +323,12 @@ def test_what_cannot_be_staged_is_said_with_what_to_do(orch: Orch, tmp_path: Pat
             Exit.BAD_INPUT,
             "--dry-run, --set are for a build on nodes",
         ),
+        (("build", "nowhere", "Bad Name!", "--as-is", "--sizes", "64", "--max-cost", "3"), Exit.BAD_INPUT, FOUR),
+        (("build", ".", "x", "--nodes", "2", "--as-is"), Exit.BAD_INPUT, "nothing was done: 2 faults"),
+        (("build", ".", "--quality", "0", "--max-cost", "3"), Exit.BAD_INPUT, "nothing was done: 3 faults"),
+        (("build", "s3://", "x", "--as-is"), Exit.BAD_INPUT, "s3:// is no s3://BUCKET/PREFIX"),
+        (("build", "s3://A b/c", "x", "--nodes", "2"), Exit.BAD_INPUT, "s3://A b/c is no s3://BUCKET/PREFIX"),
+        (("show", "photos@zz"), Exit.BAD_INPUT, "'zz' is no version: 4 to 64 digits of 0-9 and a-f"),
         (("show", "nothing"), Exit.NOT_FOUND, "there is no data set nothing"),
     ],
 )

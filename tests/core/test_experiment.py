@@ -134,9 +134,12 @@ REFUSED = [
     ({"data": {"x": {"source": "/tmp"}}}, "data.x.source: must be of the form s3://bucket/prefix"),
     (
         {"data": {"x": {"source": "dataset:Bad"}}},
-        "data.x.source: must be of the form s3://bucket/prefix or dataset:NAME",
+        "data.x.source: must be of the form s3://bucket/prefix or dataset:NAME[@VERSION]",
     ),
-    ({"data": {"x": {"source": "dataset:a@xy"}}}, "data.x.source: must be of the form"),
+    (
+        {"data": {"x": {"source": "dataset:a@xy"}}},
+        "dataset:NAME[@VERSION], a version being 4 to 64 digits of 0-9 and a-f",
+    ),
     ({"data": {"x": {"source": "s3://b..b/x"}}}, "data.x.source: must be of the form"),
     ({"data": {"x": {"source": "s3://bucket/../x"}}}, "data.x.source: must be of the form"),
     ({"data": {"x": {"source": "s3://bucket/$(x)"}}}, "data.x.source: must be of the form"),

@@ -155,10 +155,11 @@ def test_pieces_of_all_sizes_become_one_object(session: Session, bucket: Bucket)
 
 
 def test_what_nodes_cannot_pack_is_refused(bucket: Bucket, session: Session, source: str) -> None:
-    with pytest.raises(BadInput, match="photos is not in S3"):
-        sharded.check(make_order("photos"))
-    with pytest.raises(BadInput, match="--as-is packs nothing"):
-        sharded.check(make_order(source, as_is=True))
+    assert [fault.message for fault in sharded.faults(make_order("photos", as_is=True))] == [
+        "photos is not in S3, where nodes could read it",
+        "--as-is packs nothing, so there is nothing for nodes to do",
+    ]
+    assert sharded.faults(make_order(source)) == []
     with pytest.raises(NotFound, match="nothing at"):
         list_source(make_order(f"s3://{bucket.name}/nowhere"), session)
     order = make_order(source)

@@ -73,6 +73,33 @@ def test_a_plan_keeps_the_url_and_refuses_what_was_not_finished(
     assert [item.version for item in datasets.list_datasets(session, bucket, "planned")] == [built.version]
 
 
+def test_a_plan_refuses_a_set_that_lost_files(
+    tmp_path: Path, settings: Settings, session: Session, bucket: Bucket, build: Builder
+) -> None:
+    files = {f"f{number}": b"five!" for number in range(6)}
+    built = build(write(tmp_path / "set", files), "holey").dataset
+    other = build(write(tmp_path / "other", {"a": b"one"}), "hollow").dataset
+    ours, source = replace(settings, bucket=bucket.name), Source("uses", tmp_path / "uses.yaml")
+    for number in range(4):
+        bucket.delete(f"{built.prefix}f{number}")
+    bucket.put(f"{built.prefix}f5", b"four")
+    bucket.put(f"{other.prefix}MANIFEST.json", b"[")
+    asked = experiment(x="dataset:holey", y=other.url, z=f"s3://{bucket.name}/nowhere")
+    with pytest.raises(NotFound) as caught:
+        prepare(asked, source, session, ours, environ={})
+    nowhere, holey, hollow = caught.value.message.split("; ")
+    assert nowhere.startswith("data.z: nothing at")
+    with pytest.raises(NotFound, match=r"data\.x: there is no bucket nobucket-here"):
+        prepare(experiment(x="s3://nobucket-here/x"), source, session, ours, environ={})
+    assert holey == f"data.x: {built.url} is damaged: of 6 files 5 are gone or cut: f0, f1, f2 and 2 more"
+    assert hollow.startswith(f"data.y: {other.url} is damaged: its MANIFEST.json cannot be read")
+    assert "`orch dataset build` with the same source puts back" in caught.value.hint
+    for theirs in (b"[]", b"{}"):
+        bucket.put("theirs/MANIFEST.json", theirs)
+        asked = experiment(x=f"s3://{bucket.name}/theirs")
+        assert prepare(asked, source, session, ours, environ={}).data_bytes == {"x": 2}, "a file of others"
+
+
 def test_a_manifest_that_cannot_be_read_is_said(
     tmp_path: Path, session: Session, bucket: Bucket, build: Builder
 ) -> None:
