@@ -313,12 +313,7 @@ def test_a_new_generation_ends_the_older_training_first(host: Host) -> None:
 
 
 def test_data_and_checkpoints_are_fetched_only_where_there_may_be_some() -> None:
-    changes: list[dict[str, Any]] = [
-        {"restore_step": 7},
-        {"trained": True},
-        {"data": (DataSource("sets", "s3://b/p", "m"),)},
-        {},
-    ]
+    changes: Any = ({"restore_step": 7}, {"trained": True}, {"data": (DataSource("s", "s3://b/p", "m"),)}, {})
     scripts = [start_script(config("true", generation=2, **change)) for change in changes]
     told = [re.search(rb"^stages=.*\bstage\b", script, re.MULTILINE) is not None for script in scripts]
     assert told == [True, True, True, False], "in the last the start before was given up before it trained"
