@@ -11,9 +11,10 @@ import pytest
 from click.testing import Result
 
 from orchestrator.aws.account import ensure_bucket
-from orchestrator.cli.context import open_place
+from orchestrator.cli.context import Place, open_place
 from orchestrator.core.ids import Keys
 from orchestrator.core.ledger import Verdict
+from orchestrator.core.spec import RunSpec
 from orchestrator.datasets import sharded
 from orchestrator.datasets.joining import is_packed
 from orchestrator.datasets.order import Order
@@ -126,18 +127,24 @@ def test_nodes_are_not_asked_for_what_is_there(orch: Orch, tmp_path: Path, share
     assert json.loads(orch("status", "--json").stdout) == [], "nothing was launched"
 
 
+def packing(orch: Orch, shared_world: World, name: str) -> tuple[Order, Place, RunSpec]:
+    """Return the order of a set of one image in a bucket of its own, and the spec of a run of nodes that packs it."""
+    order = Order(name=name, source=f"s3://{name}/set", as_is=False, originals=True, arguments=(), home=Path())
+    shared_world.s3.create_bucket(Bucket=name)
+    shared_world.s3.put_object(Bucket=name, Key="set/train/n00/a.jpg", Body=b"an image")
+    place = open_place(orch.home, "sandbox")
+    line = sharded.command(order, origin_of(order, list_source(order, place.session)))
+    ensure_bucket(place.session, place.bucket.name)
+    run_id = f"build-{name}-20261120-120000-abcd"
+    return order, place, replace(spec(1, run=line), run_id=run_id, bucket=place.bucket.name)
+
+
 def test_resume_finishes_what_a_run_of_nodes_packed(
     orch: Orch, shared_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[str] = []
     monkeypatch.setattr("orchestrator.run.detach.start_scheduler", lambda home, run_id, cloud: started.append(run_id))
-    order = Order(name="left", source="s3://left/set", as_is=False, originals=True, arguments=(), home=Path())
-    shared_world.s3.create_bucket(Bucket="left")
-    shared_world.s3.put_object(Bucket="left", Key="set/train/n00/a.jpg", Body=b"an image")
-    place = open_place(orch.home, "sandbox")
-    line = sharded.command(order, origin_of(order, list_source(order, place.session)))
-    ran = replace(spec(1, run=line), run_id="build-left-20261120-120000-abcd", bucket=place.bucket.name)
-    ensure_bucket(place.session, place.bucket.name)
+    order, place, ran = packing(orch, shared_world, "left")
     keys, ledger = Keys(ran.run_id), Ledger(place.bucket, ran.run_id, "test")
     place.bucket.put(keys.spec, ran.to_json())
     leave_parts(place.bucket, ran.run_id)
@@ -164,13 +171,7 @@ def test_resume_finishes_what_a_run_of_nodes_packed(
 def test_a_build_on_nodes_waits_for_a_run_that_is_being_ended(
     orch: Orch, shared_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = Order(name="ending", source="s3://ending/set", as_is=False, originals=True, arguments=(), home=Path())
-    shared_world.s3.create_bucket(Bucket="ending")
-    shared_world.s3.put_object(Bucket="ending", Key="set/train/n00/a.jpg", Body=b"an image")
-    place = open_place(orch.home, "sandbox")
-    line = sharded.command(order, origin_of(order, list_source(order, place.session)))
-    ran = replace(spec(1, run=line), run_id="build-ending-20261120-120000-abcd", bucket=place.bucket.name)
-    ensure_bucket(place.session, place.bucket.name)
+    order, place, ran = packing(orch, shared_world, "ending")
     ledger = Ledger(place.bucket, ran.run_id, "test")
     place.bucket.put(Keys(ran.run_id).spec, ran.to_json())
     verdict = Verdict("capped", "it came to its max_cost")
