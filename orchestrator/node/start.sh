@@ -45,13 +45,17 @@ fi
 umask 022
 # One tmux command, so that there is a whole session or none. Options first: windows take them when they are made.
 # No configuration of the image's: one that destroys unattached sessions would end the training.
-tmux -f /dev/null start-server \; \
-  set-option -g history-limit 50000 \; \
-  set-option -g mouse on \; \
-  "${train[@]}" \; \
-  set-option -w -t "=$session:train" remain-on-exit on \; \
-  new-window -d -t "=$session:" -c "$gen" -n agent env "ORCH_AGENT_OF=$gen" bash "$gen/agent.sh" "$pause" \; \
-  set-option -w -t "=$session:agent" remain-on-exit on \; \
-  new-window -d -t "=$session:" -c "$root/bundle/workdir" -n shell \
-  </dev/null 9>&-
+begin() {
+  tmux -f /dev/null start-server \; \
+    set-option -g history-limit 50000 \; \
+    set-option -g mouse on \; \
+    "${train[@]}" \; \
+    set-option -w -t "=$session:train" remain-on-exit on \; \
+    new-window -d -t "=$session:" -c "$gen" -n agent env "ORCH_AGENT_OF=$gen" bash "$gen/agent.sh" "$pause" \; \
+    set-option -w -t "=$session:agent" remain-on-exit on \; \
+    new-window -d -t "=$session:" -c "$root/bundle/workdir" -n shell \
+    </dev/null 9>&-
+}
+# A server whose last session has just been killed is leaving: it can take a command and drop it. The next is a new one.
+begin || { sleep 0.2; begin; }
 echo "$answer"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from orchestrator.core.contract import NodePaths
@@ -154,3 +155,26 @@ def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"never came true: {condition}"
         time.sleep(0.02)
+
+
+def with_environment(mark: str) -> list[str]:
+    """Return the environ files of all processes that were started with this in their environment."""
+    done = subprocess.run(
+        ["bash", "-c", 'grep -lzsxF "$1" /proc/[0-9]*/environ', "-", mark], capture_output=True, text=True, check=False
+    )
+    return done.stdout.split()
+
+
+def end(mark: str) -> None:
+    """End every process that was started with this in its environment."""
+    wait_for(lambda: with_environment(mark))
+    for path in with_environment(mark):
+        with suppress(ProcessLookupError):
+            os.kill(int(path.split("/")[2]), signal.SIGKILL)
+    wait_for(lambda: not with_environment(mark))
+
+
+def log(host: Host) -> str:
+    """Return what the first generation's training has printed so far."""
+    file = host.file(NodePaths(RUN, 1).logs) / "run.log"
+    return file.read_text() if file.exists() else ""

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.core.contract import NodePaths
 from orchestrator.node.start import (
-    DESERTED,
     NOT_BOOTED,
     NOT_ENDING,
     REFUSED,
@@ -29,7 +27,7 @@ from orchestrator.node.start import (
     start_script,
     stop_script,
 )
-from tests.node.node_host import RUN, Host, config, new_host, wait_for
+from tests.node.node_host import RUN, Host, config, log, new_host, wait_for, with_environment
 
 PATHS = NodePaths(RUN, 1)
 SESSION = f"orch-{RUN}"
@@ -42,20 +40,8 @@ def host() -> Iterator[Host]:
         yield made
 
 
-def log(host: Host) -> str:
-    file = host.file(PATHS.logs) / "run.log"
-    return file.read_text() if file.exists() else ""
-
-
 def alive(host: Host, generation: int = 1) -> list[str]:
     return with_environment(f"ORCH_STOP_FILE={host.home}/{NodePaths(RUN, generation).stop}")
-
-
-def with_environment(mark: str) -> list[str]:
-    done = subprocess.run(
-        ["bash", "-c", 'grep -lzsxF "$1" /proc/[0-9]*/environ', "-", mark], capture_output=True, text=True, check=False
-    )
-    return done.stdout.split()
 
 
 def test_start_runs_setup_then_run_in_the_workdir_with_the_contract_in_the_environment(host: Host) -> None:
@@ -319,18 +305,19 @@ def test_data_and_checkpoints_are_fetched_only_where_there_may_be_some() -> None
     assert told == [True, True, True, False], "in the last the start before was given up before it trained"
 
 
-def test_a_node_is_deserted_when_neither_agent_nor_training_lives_there(host: Host) -> None:
-    assert host.run(probe_script(RUN)).returncode == DESERTED
-    host.run(start_script(config("echo begun; sleep 1000")))
-    wait_for(lambda: "begun" in log(host))
-    assert host.run(probe_script(RUN)).stdout == "alive\n"
-    end(f"ORCH_AGENT_OF={host.file(PATHS.generation_dir)}")
-    assert host.run(probe_script(RUN)).returncode == 0, "the training lives"
-    host.run(kill_script(RUN, 1, 1, timedelta(0)))
-    assert host.run(probe_script(RUN)).returncode == DESERTED
-    host.run(start_script(config("true", generation=2)))
-    host.ended(2)
-    assert host.run(probe_script(RUN)).returncode == 0, "the agent lives"
+def test_a_tmux_server_that_goes_as_it_is_asked_is_asked_once_more(host: Host) -> None:
+    # So does a real one whose last session, here the older generation's, was killed a moment before.
+    host.run(start_script(config("true")))
+    host.ended()
+    real = shutil.which("tmux", path=host.env["PATH"].partition(":")[2])
+    dropped = host.home / "dropped"
+    drops = f'[[ "$*" != *start-server* || -e {dropped} ]] || {{ >{dropped}; echo server exited >&2; exit 1; }}'
+    host.shim("tmux", f'{drops}\nexec {real} "$@"')
+    done = host.run(start_script(config("true", generation=2)))
+    assert (done.returncode, done.stdout) == (0, "started\n")
+    assert dropped.exists()
+    assert host.ended(2) == "0 running"
+    assert host.tmux("list-windows", "-t", f"={SESSION}", "-F", "#{window_name}").split() == ["train", "agent", "shell"]
 
 
 def test_a_machine_that_becomes_an_image_keeps_nothing_of_the_run_and_no_key_that_opens_it(host: Host) -> None:
@@ -345,46 +332,6 @@ def test_a_machine_that_becomes_an_image_keeps_nothing_of_the_run_and_no_key_tha
         assert list((host.home / ".ssh").iterdir()) == []
         assert (host.home / "tool").exists()
     wait_for(lambda: not with_environment(f"ORCH_AGENT_OF={host.file(PATHS.generation_dir)}"))
-
-
-def test_a_node_that_is_just_being_given_its_next_generation_is_not_deserted(host: Host) -> None:
-    host.run(start_script(config("true")))
-    host.ended()
-    end(f"ORCH_AGENT_OF={host.file(PATHS.generation_dir)}")
-    lock = host.file(PATHS.bundle).parent / "lock"
-    starts = (
-        f"exec 9>{lock}; flock 9; echo held; read -r; ORCH_AGENT_OF={host.file(PATHS.generation_dir)} sleep 100 9>&- &"
-    )
-    with subprocess.Popen(
-        ["bash", "-c", starts], env=host.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdin is not None
-        assert holder.stdout.readline() == "held\n"
-        asking = subprocess.Popen(["bash", "-s"], env=host.env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-        assert asking.stdin is not None
-        asking.stdin.write(probe_script(RUN))
-        asking.stdin.close()
-        wait_for(lambda: with_environment(f"HOME={host.home}") and waits_for(lock))
-        holder.stdin.write("\n")
-        holder.stdin.close()
-        assert asking.wait(20) == 0
-
-
-def end(mark: str) -> None:
-    """End every process that was started with this in its environment."""
-    wait_for(lambda: with_environment(mark))
-    for path in with_environment(mark):
-        with suppress(ProcessLookupError):
-            os.kill(int(path.split("/")[2]), signal.SIGKILL)
-    wait_for(lambda: not with_environment(mark))
-
-
-def waits_for(lock: Path) -> bool:
-    """Tell whether a process waits for a file's lock."""
-    return any(
-        "->" in line and f":{lock.stat().st_ino} " in line for line in Path("/proc/locks").read_text().splitlines()
-    )
 
 
 def test_names_that_could_run_as_shell_are_refused() -> None:
