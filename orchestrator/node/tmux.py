@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from orchestrator.errors import NotFound, OrchError, Unreachable
 
 _NO_SERVER = ("no server running", "No such file or directory", "Connection refused")
 _NO_TARGET = ("can't find",)
+# Of a server whose last session has just ended: it took the command and dropped it. The next command finds it gone.
+_LEAVING = ("server exited", "lost server")
+_LEAVES_WITHIN = 0.2  # seconds
 _FIELDS = ("#{window_name}", "#{pane_id}", "#{pane_pid}")
 _SEPARATOR = "|"  # tmux prints tabs as underscores
 # Reads the variables, removes their file, becomes the command: values are never on a command line, which all can read.
@@ -133,7 +137,7 @@ class Tmux:
                 variables.unlink(missing_ok=True)
             raise
 
-    def _ask(self, verb: str, *arguments: str) -> list[str] | None:
+    def _ask(self, verb: str, *arguments: str, again: bool = True) -> list[str] | None:
         """Return the lines tmux printed, None when it says that server or target do not exist."""
         try:
             done: tmux_cmd = self._server.cmd(verb, *map(_literal, arguments))
@@ -146,6 +150,9 @@ class Tmux:
             return list(done.stdout)
         if any(text in said for text in (*_NO_SERVER, *_NO_TARGET)):
             return None
+        if again and any(text in said for text in _LEAVING):
+            time.sleep(_LEAVES_WITHIN)
+            return self._ask(verb, *arguments, again=False)
         if "duplicate session" in said:
             raise OrchError(f"tmux: {said}", "attach to it or choose another name")
         raise Unreachable(f"tmux {verb} failed: {said or f'exit code {done.returncode}'}", "`tmux ls` shows more")

@@ -193,6 +193,28 @@ def test_a_tmux_that_fails_is_not_taken_for_no_server(
             tmux.has_session("orch-a")
 
 
+@pytest.mark.parametrize("leaves", [1, 2])
+def test_a_server_that_is_leaving_is_asked_once_more(
+    tmux: Tmux, folder: Path, monkeypatch: pytest.MonkeyPatch, leaves: int
+) -> None:
+    leaving = folder / "bin" / "tmux"
+    leaving.parent.mkdir()
+    asked = folder / "asked"
+    leaving.write_text(
+        f"#!/bin/sh\necho asked >>{asked}\n"
+        f"[ $(wc -l <{asked}) -gt {leaves} ] || {{ echo 'server exited unexpectedly' >&2; exit 1; }}\n"
+        f'exec {shutil.which("tmux")} "$@"\n'
+    )
+    leaving.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{leaving.parent}:{os.environ['PATH']}")
+    if leaves > 1:
+        with pytest.raises(Unreachable, match="server exited"):
+            tmux.new_session("orch-a", "train", ["sleep", "300"])
+    else:
+        tmux.new_session("orch-a", "train", ["sleep", "300"])
+        assert tmux.has_session("orch-a")
+
+
 def test_a_server_that_cannot_be_started_says_why(tmux: Tmux, folder: Path) -> None:
     (folder / f"tmux-{os.geteuid()}").write_text("where the folder of the sockets should be")
     with pytest.raises(Unreachable, match="tmux"):
