@@ -7,6 +7,7 @@ run. The intent is in the ledger before EC2 is asked.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from orchestrator.aws.s3 import Bucket
@@ -16,7 +17,7 @@ from orchestrator.core.facts import Facts, Instance
 from orchestrator.core.ids import Keys, resource_name
 from orchestrator.core.images import is_finished, next_step
 from orchestrator.core.ledger import LedgerState, Verdict
-from orchestrator.errors import BadInput, NoCapacity, NoPermission, OrchError
+from orchestrator.errors import BadInput, NoCapacity, NoPermission, OrchError, StaleEpoch, Unreachable
 from orchestrator.run.home import Home
 from orchestrator.run.lease import Lease
 from orchestrator.run.ledger import Ledger
@@ -24,6 +25,8 @@ from orchestrator.run.loop import Scheduler
 from orchestrator.run.wish import ask_stop
 
 Log = Callable[[str], None]
+# For so long a refusal whose code nobody has named is asked about again; the machine is paid for meanwhile.
+REFUSED_FOR_GOOD = timedelta(minutes=3)
 
 
 class ForegroundScheduler(Scheduler):
@@ -81,6 +84,7 @@ class TakingScheduler(ForegroundScheduler):
     def __init__(self, session: Session, bucket: Bucket, home: Home, run_id: str, log: Log) -> None:
         super().__init__(session, bucket, home, run_id, log)
         self._refused: Verdict | None = None
+        self._refused_since: datetime | None = None
 
     def _made(self) -> tuple[str, str] | None:
         """Return id and state of what was taken, None before."""
@@ -112,12 +116,22 @@ class TakingScheduler(ForegroundScheduler):
         self._lease.hold(self._bucket.server_time())
         try:
             self._take(instance, facts)
-        except (NoPermission, BadInput, NoCapacity) as error:
+        except OrchError as error:
+            if not self._is_final(error):
+                raise
             # Asking again would be answered alike, and the machine costs money meanwhile.
             self._refused = Verdict("failed", f"EC2 makes no {self.kind}: {error.message}", error.hint)
             self._note("outcome", {"name": name, "status": "refused", "message": error.message})
         else:
             self._note("outcome", {"name": name, "status": "asked"})
+
+    def _is_final(self, error: OrchError) -> bool:
+        """Tell whether EC2 will not change its mind; of a refusal that nobody knows only time tells."""
+        if isinstance(error, Unreachable | StaleEpoch):
+            return False
+        now = self._bucket.server_time()
+        self._refused_since = self._refused_since or now
+        return isinstance(error, NoPermission | BadInput | NoCapacity) or now - self._refused_since >= REFUSED_FOR_GOOD
 
     def _note(self, kind: Any, detail: Mapping[str, Any]) -> None:
         self._ledger.append(kind, self.kind, detail, epoch=self._lease.epoch, now=self._bucket.server_time())

@@ -14,11 +14,14 @@ import pytest
 from orchestrator.aws.ec2 import Compute
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
+from orchestrator.aws.snapshots import Snapshots
 from orchestrator.core.actions import Terminate
 from orchestrator.core.experiment import Experiment
+from orchestrator.core.facts import Facts, Instance
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec import RunSpec
-from orchestrator.errors import StaleEpoch
+from orchestrator.errors import OrchError, StaleEpoch
+from orchestrator.run.foreground import REFUSED_FOR_GOOD, TakingScheduler
 from orchestrator.run.gc import find_orphans, remove
 from orchestrator.run.home import Home
 from orchestrator.run.lease import LIFETIME
@@ -146,6 +149,43 @@ def test_one_intent_is_enough_for_machines_that_are_told_to_go_twice(
     assert [entry.action for entry in scheduler._ledger.entries].count("terminate") == 1
     ask_stop(bucket, spec.run_id, "me")
     scheduler.run()
+    assert Compute(session).resources(spec.run_id) == ()
+
+
+class TakesSnapshot(TakingScheduler):
+    """Takes a snapshot of a volume that is not there, so that only faults are answered."""
+
+    kind = "snapshot"
+
+    def _take(self, instance: Instance, facts: Facts) -> None:
+        Snapshots(self._made_of[0]).take("vol-0123456789abcdef0", {})
+
+
+def test_what_ec2_refuses_in_words_that_nobody_knows_is_asked_for_again_but_not_for_ever(
+    session: Session, home: Home, launched: Launcher, cloud: SandboxCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, bucket = launched("unheard-of", num_nodes=1)
+    scheduler = TakesSnapshot(session, bucket, home, spec.run_id, lambda _: None)
+    assert scheduler._lease.try_acquire(bucket.server_time())
+    while not states(session, spec):
+        scheduler._tick()
+    facts = scheduler._observer.observe()
+    cloud.add_fault("CreateSnapshot", "SnapshotsAreOut", 2)
+    with pytest.raises(OrchError, match="SnapshotsAreOut"):
+        scheduler._ask(facts)
+    assert scheduler._refused is None
+    later = bucket.server_time() + REFUSED_FOR_GOOD
+    with monkeypatch.context() as patch:
+        patch.setattr(bucket, "server_time", lambda: later)
+        scheduler._lease.renew(later)
+        scheduler._ask(facts)
+    assert scheduler._refused is not None
+    assert scheduler._refused.kind == "failed"
+    assert "EC2 makes no snapshot: ec2:CreateSnapshot failed: SnapshotsAreOut" in scheduler._refused.message
+    scheduler._actor.close()
+    scheduler._lease.release(bucket.server_time())
+    ask_stop(bucket, spec.run_id, "me")
+    run_scheduler(session, bucket, home, spec.run_id, lambda _: None)
     assert Compute(session).resources(spec.run_id) == ()
 
 
