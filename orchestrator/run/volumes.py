@@ -36,9 +36,22 @@ class Chosen:
 
 def sizes_of(experiment: Experiment, session: Session) -> dict[str, int]:
     """Return the bytes of each data set. Raises NotFound with all that are not there or not whole by their manifest."""
+    sizes, missing, damaged = look(experiment, session)
+    if missing or damaged:
+        hints = (
+            *(["upload the data set first, or mend data.*.source"] if missing else []),
+            *([MEND] if damaged else []),
+        )
+        told = (f"data.{name}: {why}" for found in (missing, damaged) for name, why in found.items())
+        raise NotFound("; ".join(told), "; ".join(hints))
+    return sizes
+
+
+def look(experiment: Experiment, session: Session) -> tuple[dict[str, int], dict[str, str], dict[str, str]]:
+    """Return by name the bytes of each data set, why some are not there, and what others lack by their manifest."""
     sizes: dict[str, int] = {}
-    faults: list[str] = []
-    damaged: list[str] = []
+    missing: dict[str, str] = {}
+    damaged: dict[str, str] = {}
     for name, data in experiment.data.items():
         bucket, _, prefix = data.source.removeprefix("s3://").partition("/")
         prefix = prefix.rstrip("/") + "/"
@@ -46,22 +59,16 @@ def sizes_of(experiment: Experiment, session: Session) -> dict[str, int]:
             found = {item.key: item.size for item in Bucket(session, bucket).list(prefix)}
         except NotFound as error:
             sizes[name] = 0
-            faults.append(f"data.{name}: {error.message}")
+            missing[name] = error.message
             continue
         sizes[name] = sum(found.values())
         if not sizes[name]:
-            faults.append(f"data.{name}: nothing at {data.source}")
+            missing[name] = f"nothing at {data.source}"
         elif dataset.is_unfinished(prefix, found):
-            faults.append(f"data.{name}: {data.source} was not finished (`orch dataset build` completes it)")
+            missing[name] = f"{data.source} was not finished (`orch dataset build` completes it)"
         elif data.mode != "ebs" and (damage := _damage(Bucket(session, bucket), prefix, found)):
-            damaged.append(f"data.{name}: {data.source} {damage}")
-    if faults or damaged:
-        hints = (
-            *(["upload the data set first, or mend data.*.source"] if faults else []),
-            *([MEND] if damaged else []),
-        )
-        raise NotFound("; ".join(faults + damaged), "; ".join(hints))
-    return sizes
+            damaged[name] = f"{data.source} {damage}"
+    return sizes, missing, damaged
 
 
 def _damage(bucket: Bucket, prefix: str, found: Mapping[str, int]) -> str:

@@ -15,6 +15,7 @@ from orchestrator.core.caps import Caps
 from orchestrator.core.ledger import Verdict
 from orchestrator.errors import BadInput, Exit, Unreachable
 from orchestrator.run.keys import NotOffered
+from orchestrator.run.renewal import Renewed
 from orchestrator.run.view import RunView
 from tests.cli.fake_clouds import Orch
 from tests.core.worlds import spec
@@ -155,7 +156,10 @@ def acts(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...
     def stop(bucket: object, run_id: str, actor: str, reason: str) -> None:
         done.append(("stop", run_id, reason))
 
-    def resume(bucket: object, run_id: str, actor: str, caps: Caps) -> None:
+    def renew(spec: object, session: object, image: object) -> Renewed:
+        return Renewed()
+
+    def resume(bucket: object, run_id: str, actor: str, caps: Caps, renewed: Renewed) -> None:
         done.append(("resume", run_id, *caps.to_json().items()))
 
     def extend(bucket: object, run_id: str, actor: str, caps: Caps) -> None:
@@ -165,6 +169,7 @@ def acts(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...
     monkeypatch.setattr("orchestrator.run.detach.start_scheduler", start)
     monkeypatch.setattr("orchestrator.run.detach.scheduler_alive", alive)
     monkeypatch.setattr("orchestrator.run.wish.ask_stop", stop)
+    monkeypatch.setattr("orchestrator.run.renewal.renew", renew)
     monkeypatch.setattr("orchestrator.run.wish.ask_resume", resume)
     monkeypatch.setattr("orchestrator.run.wish.ask_extend", extend)
     return done
@@ -208,6 +213,21 @@ def test_resume_launches_an_ended_run_again(run_orch: Orch, acts: list[tuple[Any
     assert result.exit_code == 0
     assert acts == [("resume", RUN), ("start", RUN, "sandbox")]
     assert "launching 2 nodes again, from the last checkpoint" in result.stdout
+
+
+def test_what_is_gone_that_a_run_needs_is_told_with_all_else_and_what_took_its_place_is_named(
+    run_orch: Orch, acts: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [Renewed(faults=("data.x: nothing at s3://b/x",)), Renewed(image="ami-new")]
+    monkeypatch.setattr("orchestrator.run.renewal.renew", lambda *_: found.pop(0))
+    run_orch.cloud.add(capped("0.80"))
+    refused = run_orch("resume", "--max-cost", "0.90")
+    assert (refused.exit_code, acts) == (2, [])
+    assert "max_cost: $0.90 is too little" in refused.stderr
+    assert "  data.x: nothing at s3://b/x\n" in refused.stderr
+    run_orch.cloud.add(capped("0.80"), ended(FINISHED))
+    taken = run_orch("resume", "--max-cost", "2", "-d")
+    assert f"image {spec(2).image} is gone: the nodes boot ami-new" in taken.stderr
 
 
 def capped(cap: str) -> RunView:
