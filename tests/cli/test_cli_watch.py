@@ -76,11 +76,7 @@ def test_a_failed_run_names_the_node_and_its_last_lines_after_the_bill(run_orch:
 
 def test_json_is_a_line_for_each_change_and_the_report_at_the_end(run_orch: Orch) -> None:
     run_orch.cloud.add(running(seconds=100), running(seconds=103), running(seconds=160), ended(FINISHED))
-    decoder, text, values = json.JSONDecoder(), run_orch("watch", "--json").stdout, []
-    while text.strip():
-        value, end = decoder.raw_decode(text.lstrip())
-        values.append(value)
-        text = text.lstrip()[end:]
+    values = [json.loads(line) for line in run_orch("watch", "--json").stdout.splitlines()]
     assert [value["phase"] for value in values] == ["running", "running", "finished", "finished"]
     assert values[-1]["bill"]["final"] is True
 
