@@ -210,7 +210,9 @@ Source = Annotated[
         "of the form s3://bucket/prefix or dataset:NAME[@VERSION], a version being 4 to 64 digits of 0-9 and a-f",
     ),
 ]
-Mount = Annotated[Text, _matches(_MOUNT, "a relative path such as imagenet or sets/train")]
+Mount = Annotated[
+    Text, _matches(_MOUNT, "a relative path of letters, digits, '.', '_' and '-', such as imagenet or sets/train")
+]
 Mode = Annotated[Literal["stage", "ebs", "auto"], BeforeValidator(_mode)]
 DataName = Annotated[Text, _matches(_DATA_NAME, "a name of letters, digits, '_' and '-', a letter or digit first")]
 Workdir = Annotated[Text, AfterValidator(_workdir)]

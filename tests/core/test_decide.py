@@ -99,6 +99,10 @@ def test_a_missing_quota_rules_out_every_offer_that_counts_against_it() -> None:
 def test_a_refusal_that_no_other_zone_would_mend_ends_the_run_at_once(status: str) -> None:
     verdict = verdict_of(Book().tried(1, 0, status, "InvalidAMIID.NotFound"), facts())
     assert (verdict.kind, verdict.code) == ("failed", "InvalidAMIID.NotFound")
+    assert verdict.hint.endswith("then launch again; nothing was started")
+    again = Book().add("intent", "end", verdict=verdict.to_json()).add("outcome", "close", generation=1)
+    again.add("wish", "resume").tried(1, 0, status, "InvalidAMIID.NotFound", generation=2)
+    assert verdict_of(again, facts()).hint.endswith("then `orch resume`; nothing was started")
 
 
 def test_nodes_are_started_as_they_get_ready_and_once() -> None:
