@@ -28,6 +28,8 @@ COPIES = "sz/"
 CORRUPT = "corrupt.txt"  # the images that were left out and why, a line each; not there where there are none
 _COPY = re.compile(rf"{COPIES}(\d+)/.+")
 _PREFIX = re.compile(rf"{ROOT}[a-z][a-z0-9-]{{0,39}}/[0-9a-f]{{{VERSION_DIGITS}}}/")
+# Objects that are named of those that no folder can hold.
+NAMED = 5
 _REFERENCE = re.compile(r"([^@]+)(?:@([0-9a-f]{4,64}))?")
 
 
@@ -186,6 +188,30 @@ def is_unfinished(prefix: str, keys: Collection[str]) -> bool:
 def lost(files: Iterable[File], prefix: str, sizes: Mapping[str, int]) -> list[str]:
     """Return the paths of the `files` below `prefix` that are gone or cut; `sizes` are the bytes of objects by key."""
     return [file.path for file in files if sizes.get(prefix + file.path) != file.size]
+
+
+def unplaceable(names: Iterable[str]) -> list[str]:
+    """Return what is wrong with the names of objects that are to become files of one folder, a phrase each."""
+    found = dict.fromkeys(names)
+    faults: list[str] = []
+    folders: set[str] = set()
+    for name in found:
+        parts = [part for part in name.split("/") if part not in {"", "."}]
+        plain = "/".join(parts)
+        if name.startswith("/") or not parts or ".." in parts or "\0" in name:
+            faults.append(f"{name!r} would leave its folder")
+        elif plain != name and plain in found:
+            faults.append(f"{name!r} is the same file as {plain!r}")
+        while (plain := plain.rpartition("/")[0]) and plain not in folders:
+            folders.add(plain)
+    return faults + [f"{name!r} would be a file and a folder" for name in found if name in folders]
+
+
+def cannot_hold(names: Iterable[str]) -> str:
+    """Return why no folder can hold objects of these names, as what a data set does; "" when one can."""
+    faults = unplaceable(names)
+    more = f" and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
+    return f"holds objects that no folder can: {', '.join(faults[:NAMED])}{more}" if faults else ""
 
 
 def find_phases(paths: Collection[str]) -> dict[str, int]:

@@ -66,6 +66,8 @@ def look(experiment: Experiment, session: Session) -> tuple[dict[str, int], dict
             missing[name] = f"nothing at {data.source}"
         elif dataset.is_unfinished(prefix, found):
             missing[name] = f"{data.source} was not finished (`orch dataset build` completes it)"
+        elif fault := dataset.cannot_hold(key.removeprefix(prefix) for key in found if not key.endswith("/")):
+            missing[name] = f"{data.source} {fault}"
         elif data.mode != "ebs" and (damage := _damage(Bucket(session, bucket), prefix, found)):
             damaged[name] = f"{data.source} {damage}"
     return sizes, missing, damaged

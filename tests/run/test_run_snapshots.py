@@ -27,7 +27,7 @@ from orchestrator.run.ledger import Ledger
 from orchestrator.run.renewal import renew
 from orchestrator.run.snapshot_builder import SnapshotBuilder
 from orchestrator.run.snapshots import _remove_older, _remove_unpublished, _users
-from orchestrator.run.volumes import choose
+from orchestrator.run.volumes import choose, sizes_of
 from orchestrator.run.wish import ask_resume
 from tests.core.worlds import at, facts, instance, offer, spec
 
@@ -149,6 +149,16 @@ def test_a_run_whose_image_is_gone_is_resumed_on_what_its_name_means_now(session
     assert found.notes(ended) == [f"image {ended.image} is gone: the nodes boot {there}"]
     (why,) = renew(ended, session, "no-such-image").faults
     assert "is gone, and this account has no image named 'no-such-image'" in why
+
+
+def test_objects_that_no_folder_can_hold_are_refused_in_the_plan(session: Session, bucket: Bucket) -> None:
+    for name in ("a", "a/b", "c/", "../d"):
+        bucket.put(f"odd/{name}", b"x")
+    with pytest.raises(NotFound) as refused:
+        sizes_of(asked("stage", f"s3://{bucket.name}/odd"), session)
+    holds = "holds objects that no folder can: '../d' would leave its folder, 'a' would be a file and a folder"
+    assert refused.value.message == f"data.x: s3://{bucket.name}/odd {holds}"
+    bucket.delete_prefix("odd/")
 
 
 def test_of_what_a_build_made_twice_nothing_is_left_but_what_it_published(
