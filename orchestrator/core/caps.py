@@ -98,8 +98,12 @@ def in_force(spec: RunSpec, ledger: LedgerState) -> RunSpec:
         caps["max_cost"] = Decimal(ledger.max_cost) / MICRO
     if ledger.max_duration is not None:
         caps["max_duration"] = ledger.max_duration
-    found = replace(spec, image=ledger.image or spec.image, volumes=ledger.volumes or spec.volumes)
-    return replace(found, experiment=spec.experiment.model_copy(update=caps)) if caps else found
+    if not (caps or ledger.image or ledger.volumes):
+        return spec
+    experiment = spec.experiment.model_copy(update=caps)
+    return replace(
+        spec, experiment=experiment, image=ledger.image or spec.image, volumes=ledger.volumes or spec.volumes
+    )
 
 
 def age(spec: RunSpec, ledger: LedgerState, now: datetime) -> timedelta:

@@ -152,9 +152,6 @@ def acts(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...
     def stop(bucket: object, run_id: str, actor: str, reason: str) -> None:
         done.append(("stop", run_id, reason))
 
-    def renew(spec: object, session: object, image: object) -> Renewed:
-        return Renewed()
-
     def resume(bucket: object, run_id: str, actor: str, caps: Caps, renewed: Renewed) -> None:
         done.append(("resume", run_id, *caps.to_json().items()))
 
@@ -165,7 +162,6 @@ def acts(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...
     monkeypatch.setattr("orchestrator.run.detach.start_scheduler", start)
     monkeypatch.setattr("orchestrator.run.detach.scheduler_alive", alive)
     monkeypatch.setattr("orchestrator.run.wish.ask_stop", stop)
-    monkeypatch.setattr("orchestrator.run.renewal.renew", renew)
     monkeypatch.setattr("orchestrator.run.wish.ask_resume", resume)
     monkeypatch.setattr("orchestrator.run.wish.ask_extend", extend)
     return done
