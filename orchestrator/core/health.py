@@ -28,6 +28,10 @@ CONDEMNED_AFTER = timedelta(seconds=8)
 SETTLED_IN = timedelta(seconds=90)
 # Who had booted when it was taken into the gang is heard soon after the training before has ended.
 JOIN_LIMIT = timedelta(minutes=5)
+# Agents speak as soon as they are started. Who is told to start and not heard for so long is asked by SSH; while most
+# others are heard it is lost after that long without an answer, or if nothing lives there, else at JOIN_LIMIT.
+UNHEARD_AFTER = timedelta(seconds=30)
+UNHEARD_LIMIT = timedelta(seconds=90)
 # A node whose agent has been late lately, since the machine is busy, is given as much longer, up to this.
 LATE_AT_MOST = timedelta(seconds=4)
 LAST_LINES = 20
@@ -55,7 +59,7 @@ class Lost:
 
 def find_lost(ledger: LedgerState, gang: Gang, facts: Facts) -> dict[str, Lost]:
     """Return the lost members of the current generation by instance id: those that are gone, silent, under notice."""
-    silent, launched = _silent(gang, facts), ledger.launched
+    silent, launched, speechless = _silent(gang, facts), ledger.launched, _speechless(gang, facts)
     unchecked = _unfit_by_preflight(gang, facts)
     found: dict[str, Lost] = {}
     for instance_id in gang.ranks:
@@ -65,6 +69,7 @@ def find_lost(ledger: LedgerState, gang: Gang, facts: Facts) -> dict[str, Lost]:
                 or _unfit(launched, gang, facts, instance_id)
                 or unchecked.get(instance_id)
                 or _never_joined(ledger, gang, facts, instance_id)
+                or speechless.get(instance_id)
                 or silent.get(instance_id)
                 or _noticed(gang, instance_id)
             )
@@ -88,6 +93,16 @@ def suspects(gang: Gang, facts: Facts) -> tuple[str, ...]:
         and (item := gang.instances.get(instance_id)) is not None
         and item.usable
     )
+
+
+def unheard(gang: Gang, facts: Facts) -> Mapping[str, timedelta]:
+    """Return the members that were told to start and have not spoken for longer than they should, and for how long."""
+    waited = {i: facts.waited_since(asked) for i, asked in facts.asked.items() if i not in gang.beacons}
+    return {
+        i: age
+        for i, age in waited.items()
+        if age > UNHEARD_AFTER and i in gang.ranks and (item := gang.instances.get(i)) is not None and item.usable
+    }
 
 
 def _is_done(gang: Gang, instance_id: str) -> bool:
@@ -197,6 +212,23 @@ def _never_joined(ledger: LedgerState, gang: Gang, facts: Facts, instance_id: st
         return None
     rank = gang.ranks[instance_id]
     return Lost("lost", Verdict("failed", f"node {rank} ({instance_id}) never joined", "see `orch ssh`", "", rank))
+
+
+def _speechless(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
+    """Return the members that were told to start and never spoke, while most others do: the trouble is theirs."""
+    waited, found = unheard(gang, facts), {}
+    if 2 * len(waited) > gang.size:
+        return {}
+    for instance_id, age in waited.items():
+        nobody = instance_id in facts.unanswered or instance_id in facts.deserted
+        if age <= (UNHEARD_LIMIT if nobody else JOIN_LIMIT):
+            continue
+        rank = gang.ranks[instance_id]
+        message = f"node {rank} ({instance_id}) has not been heard since it was told to start"
+        message += ", nor does it answer SSH" if instance_id in facts.unanswered else ""
+        verdict = Verdict("failed", message, "see `orch ssh`", "", rank)
+        found[instance_id] = Lost("unfit", verdict)
+    return found
 
 
 def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from orchestrator.core.beacon import Beacon
 from orchestrator.core.decide import decide
 from orchestrator.core.facts import Facts
 from orchestrator.core.units import iso
-from tests.core.gangs import FOUR, four, gang_of_four, recovered, recovery_of, verdict_of, world
+from tests.core.gangs import FOUR, four, gang_of_four, recovered, recovery_of, taken, verdict_of, world
 from tests.core.worlds import at, beacon, instance
 
 
@@ -117,3 +118,52 @@ def test_a_node_whose_agent_was_late_before_is_given_longer_but_not_for_ever(
     quiet = world(61 + silent, said=[beacon(i, seconds=60 + silent) for i in (0, 2, 3)] + [busy])
     done = decide(gang_of_four(), four().state, replace(quiet, unanswered=frozenset({"i-1"})))
     assert isinstance(done[0], Recover) is lost
+
+
+def told(seconds: float, *quiet: int, **changes: Any) -> Facts:
+    """Four nodes that were told to start at 60 s, of which the `quiet` have never spoken."""
+    here = world(seconds, **changes)
+    nodes = {i: replace(n, beacon=None) if i in {f"i-{k}" for k in quiet} else n for i, n in here.nodes.items()}
+    return replace(here, nodes=nodes, started=frozenset(FOUR), asked=dict.fromkeys(FOUR, at(60)))
+
+
+def test_a_node_that_never_speaks_after_its_start_is_asked_and_replaced_when_it_does_not_answer() -> None:
+    run, state, mute = gang_of_four(), four().state, frozenset({"i-1"})
+    assert decide(run, state, told(89, 1)) == (), "agents need a moment to begin"
+    assert decide(run, state, told(91, 1)) == (Probe(("i-1",)),)
+    assert decide(run, state, told(149, 1, unanswered=mute)) == (Probe(("i-1",)),)
+    found = recovery_of(decide(run, state, told(151, 1, unanswered=mute)))
+    assert (found.missing, sorted(found.kept)) == (1, ["i-0", "i-2", "i-3"])
+    assert found.cause == "node 1 (i-1) has not been heard since it was told to start, nor does it answer SSH"
+    assert recovery_of(decide(run, state, told(151, 1, deserted=mute))).missing == 1
+    assert decide(run, state, told(359, 1, answering=mute)) == (), "something lives there"
+    assert recovery_of(decide(run, state, told(361, 1, answering=mute))).missing == 1
+    heard_since = replace(told(151, 1, unanswered=mute), watched_since=at(140))
+    assert decide(run, state, heard_since) == (), "who did not listen cannot say that nobody spoke"
+
+
+def test_when_most_of_a_gang_never_speaks_nobody_is_replaced_for_it() -> None:
+    mute = frozenset(FOUR)
+    asked = (Probe(("i-0", "i-1", "i-2")),)
+    assert decide(gang_of_four(), four().state, told(370, 0, 1, 2, unanswered=mute)) == asked
+
+
+def test_a_survivor_of_which_only_the_generation_before_speaks_is_replaced_too() -> None:
+    book = four()
+    recovered(book, world(100, [taken(3, 99)]))
+    book.tried(1, 0, "launched", ids=("i-4",), generation=2, seconds=101)
+
+    def seen(seconds: float) -> Facts:
+        said = [replace(beacon(i, seconds=seconds), generation=1 if i == 1 else 2) for i in (0, 1, 2)]
+        said.append(replace(beacon(4, seconds=seconds), rank=3, generation=2))
+        ended = replace(said[1], stage="exited", exit_code=75, synced=True)
+        here = world(seconds, [taken(3, 99)], [said[0], ended, said[2], said[3]])
+        return replace(
+            here, instances=(*here.instances, instance(4)), asked={"i-1": at(110)}, started=frozenset({"i-1"})
+        )
+
+    assert decide(gang_of_four(), book.state, seen(405)) == (Probe(("i-1",)),)
+    assert (
+        "has not been heard since it was told to start"
+        in recovery_of(decide(gang_of_four(), book.state, seen(411))).cause
+    )
