@@ -10,9 +10,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Strict, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from orchestrator.core.ids import NAME_RULE, is_name
 from orchestrator.core.units import MICRO, parse_duration, to_micro
@@ -58,6 +67,14 @@ def show(value: object) -> str:
         return "a huge number"
     text = ascii(value) if isinstance(value, str) else ascii(str(value))[1:-1]
     return text if len(text) <= 60 else f"{text[:56]}..." + text[-1:] * isinstance(value, str)
+
+
+def read_value(kind: Any, value: object) -> tuple[Any, list[str]]:
+    """Return `value` as one of these kinds, None where it is none; and what is wrong with it, in words."""
+    try:
+        return TypeAdapter(kind).validate_python(value), []
+    except ValidationError as error:
+        return None, [item["msg"].removeprefix("Value error, ") for item in error.errors()]
 
 
 def repeated(names: Sequence[str]) -> str | None:
