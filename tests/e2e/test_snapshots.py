@@ -122,6 +122,19 @@ def test_a_build_whose_data_is_damaged_publishes_nothing(world: World) -> None:
     world.client("s3").put_object(Bucket=world.bucket(), Key=key, Body=FILES["a.txt"])
 
 
+def test_a_set_that_lost_objects_is_had_from_its_snapshot(world: World) -> None:
+    snapshot(world)
+    (item,) = world.json("dataset", "list")
+    key = f"{item['url'].split('/', 3)[3]}/train/images.bin"
+    world.client("s3").delete_object(Bucket=world.bucket(), Key=key)
+    damage = "is damaged: of 2 files 1 are gone or cut: train/images.bin"
+    assert damage in world.launch("fetching", "true", data=data("stage"), check=7)
+    wanted = f"test $(wc -c <$ORCH_DATA_DIR/flowers/train/images.bin) = {len(FILES['train/images.bin'])}"
+    said = " ".join(world.launch("healed", wanted, data=data("auto"), num_nodes=1).split())
+    assert f"{damage}; its snapshot is whole" in said
+    world.client("s3").put_object(Bucket=world.bucket(), Key=key, Body=FILES["train/images.bin"])
+
+
 @pytest.mark.parametrize("when", ["filling", "taking"])
 def test_a_build_that_is_terminated_ends_its_run_and_leaves_what_was_published_before(world: World, when: str) -> None:
     kept = snapshot(world)["snapshot"]
