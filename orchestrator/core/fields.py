@@ -38,8 +38,9 @@ _IMAGE = re.compile(
 )
 _DATA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _MOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+_BUCKET = re.compile(r"(?![^/]*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _SOURCE = re.compile(
-    r"s3://(?![^/]*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9!_.*'()/=+@:,-]*)?"
+    rf"s3://{_BUCKET.pattern}(?:/[A-Za-z0-9!_.*'()/=+@:,-]*)?"
     r"|dataset:[a-z][a-z0-9-]{0,39}(?:@[0-9a-f]{4,64})?"
 )
 _RANGE = re.compile(r"\s*(\d{1,6})\s*\.\.\s*(\d{1,6})\s*", re.ASCII)
@@ -227,6 +228,7 @@ Source = Annotated[
         "of the form s3://bucket/prefix or dataset:NAME[@VERSION], a version being 4 to 64 digits of 0-9 and a-f",
     ),
 ]
+BucketName = Annotated[Text, _matches(_BUCKET, "the name of a bucket: 3 to 63 of a-z, 0-9, '.' and '-'")]
 Mount = Annotated[Text, _matches(_MOUNT, "a relative path such as imagenet or sets/train")]
 Mode = Annotated[Literal["stage", "ebs", "auto"], BeforeValidator(_mode)]
 DataName = Annotated[Text, _matches(_DATA_NAME, "a name of letters, digits, '_' and '-', a letter or digit first")]
