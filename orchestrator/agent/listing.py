@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from orchestrator.agent.config import DataSource
-from orchestrator.agent.fetch import Corrupt, Item
+from orchestrator.agent.fetch import NAMED, Corrupt, Item
 from orchestrator.agent.store import Store, Stored
 from orchestrator.core.dataset import read_files
 from orchestrator.core.manifest import NAME as MANIFEST
 from orchestrator.core.manifest import File
 from orchestrator.core.units import first_of
 from orchestrator.errors import BadInput, NotFound
-
-NAMED = 5
 
 
 def find_items(store: Store, source: DataSource, folder: Path) -> list[Item]:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.agent.config import DataSource, NodeConfig
-from orchestrator.agent.fetch import Corrupt, Say, missing
+from orchestrator.agent.fetch import NAMED, Corrupt, Say, missing
 from orchestrator.agent.known import Known
-from orchestrator.agent.listing import NAMED, find_items, manifest_files
+from orchestrator.agent.listing import find_items, manifest_files
 from orchestrator.agent.meter import Meter
 from orchestrator.agent.staging import Opener
 from orchestrator.core.dataset import lost
