@@ -47,7 +47,7 @@ class Lost:
     `interrupted`: EC2 takes it or took it (`noticed`: it is still there). `ended`: somebody ended it on purpose, which
     is obeyed. `unfit`: it never came to work, or must not begin; a gang that is so as a whole is not tried elsewhere.
     `lost`: everything else. `hasty`: it fell silent seconds ago, and nothing more is known: enough to replace it, but
-    no run ends by it, since EC2 may yet say that it took the node. `found` is what the checks before the training say.
+    no run ends by it, since EC2 may yet say that it took the node. `found` is why it is unfit, once it has booted.
     """
 
     kind: Literal["interrupted", "lost", "unfit", "ended"]
@@ -223,11 +223,10 @@ def _speechless(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
         nobody = instance_id in facts.unanswered or instance_id in facts.deserted
         if age <= (UNHEARD_LIMIT if nobody else JOIN_LIMIT):
             continue
-        rank = gang.ranks[instance_id]
-        message = f"node {rank} ({instance_id}) has not been heard since it was told to start"
-        message += ", nor does it answer SSH" if instance_id in facts.unanswered else ""
-        verdict = Verdict("failed", message, "see `orch ssh`", "", rank)
-        found[instance_id] = Lost("unfit", verdict)
+        rank, why = gang.ranks[instance_id], "has not been heard since it was told to start"
+        why += ", nor does it answer SSH" if instance_id in facts.unanswered else ""
+        verdict = Verdict("failed", f"node {rank} ({instance_id}) {why}", "see `orch ssh`", "", rank)
+        found[instance_id] = Lost("unfit", verdict, found=f"it {why}")
     return found
 
 

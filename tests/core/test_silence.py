@@ -135,6 +135,7 @@ def test_a_node_that_never_speaks_after_its_start_is_asked_and_replaced_when_it_
     found = recovery_of(decide(run, state, told(151, 1, unanswered=mute)))
     assert (found.missing, sorted(found.kept)) == (1, ["i-0", "i-2", "i-3"])
     assert found.cause == "node 1 (i-1) has not been heard since it was told to start, nor does it answer SSH"
+    assert found.unfit == {"i-1": "it has not been heard since it was told to start, nor does it answer SSH"}
     assert recovery_of(decide(run, state, told(151, 1, deserted=mute))).missing == 1
     assert decide(run, state, told(359, 1, answering=mute)) == (), "something lives there"
     assert recovery_of(decide(run, state, told(361, 1, answering=mute))).missing == 1

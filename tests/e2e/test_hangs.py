@@ -47,3 +47,7 @@ def test_a_machine_that_hangs_before_its_first_word_is_replaced_and_the_others_w
     assert f"({mute}) has not been heard since it was told to start, nor does it answer SSH" in lost["detail"]["cause"]
     assert len(lost["detail"]["kept"]) == 3
     assert len(world.instances(run_id)) == 5
+    (told,) = [row for row in world.json("doctor", run_id) if row["unfit"]]
+    assert (told["instance_id"], told["generation"]) == (mute, 1)
+    assert {row["generation"] for row in world.json("status", run_id, "--timing") if row["instance_id"] == mute} == {1}
+    assert "begins anew" not in world.orch("logs", run_id).stdout, "nothing was trained before"
