@@ -10,18 +10,20 @@ import getpass
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.agent.config import DataSource, NodeConfig
-from orchestrator.agent.fetch import Corrupt, Item, Say, missing
+from orchestrator.agent.fetch import NAMED, Corrupt, Say, missing
 from orchestrator.agent.known import Known
-from orchestrator.agent.listing import NAMED, find_items
+from orchestrator.agent.listing import find_items, manifest_files
 from orchestrator.agent.meter import Meter
 from orchestrator.agent.staging import Opener
-from orchestrator.core.units import format_size
+from orchestrator.core.dataset import lost
+from orchestrator.core.manifest import File
+from orchestrator.core.units import first_of, format_size
 from orchestrator.errors import OrchError
 
 COLUMNS = "PATH,SIZE,TYPE,FSTYPE,LABEL,MOUNTPOINT"
@@ -58,9 +60,13 @@ def mount_all(config: NodeConfig, opened: Opener, say: Say) -> None:
         where = config.data_folder / source.mount
         if source.blank_gib:
             _mount_blank(source, where, say)
-        elif source.volume and _mount(_labelled(source), where, "ro,noatime"):
-            count = _check_sizes(find_items(opened(source.bucket, config.region), source, config.data_folder), source)
-            say(f"data {source.name}: {count} files on a volume of its own, read-only")
+        elif source.volume and (disk := _labelled(source)).mountpoint != str(where):
+            # Asked for first: S3 may have to be asked again, and what is mounted is not looked at again. Of the objects
+            # nothing is wanted: the volume has what they held, whatever has become of them.
+            files = manifest_files(opened(source.bucket, config.region), source)
+            _mount(disk, where, "ro,noatime")
+            _check_sizes(files, where, source)
+            say(f"data {source.name}: {len(files)} files on a volume of its own, read-only")
 
 
 def seal(config: NodeConfig, opened: Opener, say: Say) -> None:
@@ -78,7 +84,7 @@ def seal(config: NodeConfig, opened: Opener, say: Say) -> None:
         wrong = missing(items, Meter(config.staging_file, totals, say), Known(None))
         _sudo("umount", str(where))
         if wrong:
-            names = ", ".join(item.key for item in wrong[:NAMED])
+            names = first_of([item.key for item in wrong], NAMED)
             raise Corrupt(f"on the volume are not as they were written: {names}", "make the snapshot again")
         say(f"data {source.name}: {format_size(sum(totals.values()))} on {disk.path}, every digest right")
 
@@ -115,15 +121,15 @@ def _labelled(source: DataSource) -> Disk:
     return found[0]
 
 
-def _check_sizes(items: list[Item], source: DataSource) -> int:
+def _check_sizes(files: Collection[File], where: Path, source: DataSource) -> None:
     """Hold what is mounted against the manifest: names and sizes. The digests were right when it was sealed."""
-    wrong = [item.path.name for item in items if not item.path.is_file() or item.path.stat().st_size != item.size]
-    if wrong:
-        named = ", ".join(wrong[:NAMED])
+    found = {file.path: where / file.path for file in files}
+    sizes = {name: path.stat().st_size for name, path in found.items() if path.is_file()}
+    if wrong := lost(files, "", sizes):
         raise Corrupt(
-            f"the volume of data {source.name} is not what its manifest says: {named}", "make its snapshot again"
+            f"the volume of data {source.name} is not what its manifest says: {first_of(wrong, NAMED)}",
+            "make its snapshot again",
         )
-    return len(items)
 
 
 def _await(look: Callable[[], list[Disk]]) -> list[Disk]:

@@ -17,7 +17,7 @@ from typing import Any
 from orchestrator.core import manifest
 from orchestrator.core.ids import NAME_RULE, is_name
 from orchestrator.core.manifest import File
-from orchestrator.core.units import iso, parse_time
+from orchestrator.core.units import counted, first_of, iso, parse_time
 
 ROOT = "datasets/"
 SCHEME = "dataset:"
@@ -190,6 +190,11 @@ def lost(files: Iterable[File], prefix: str, sizes: Mapping[str, int]) -> list[s
     return [file.path for file in files if sizes.get(prefix + file.path) != file.size]
 
 
+def how_damaged(files: Collection[File], wrong: Collection[str]) -> str:
+    """Return in words what is wrong with a set of `files` of which those at the paths `wrong` are lost."""
+    return f"is damaged: of {counted(len(files), 'file')} {len(wrong)} are gone or cut"
+
+
 def unplaceable(names: Iterable[str]) -> list[str]:
     """Return what is wrong with the names of objects that are to become files of one folder, a phrase each."""
     found = dict.fromkeys(names)
@@ -210,8 +215,7 @@ def unplaceable(names: Iterable[str]) -> list[str]:
 def cannot_hold(names: Iterable[str]) -> str:
     """Return why no folder can hold objects of these names, as what a data set does; "" when one can."""
     faults = unplaceable(names)
-    more = f" and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
-    return f"holds objects that no folder can: {', '.join(faults[:NAMED])}{more}" if faults else ""
+    return f"holds objects that no folder can: {first_of(faults, NAMED)}" if faults else ""
 
 
 def find_phases(paths: Collection[str]) -> dict[str, int]:

@@ -6,18 +6,19 @@ nothing to take its place is told before anything is launched.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.aws.images import Images
 from orchestrator.aws.session import Session
 from orchestrator.aws.snapshots import Snapshots
-from orchestrator.core.dataset import named_by
 from orchestrator.core.spec import RunSpec
-from orchestrator.core.volumes import DataVolume, Snapshot, newest
+from orchestrator.core.volumes import DataVolume, Snapshot
 from orchestrator.errors import NotFound
-from orchestrator.run.volumes import MEND, look, volume_of
+from orchestrator.run.datasets import MEND
+from orchestrator.run.sources import UPLOAD, There, find
+from orchestrator.run.volumes import volume_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +55,23 @@ def renew(spec: RunSpec, session: Session, default_image: str | None) -> Renewed
 
     Raises NoPermission, Unreachable.
     """
-    image, why = _image(spec, session, default_image)
-    volumes, lost = _volumes(spec, Snapshots(session).published() if spec.volumes else (), session.region)
-    fetched = {name: data for name, data in spec.experiment.data.items() if data.mode != "ebs"}
-    _, missing, damaged = look(spec.experiment.model_copy(update={"data": fetched}), session)
-    ours = {name for name, data in fetched.items() if named_by(data.source, spec.bucket)}
-    gone = [
-        f"data.{name}: {fault} ({MEND if name in ours else 'put it back'})"
-        for name, fault in {**missing, **damaged}.items()
-    ]
-    return Renewed(image, volumes if volumes != spec.volumes else (), (*why, *lost, *gone))
+    image, lacking = _image(spec, session, default_image)
+    # A snapshot that is gone is a matter of the volumes, told below.
+    data = {
+        name: item.model_copy(update={"mode": "auto"}) if item.mode == "ebs" else item
+        for name, item in spec.experiment.data.items()
+    }
+    there, faults = find(spec.experiment.model_copy(update={"data": data}), session, spec.bucket)
+    volumes, lost = _volumes(spec, there, Snapshots(session).published() if spec.volumes else ())
+    gone = [f"data.{name}: {why} ({_remedy(hint, there[name])})" for name, why, hint in faults]
+    return Renewed(image, volumes if volumes != spec.volumes else (), (*lacking, *lost, *gone))
+
+
+def _remedy(hint: str, there: There) -> str:
+    """Return what to do about data of a run, whose source stays what it was."""
+    if hint != UPLOAD:
+        return hint
+    return MEND if there.version is not None else "put it back"
 
 
 def _image(spec: RunSpec, session: Session, default: str | None) -> tuple[str, list[str]]:
@@ -82,22 +90,23 @@ def _image(spec: RunSpec, session: Session, default: str | None) -> tuple[str, l
     return "", []
 
 
-def _volumes(spec: RunSpec, published: Sequence[Snapshot], region: str) -> tuple[tuple[DataVolume, ...], list[str]]:
+def _volumes(
+    spec: RunSpec, there: Mapping[str, There], published: Sequence[Snapshot]
+) -> tuple[tuple[DataVolume, ...], list[str]]:
     """Return the volumes of a run, of other snapshots of the same data where theirs are gone, and what has none."""
-    there = {item.snapshot_id for item in published if item.state == "completed"}
+    usable = {item.snapshot_id for item in published if item.state == "completed"}
     volumes: list[DataVolume] = []
     faults: list[str] = []
     for volume in spec.volumes:
-        named = named_by(spec.experiment.data[volume.data].source, spec.bucket)
-        other = None if named is None else newest(published, *named)
-        if volume.snapshot in there:
+        found = there[volume.data]
+        if volume.snapshot in usable:
             volumes.append(volume)
-        elif named is None or other is None or other.state != "completed":
-            what = "@".join(named) if named is not None else volume.data
+        elif found.snapshot is not None:
+            volumes.append(volume_of(volume.data, found.snapshot))
+        else:
+            what = "@".join(found.version or (volume.data,))
             faults.append(
-                f"data.{volume.data}: {volume.snapshot} is gone, and {what} has no other snapshot in {region}"
+                f"data.{volume.data}: {volume.snapshot} is gone, and {found.lacking}"
                 f" (`orch dataset snapshot {what}` makes one)"
             )
-        else:
-            volumes.append(volume_of(volume.data, other))
     return (tuple(volumes) if not faults else spec.volumes), faults
