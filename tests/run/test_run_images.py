@@ -22,6 +22,7 @@ from orchestrator.run.build import _remove_older, cap_of_check, users
 from orchestrator.run.gc import find_orphans, remove
 from orchestrator.run.lease import LIFETIME, Lease, Owner, kept
 from orchestrator.run.ledger import Ledger
+from orchestrator.run.read import open_runs
 from orchestrator.sandbox.catalogue import SANDBOX_AMI
 from tests.core.worlds import at, spec
 
@@ -140,6 +141,15 @@ def test_who_needs_an_image_is_known_and_it_stays_for_them(session: Session, buc
     assert _remove_older(own, bucket, replace(newer, name="used"), said.append) == ((kept_one,), ())
     bucket.delete_prefix(f"runs/{waits.run_id}/")
     own.remove(newer)
+
+
+def test_a_run_that_another_version_wrote_may_need_anything_until_it_has_ended(bucket: Bucket) -> None:
+    run = spec(1).run_id
+    bucket.put(Keys(run).spec, b'{"version": 0}')
+    assert open_runs(bucket, lambda _: False) == [run]
+    Ledger(bucket, run, "test").append("outcome", "close", {"generation": 1}, epoch=1, now=at(0))
+    assert open_runs(bucket, lambda _: True) == []
+    bucket.delete_prefix(f"runs/{run}/")
 
 
 def test_the_check_gets_what_the_build_leaves_of_the_cap_and_there_is_none_for_nothing() -> None:
