@@ -100,7 +100,7 @@ class TakingScheduler(ForegroundScheduler):
             return actions
         if self._refused is not None:
             return (End(self._refused),)
-        match next_step(facts, self.kind, self._made()):
+        match next_step(facts, self.kind, self._made(), state.stop):
             case "done":
                 return actions
             case "take":

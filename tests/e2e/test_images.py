@@ -180,6 +180,35 @@ def test_a_build_that_is_interrupted_ends_its_run_and_leaves_nothing(world: Worl
 
 
 @pytest.mark.long
+def test_what_is_asked_of_the_run_of_a_build_holds_for_the_build(world: World) -> None:
+    before = left(world)
+    # A step that ends well when it is asked to stop: then there is nothing to take an image for.
+    steps = [{"name": "obedient", "run": 'until test -e "$ORCH_STOP_FILE" || test -e ~/go; do sleep 0.1; done'}]
+    file = recipe(world, "asked", steps=steps, checks=[{"name": "broken", "run": "false"}])
+    for wish in (("stop",), ("extend", "--max-cost", "2")):
+        process = world.start("ami", "build", file, "--cloud", "sandbox", "-y", "--max-cost", "1")
+        assert process.stdout is not None
+        said, run = "", ""
+        for line in process.stdout:
+            said += line
+            run = found[1] if (found := re.search("orch attach (ami-asked-2[^`]*)", line)) else run
+            if "step 1 of 1: obedient" in line:
+                world.orch(wish[0], run, *wish[1:], "--cloud", "sandbox")
+                if wish[0] == "extend":
+                    world.orch("exec", run, "--cloud", "sandbox", "--", "touch ~/go")
+        ends = {"stop": (6, "build: stopped by the user: no image was made"), "extend": (1, "check: node 0")}
+        code, end = ends[wish[0]]
+        assert process.wait() == code
+        assert end in said
+        assert left(world) == before
+    check = world.run_id("ami-asked-check")
+    caps = [Decimal(world.json("status", name)[0]["max_cost_usd"]) for name in (run, check)]
+    assert caps[0] == 2
+    assert caps[1] == 2 - Decimal(world.json("cost", run)["spot_usd_high"])
+    assert f"hint: `orch logs {check}" in world.orch("watch", check, check=1).stderr
+
+
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_a_build_killed_after_any_change_leaves_only_what_gc_finds_and_removes(world: World) -> None:
     file = recipe(world, "tiny")
