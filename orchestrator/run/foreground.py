@@ -36,7 +36,7 @@ class ForegroundScheduler(Scheduler):
 
     def __init__(self, session: Session, bucket: Bucket, home: Home, run_id: str, log: Log) -> None:
         super().__init__(session, bucket, home, run_id, log)
-        self._made_of = (session, bucket, home, run_id, log)
+        self._made_of: tuple[Any, ...] = (session, bucket, home, run_id, log)
         self._told: Mapping[str, Any] = {}
 
     @property
@@ -63,9 +63,9 @@ class ForegroundScheduler(Scheduler):
         return verdict
 
     def _again(self) -> Scheduler:
-        """Let go of the run, and return another scheduler for it, which does nothing but bring it to its end."""
+        """Let go of the run, and return another scheduler for it, which brings it to its end: it was asked to stop."""
         self._lease.release(self._bucket.server_time())
-        return Scheduler(*self._made_of)
+        return type(self)(*self._made_of)
 
     def _decide(self, state: LedgerState, facts: Facts) -> tuple[Action, ...]:
         for node in facts.nodes.values():

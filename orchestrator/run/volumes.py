@@ -41,7 +41,7 @@ def sizes_of(experiment: Experiment, session: Session) -> dict[str, int]:
     damaged: list[str] = []
     for name, data in experiment.data.items():
         bucket, _, prefix = data.source.removeprefix("s3://").partition("/")
-        prefix = prefix.rstrip("/") + "/"
+        prefix = f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""
         try:
             found = {item.key: item.size for item in Bucket(session, bucket).list(prefix)}
         except NotFound as error:

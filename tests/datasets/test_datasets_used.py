@@ -98,6 +98,7 @@ def test_a_plan_refuses_a_set_that_lost_files(
         bucket.put("theirs/MANIFEST.json", theirs)
         asked = experiment(x=f"s3://{bucket.name}/theirs")
         assert prepare(asked, source, session, ours, environ={}).data_bytes == {"x": 2}, "a file of others"
+    assert prepare(experiment(x=f"s3://{bucket.name}"), source, session, ours, environ={}).data_bytes["x"] > 2
 
 
 def test_a_manifest_that_cannot_be_read_is_said(

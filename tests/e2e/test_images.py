@@ -185,22 +185,27 @@ def test_what_is_asked_of_the_run_of_a_build_holds_for_the_build(world: World) -
     # A step that ends well when it is asked to stop: then there is nothing to take an image for.
     steps = [{"name": "obedient", "run": 'until test -e "$ORCH_STOP_FILE" || test -e ~/go; do sleep 0.1; done'}]
     file = recipe(world, "asked", steps=steps, checks=[{"name": "broken", "run": "false"}])
-    for wish in (("stop",), ("extend", "--max-cost", "2")):
+    ends = {"stop": (6, "build: stopped by the user: no image"), "Ctrl-C": (130, "interrupted: no image was made")}
+    for what, (code, end) in (ends | {"extend": (1, "check: node 0")}).items():
         process = world.start("ami", "build", file, "--cloud", "sandbox", "-y", "--max-cost", "1")
         assert process.stdout is not None
         said, run = "", ""
         for line in process.stdout:
             said += line
             run = found[1] if (found := re.search("orch attach (ami-asked-2[^`]*)", line)) else run
-            if "step 1 of 1: obedient" in line:
-                world.orch(wish[0], run, *wish[1:], "--cloud", "sandbox")
-                if wish[0] == "extend":
-                    world.orch("exec", run, "--cloud", "sandbox", "--", "touch ~/go")
-        ends = {"stop": (6, "build: stopped by the user: no image was made"), "extend": (1, "check: node 0")}
-        code, end = ends[wish[0]]
+            if "step 1 of 1: obedient" not in line:
+                continue
+            if what == "stop":
+                world.orch("stop", run, "--cloud", "sandbox")
+            elif what == "Ctrl-C" and "interrupted" not in said:
+                process.send_signal(signal.SIGINT)
+            elif what == "extend":
+                world.orch("extend", run, "--max-cost", "2", "--cloud", "sandbox")
+                world.orch("exec", run, "--cloud", "sandbox", "--", "touch ~/go")
         assert process.wait() == code
         assert end in said
         assert left(world) == before
+        assert world.json("status", run)[0]["phase"] == ("finished" if what == "extend" else "stopped")
     check = world.run_id("ami-asked-check")
     caps = [Decimal(world.json("status", name)[0]["max_cost_usd"]) for name in (run, check)]
     assert caps[0] == 2
