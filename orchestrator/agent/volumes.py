@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.agent.config import DataSource, NodeConfig
-from orchestrator.agent.fetch import Corrupt, Item, Say, missing
+from orchestrator.agent.fetch import Corrupt, Say, missing
 from orchestrator.agent.known import Known
-from orchestrator.agent.listing import NAMED, find_items
+from orchestrator.agent.listing import NAMED, find_items, read_manifest
 from orchestrator.agent.meter import Meter
 from orchestrator.agent.staging import Opener
+from orchestrator.agent.store import Store
+from orchestrator.core import manifest
 from orchestrator.core.units import format_size
 from orchestrator.errors import OrchError
 
@@ -59,7 +61,7 @@ def mount_all(config: NodeConfig, opened: Opener, say: Say) -> None:
         if source.blank_gib:
             _mount_blank(source, where, say)
         elif source.volume and _mount(_labelled(source), where, "ro,noatime"):
-            count = _check_sizes(find_items(opened(source.bucket, config.region), source, config.data_folder), source)
+            count = _check_sizes(opened(source.bucket, config.region), source, where)
             say(f"data {source.name}: {count} files on a volume of its own, read-only")
 
 
@@ -115,15 +117,20 @@ def _labelled(source: DataSource) -> Disk:
     return found[0]
 
 
-def _check_sizes(items: list[Item], source: DataSource) -> int:
-    """Hold what is mounted against the manifest: names and sizes. The digests were right when it was sealed."""
-    wrong = [item.path.name for item in items if not item.path.is_file() or item.path.stat().st_size != item.size]
-    if wrong:
-        named = ", ".join(wrong[:NAMED])
+def _check_sizes(store: Store, source: DataSource, where: Path) -> int:
+    """Hold what is mounted against the manifest: names and sizes. The digests were right when it was sealed.
+
+    Of S3 only the manifest is needed: the files themselves may be gone from there.
+    """
+    files = read_manifest(store.get(source.prefix + manifest.NAME), source.name) or {}
+    there = {name: where / name for name in files}
+    wrong = [name for name, path in there.items() if not path.is_file() or path.stat().st_size != files[name].size]
+    if wrong or not files:
+        named = ", ".join(wrong[:NAMED]) or "that names no files"
         raise Corrupt(
             f"the volume of data {source.name} is not what its manifest says: {named}", "make its snapshot again"
         )
-    return len(items)
+    return len(files)
 
 
 def _await(look: Callable[[], list[Disk]]) -> list[Disk]:

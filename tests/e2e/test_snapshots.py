@@ -63,6 +63,8 @@ def test_a_snapshot_is_made_once_and_every_node_of_a_run_has_a_volume_of_it(worl
     told = world.orch("plan", file, "--cloud", "sandbox").stdout
     assert "as the experiment says" in told
     assert f"8 GiB gp3, 1 GiB gp3 of {made['snapshot']['snapshot_id']} (flowers)" in " ".join(told.split())
+    gone = {"Bucket": world.bucket(), "Key": f"{listed['url'].split('/', 3)[3]}/a.txt"}
+    world.client("s3").delete_object(**gone)  # the volumes have it
     world.orch("launch", "--cloud", "sandbox", "-y", "--detach", file)
     run = world.run_id("reader")
     wait_for("both nodes read", lambda: len(list(up(world))) == 2)
@@ -78,6 +80,7 @@ def test_a_snapshot_is_made_once_and_every_node_of_a_run_has_a_volume_of_it(worl
     bill = world.json("cost", run)
     assert [line["kind"] for line in bill["other"]].count("ebs") == 4
     assert left(world) == nothing(snapshots=1, folders=1)
+    world.client("s3").put_object(**gone, Body=FILES["a.txt"])
     forced = snapshot(world, "--force")
     assert forced["removed"] == [made["snapshot"]["snapshot_id"]]
     assert left(world) == nothing(snapshots=1, folders=1)
