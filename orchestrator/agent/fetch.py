@@ -21,6 +21,7 @@ from orchestrator.agent.known import Known
 from orchestrator.agent.meter import Meter
 from orchestrator.agent.part import Part, Writer
 from orchestrator.agent.store import Store
+from orchestrator.core.units import first_of
 from orchestrator.errors import NoPermission, NotFound, OrchError, PreconditionFailed
 
 # One connection to S3 carries some 90 MB/s: a machine with a fast network needs many, and has many cores.
@@ -28,6 +29,7 @@ CONNECTIONS = min(64, max(8, 4 * (os.cpu_count() or 1)))
 RANGE = 32 * 2**20
 ATTEMPTS = 4
 PAUSE = 1.0
+NAMED = 5
 
 Say = Callable[[str], None]
 
@@ -86,8 +88,9 @@ def missing(items: Iterable[Item], meter: Meter, known: Known) -> list[Item]:
 def fetch_all(items: Iterable[Item], meter: Meter, say: Say, known: Known, *, name_all: bool = False) -> None:
     """Fetch items that are not on disk, in this order, and make `known` what came.
 
-    Raises the first OrchError, Corrupt among them, or OSError; what has come by then is kept. With `name_all` what is
-    damaged ends nothing: all else is fetched, and then Corrupt names all of it.
+    Raises the first OrchError or OSError; what has come by then is kept. After an object that is damaged no other is
+    begun, and Corrupt names what is damaged of those that were under way, of each of which a range comes yet. With
+    `name_all` it ends nothing: all else is fetched, and then Corrupt names all of it.
     """
     fetching = Fetching(items, meter, say, known, name_all=name_all)
     with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="fetch") as pool:
@@ -106,7 +109,8 @@ def _damaged(found: Sequence[tuple[str, str]]) -> Corrupt:
     if len(found) == 1:
         return Corrupt(f"{found[0][0]} is damaged: {found[0][1]}", hint)
     details = tuple(f"{key}: {said}" for key, said in found)
-    return Corrupt(f"{len(found)} objects are damaged", hint.replace(" it", " them"), details=details)
+    names = first_of([key for key, _ in found], NAMED)
+    return Corrupt(f"{len(found)} objects are damaged: {names}", hint.replace(" it", " them"), details=details)
 
 
 class Fetching:
@@ -145,11 +149,15 @@ class Fetching:
     def _take(self) -> tuple[_File, tuple[int, int] | None] | None:
         """Return a file and a span of it that nobody fetches yet (None: nothing of it is missing), None at the end.
 
-        A file each as long as there are enough, so that each is written and digested front to back.
+        A file each as long as there are enough, so that each is written and digested front to back. Once something is
+        damaged only what did not come right the first time is begun again.
         """
         with self._changed:
             while self.failure is None:
-                if self._waiting and len(self._open) + self._opening < CONNECTIONS:
+                ending = bool(self.damaged) and not self._name_all
+                if ending and not (self._waiting and self._waiting[0][1]):
+                    return None
+                if ending or (self._waiting and len(self._open) + self._opening < CONNECTIONS):
                     item, before = self._waiting.popleft()
                     self._opening += 1
                     break
@@ -221,7 +229,7 @@ class Fetching:
     def _finish(self, file: _File) -> bool:
         """Give a file that is right its name; drop one that is not. False when it is to be fetched again.
 
-        Raises Corrupt for one that never will be right.
+        Raises Corrupt for one that comes different every time.
         """
         item, digest = file.item, file.part.digest()
         if _matches(item, file.part.path, digest, file.before):
@@ -232,8 +240,6 @@ class Fetching:
         self._meter.add(-item.size, item.phase)
         said = f"its sha256 is {digest}, by the manifest it is {item.sha256}"
         if item.sha256 and digest in file.before:
-            if not self._name_all:
-                raise _damaged([(item.key, said)])
             self.damaged.append((item.key, said))
             return True
         file.before.append(digest)

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from orchestrator.agent.config import DataSource
-from orchestrator.agent.fetch import Corrupt, Item
+from orchestrator.agent.fetch import NAMED, Corrupt, Item
 from orchestrator.agent.store import Store, Stored
 from orchestrator.core.dataset import read_files
 from orchestrator.core.manifest import NAME as MANIFEST
 from orchestrator.core.manifest import File
+from orchestrator.core.units import first_of
 from orchestrator.errors import BadInput, NotFound
-
-NAMED = 5
 
 
 def find_items(store: Store, source: DataSource, folder: Path) -> list[Item]:
@@ -41,6 +40,17 @@ def find_items(store: Store, source: DataSource, folder: Path) -> list[Item]:
     ]
 
 
+def manifest_files(store: Store, source: DataSource) -> tuple[File, ...]:
+    """Return the files that the manifest of a data set names, for one who has them from elsewhere than its objects.
+
+    Raises NotFound without a manifest, BadInput where it cannot be read.
+    """
+    entries = read_manifest(store.get(source.prefix + MANIFEST), source.name)
+    if entries is None:
+        raise BadInput(f"the {MANIFEST} of data {source.name} names no files", "build the data set again")
+    return tuple(entries.values())
+
+
 def read_manifest(body: bytes, name: str) -> dict[str, File] | None:
     """Return the files of the manifest of data set `name`; None when `body` is some other JSON file of that name.
 
@@ -64,9 +74,8 @@ def _hold_against(found: Mapping[str, Stored], entries: Mapping[str, File], sour
         if name in found and found[name].size != entry.size
     ]
     if wrong:
-        more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
         raise Corrupt(
-            f"s3://{source.bucket}/{source.prefix} is not what its {MANIFEST} says: {', '.join(wrong[:NAMED])}{more}",
+            f"s3://{source.bucket}/{source.prefix} is not what its {MANIFEST} says: {first_of(wrong, NAMED)}",
             "build the data set again, or upload what is missing",
         )
 

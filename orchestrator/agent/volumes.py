@@ -10,20 +10,20 @@ import getpass
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.agent.config import DataSource, NodeConfig
-from orchestrator.agent.fetch import Corrupt, Say, missing
+from orchestrator.agent.fetch import NAMED, Corrupt, Say, missing
 from orchestrator.agent.known import Known
-from orchestrator.agent.listing import NAMED, find_items, read_manifest
+from orchestrator.agent.listing import find_items, manifest_files
 from orchestrator.agent.meter import Meter
 from orchestrator.agent.staging import Opener
-from orchestrator.agent.store import Store
-from orchestrator.core import manifest
-from orchestrator.core.units import format_size
+from orchestrator.core.dataset import lost
+from orchestrator.core.manifest import File
+from orchestrator.core.units import first_of, format_size
 from orchestrator.errors import OrchError
 
 COLUMNS = "PATH,SIZE,TYPE,FSTYPE,LABEL,MOUNTPOINT"
@@ -60,9 +60,13 @@ def mount_all(config: NodeConfig, opened: Opener, say: Say) -> None:
         where = config.data_folder / source.mount
         if source.blank_gib:
             _mount_blank(source, where, say)
-        elif source.volume and _mount(_labelled(source), where, "ro,noatime"):
-            count = _check_sizes(opened(source.bucket, config.region), source, where)
-            say(f"data {source.name}: {count} files on a volume of its own, read-only")
+        elif source.volume and (disk := _labelled(source)).mountpoint != str(where):
+            # Asked for first: S3 may have to be asked again, and what is mounted is not looked at again. Of the objects
+            # nothing is wanted: the volume has what they held, whatever has become of them.
+            files = manifest_files(opened(source.bucket, config.region), source)
+            _mount(disk, where, "ro,noatime")
+            _check_sizes(files, where, source)
+            say(f"data {source.name}: {len(files)} files on a volume of its own, read-only")
 
 
 def seal(config: NodeConfig, opened: Opener, say: Say) -> None:
@@ -80,7 +84,7 @@ def seal(config: NodeConfig, opened: Opener, say: Say) -> None:
         wrong = missing(items, Meter(config.staging_file, totals, say), Known(None))
         _sudo("umount", str(where))
         if wrong:
-            names = ", ".join(item.key for item in wrong[:NAMED])
+            names = first_of([item.key for item in wrong], NAMED)
             raise Corrupt(f"on the volume are not as they were written: {names}", "make the snapshot again")
         say(f"data {source.name}: {format_size(sum(totals.values()))} on {disk.path}, every digest right")
 
@@ -117,20 +121,15 @@ def _labelled(source: DataSource) -> Disk:
     return found[0]
 
 
-def _check_sizes(store: Store, source: DataSource, where: Path) -> int:
-    """Hold what is mounted against the manifest: names and sizes. The digests were right when it was sealed.
-
-    Of S3 only the manifest is needed: the files themselves may be gone from there.
-    """
-    files = read_manifest(store.get(source.prefix + manifest.NAME), source.name) or {}
-    there = {name: where / name for name in files}
-    wrong = [name for name, path in there.items() if not path.is_file() or path.stat().st_size != files[name].size]
-    if wrong or not files:
-        named = ", ".join(wrong[:NAMED]) or "that names no files"
+def _check_sizes(files: Collection[File], where: Path, source: DataSource) -> None:
+    """Hold what is mounted against the manifest: names and sizes. The digests were right when it was sealed."""
+    found = {file.path: where / file.path for file in files}
+    sizes = {name: path.stat().st_size for name, path in found.items() if path.is_file()}
+    if wrong := lost(files, "", sizes):
         raise Corrupt(
-            f"the volume of data {source.name} is not what its manifest says: {named}", "make its snapshot again"
+            f"the volume of data {source.name} is not what its manifest says: {first_of(wrong, NAMED)}",
+            "make its snapshot again",
         )
-    return len(files)
 
 
 def _await(look: Callable[[], list[Disk]]) -> list[Disk]:

@@ -129,7 +129,7 @@ def ensure_node_role(session: Session, bucket: str, dataset_buckets: Iterable[st
         _make_role(client)
         _await_profile(session)
     wanted = {f"orch-runs-{bucket}": policies.node_policy(bucket)}
-    wanted |= {f"orch-data-{name}": policies.dataset_policy(name) for name in dataset_buckets}
+    wanted |= {policies.data_policy_name(name): policies.dataset_policy(name) for name in dataset_buckets}
     for name, document in wanted.items():
         body = json.dumps(document)
         if _role_policy(client, name) != document:

@@ -38,6 +38,8 @@ _EXITS: dict[Kind, Exit] = {
 _Text = tuple[type[OrchError], str, str]
 _NO_ROOM: _Text = (NoCapacity, "{action}: {code}: {line}", "try another zone or type, or ask AWS for a higher quota")
 _NAMELESS: _Text = (OrchError, "{action} failed: {code}: {line}", "`--debug` shows the whole reply")
+# What reading data in another bucket than that of the runs takes, the policy has only of buckets that it is told.
+_OF_DATA = " (with `--data-bucket NAME` for data in a bucket of their own)"
 _REFUSALS: dict[Kind, _Text] = {
     "denied": (
         NoPermission,
@@ -176,6 +178,7 @@ def translate(error: BaseException, action: str) -> OrchError:
         return NoPermission(f"AWS refused {action}: this machine's clock is wrong", "set the clock (ntp) and try again")
     made, text, hint = _REFUSALS.get(kind, _NAMELESS)
     needed = missing_permission(message) or action
+    hint += _OF_DATA if kind == "denied" and needed in {"s3:ListBucket", "s3:GetObject"} else ""
     return made(text.format(action=action, code=code, line=line), hint.format(needed=needed))
 
 

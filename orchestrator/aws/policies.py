@@ -6,13 +6,15 @@ may write what a node has to say, and has no EC2 rights at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.core.ids import TAG_RUN
 
 NODE_ROLE = "orch-node"
 VERSION = "2012-10-17"
+# What IAM takes as one managed policy, white space not counted.
+MANAGED_POLICY_CHARACTERS = 6144
 Policy = dict[str, Any]
 
 # All a node ever writes under `runs/<run-id>/`; never the spec, the lease or the ledger.
@@ -40,6 +42,11 @@ def node_policy(bucket: str) -> Policy:
         # not tell a first checkpoint or metrics file from one it may not read.
         _allow("List", ["s3:ListBucket"], [f"arn:aws:s3:::{bucket}"]),
     )
+
+
+def data_policy_name(bucket: str) -> str:
+    """Return what the nodes' right to read a bucket of data is called, as an inline policy of their role."""
+    return f"orch-data-{bucket}"
 
 
 def dataset_policy(bucket: str) -> Policy:
@@ -74,12 +81,13 @@ def bucket_policy(bucket: str) -> Policy:
 
 
 def operator_policy(
-    account: str, region: str, bucket: str, datasets: Iterable[str] = (), ssh_user: str = "ubuntu"
+    account: str, region: str, bucket: str, datasets: Sequence[str] = (), ssh_user: str = "ubuntu"
 ) -> Policy:
     """Return what `orch` needs for its user. The statement `FirstUse` may be dropped once bucket and role exist; it
     is needed again (`iam:PutRolePolicy`) for data in another bucket, and where a newer `orch` gives nodes other rights.
 
-    `ssh_user` is who a machine that did not launch a run may log in as on its nodes.
+    `datasets` are other buckets, whose data experiments name and `orch dataset build` reads. `ssh_user` is who a
+    machine that did not launch a run may log in as on its nodes.
     """
     ec2 = f"arn:aws:ec2:{region}:{account}"
     role = f"arn:aws:iam::{account}:role/{NODE_ROLE}"
@@ -163,6 +171,7 @@ def operator_policy(
             "SeeBucket", ["s3:ListBucketMultipartUploads", "s3:GetLifecycleConfiguration"], [f"arn:aws:s3:::{bucket}"]
         ),
         _allow("ListS3", ["s3:ListBucket"], [f"arn:aws:s3:::{name}" for name in buckets]),
+        *([_allow("ReadData", ["s3:GetObject"], [f"arn:aws:s3:::{name}/*" for name in datasets])] if datasets else []),
         _allow("SeeNodeRole", ["iam:GetInstanceProfile", "iam:GetRolePolicy"], [role, profile]),
         _allow(
             "FirstUse",

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from orchestrator.cli.context import NoCredentials, Place, open_home, open_place, wanted
-from orchestrator.cli.faults import AllFaults
+from orchestrator.cli.faults import AllFaults, faults_of, refuse_all
 from orchestrator.cli.options import cloud_option, json_option, run_argument
+from orchestrator.cli.policies import policies_of, policy_faults
 from orchestrator.cli.runs import find_run
-from orchestrator.errors import BadInput, Exit, OrchError
+from orchestrator.errors import Exit, OrchError
 
 if TYPE_CHECKING:
     from orchestrator.run.home import Home
@@ -37,12 +38,29 @@ class Check:
     exit_code: int = 0
 
 
-@click.command(cls=AllFaults)
+@click.command(cls=AllFaults, check=lambda given: [line for error in policy_faults(given) for line in faults_of(error)])
 @run_argument
 @cloud_option
 @click.option("--policy", is_flag=True, help="Print the IAM policies of the operator and the nodes, as JSON.")
+@click.option(
+    "--data-bucket",
+    "data_buckets",
+    multiple=True,
+    metavar="NAME",
+    help="Of --policy: another bucket that experiments have data in; may be repeated.",
+)
 @json_option
-def command(run: str | None, cloud: str | None, policy: bool, as_json: bool) -> int:
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    run: str | None,
+    cloud: str | None,
+    policy: bool,
+    data_buckets: tuple[str, ...],
+    as_json: bool,
+) -> int:
     """Check Python, tmux, ssh, credentials, bucket, quotas and the sandbox. Changes nothing.
 
     Ends with 0 when all that is needed is there, else with the exit code of the first thing that fails. With RUN: what
@@ -50,15 +68,12 @@ def command(run: str | None, cloud: str | None, policy: bool, as_json: bool) -> 
     """
     from orchestrator.report.json import dumps
 
-    if run is not None and policy:
-        raise BadInput(
-            f"--policy is of the account, not of run {run}", "leave one of them out; policies are the same for all runs"
-        )
+    refuse_all(policy_faults({"run": run, "policy": policy, "data_buckets": data_buckets}), ctx)
     home = open_home()
     if run is not None:
         return _show_preflight(home, run, cloud, as_json=as_json)
     if policy:
-        click.echo(dumps(_policies(home, cloud)))
+        click.echo(dumps(policies_of(home, cloud, data_buckets)))
         return Exit.DONE
     checks = list(_checks(home, wanted(home, cloud)))
     if as_json:
@@ -91,28 +106,6 @@ def _show_preflight(home: Home, run: str, cloud: str | None, *, as_json: bool) -
     newest = max((row["generation"] for row in rows), default=0)
     unfit = any(row["unfit"] for row in rows if row["generation"] == newest)
     return Exit.RUN_FAILED if unfit else Exit.DONE
-
-
-def _policies(home: Home, cloud: str | None) -> dict[str, object]:
-    """Return the policy documents by who holds them; without credentials with placeholders for account and region."""
-    from orchestrator.aws import policies
-    from orchestrator.core.ids import bucket_name
-
-    ssh_user = "ubuntu"
-    try:
-        place = open_place(home, cloud or "aws")
-        ssh_user = place.settings.ssh_user
-        account, region, bucket = place.session.account(), place.settings.region, place.bucket.name
-    except OrchError as error:
-        account, region = "ACCOUNT", "REGION"
-        bucket = bucket_name(account, region)
-        click.echo(f"put your own in place of ACCOUNT and REGION: {error.message}", err=True)
-    return {
-        "operator": policies.operator_policy(account, region, bucket, ssh_user=ssh_user),
-        "node": policies.node_policy(bucket),
-        "node_trust": policies.trust_policy(),
-        "bucket": policies.bucket_policy(bucket),
-    }
 
 
 def _checks(home: Home, cloud: str | None) -> Iterator[Check]:

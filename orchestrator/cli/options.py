@@ -131,21 +131,14 @@ def cap_options(command: F) -> F:
 
 def read_caps(max_cost: str | None, max_duration: str | None) -> tuple[Caps, list[str]]:
     """Return what `cap_options` were given, and what is wrong with them by the rules of experiment files."""
-    from pydantic import TypeAdapter, ValidationError
-
     from orchestrator.core.caps import Caps
-    from orchestrator.core.fields import Dollars, Duration
+    from orchestrator.core.fields import Dollars, Duration, read_value
     from orchestrator.core.units import to_micro
 
-    values: dict[str, Any] = {}
-    faults = []
-    for name, text, kind in (("max_cost", max_cost, Dollars), ("max_duration", max_duration, Duration)):
-        try:
-            values[name] = None if text is None else TypeAdapter(kind).validate_python(text)
-        except ValidationError as error:
-            faults += [f"{name}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()]
-    cost = values.get("max_cost")
-    return Caps(None if cost is None else to_micro(cost), values.get("max_duration")), faults
+    cost, dear = (None, []) if max_cost is None else read_value(Dollars, max_cost)
+    duration, long = (None, []) if max_duration is None else read_value(Duration, max_duration)
+    faults = [f"max_cost: {fault}" for fault in dear] + [f"max_duration: {fault}" for fault in long]
+    return Caps(None if cost is None else to_micro(cost), duration), faults
 
 
 # For the order of runs by when they were launched: the end of an id is `-YYYYMMDD-HHMMSS-xxxx`.

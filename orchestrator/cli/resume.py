@@ -55,7 +55,7 @@ def command(
     if view.phase == "finished" and _finish_rest(home, place, view, packing, as_json=as_json):
         return Exit.DONE
     if view.ended:
-        check_data(view.spec, place.session)
+        check_data(view.spec, place.session, place.bucket.name)
     go_on(home, place, view, caps)
     if not as_json:
         click.echo(what_happens(view))
@@ -120,13 +120,13 @@ def check(view: RunView, caps: Caps, faults: list[str]) -> None:
         raise BadInput(f"{view.spec.run_id} cannot be resumed so", "nothing was changed", details=tuple(faults))
 
 
-def check_data(spec: RunSpec, session: Session) -> None:
+def check_data(spec: RunSpec, session: Session, bucket: str) -> None:
     """Raise NotFound with what has gone of a run's data since it was launched: its nodes would hear of it, paid for."""
-    from orchestrator.run.volumes import sizes_of
+    from orchestrator.run.sources import look
 
     # Whoever resumes may see less than who launched.
     with suppress(NoPermission):
-        sizes_of(spec.experiment, session)
+        look(spec.experiment, session, bucket)
 
 
 def what_happens(view: RunView) -> str:

@@ -82,17 +82,10 @@ def command(
 
 def _faults_of(name: str, types: tuple[str, ...]) -> list[str]:
     """Return what is wrong with the name and the instance types, by the rules of data sets and experiment files."""
-    from pydantic import TypeAdapter, ValidationError
-
-    from orchestrator.core.fields import Type, repeated
+    from orchestrator.core.fields import Type, read_value, repeated
     from orchestrator.run.datasets import parse
 
-    faults = []
-    for text in types:
-        try:
-            TypeAdapter(Type).validate_python(text)
-        except ValidationError as error:
-            faults += [f"--instance-type: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()]
+    faults = [f"--instance-type: {fault}" for text in types for fault in read_value(Type, text)[1]]
     if twice := repeated(types):
         faults.append(f"--instance-type: {twice} is there twice")
     try:

@@ -17,7 +17,7 @@ from typing import Any
 from orchestrator.core import manifest
 from orchestrator.core.ids import NAME_RULE, is_name
 from orchestrator.core.manifest import File
-from orchestrator.core.units import iso, parse_time
+from orchestrator.core.units import counted, iso, parse_time
 
 ROOT = "datasets/"
 SCHEME = "dataset:"
@@ -186,6 +186,11 @@ def is_unfinished(prefix: str, keys: Collection[str]) -> bool:
 def lost(files: Iterable[File], prefix: str, sizes: Mapping[str, int]) -> list[str]:
     """Return the paths of the `files` below `prefix` that are gone or cut; `sizes` are the bytes of objects by key."""
     return [file.path for file in files if sizes.get(prefix + file.path) != file.size]
+
+
+def how_damaged(files: Collection[File], wrong: Collection[str]) -> str:
+    """Return in words what is wrong with a set of `files` of which those at the paths `wrong` are lost."""
+    return f"is damaged: of {counted(len(files), 'file')} {len(wrong)} are gone or cut"
 
 
 def find_phases(paths: Collection[str]) -> dict[str, int]:

@@ -156,12 +156,12 @@ class Facts:
     `instances` holds those EC2 shows and those it has forgotten but S3 has on record; `recorded` maps an instance id
     to the state under which it is on record. `cost_so_far` and `cost_per_second` are micro-dollars, high bounds;
     `cost_prepaid` is what of the former is for seconds that are yet to come, since at least a minute is charged.
-    `started` is what this scheduler itself did over SSH in this generation, `stops_sent` the generations that it asked
-    to stop, `killed` (instance id, generation) whose training it ended; a successor does not know them and does them
-    again, which nodes answer with "already". Of nodes asked because they fell silent, `unanswered` are those that SSH
-    did not reach the last time, `answering` those being asked, and those of which agent or training answered a moment
-    ago; of `deserted` the machine did, and neither was there. `arming` are those whose timer is being armed anew, or
-    was a moment ago.
+    `started` is what this scheduler itself did over SSH in this generation, `asked` since when it tells each to start,
+    `stops_sent` the generations that it asked to stop, `killed` (instance id, generation) whose training it ended; a
+    successor does not know them and does them again, which nodes answer with "already". Of nodes asked because they
+    fell silent or never spoke, `unanswered` are those that SSH did not reach the last time, `answering` those being
+    asked, and those of which agent or training answered a moment ago; of `deserted` the machine did, and neither was
+    there. `arming` are those whose timer is being armed anew, or was a moment ago.
     """
 
     server_time: datetime
@@ -170,6 +170,7 @@ class Facts:
     resources: tuple[Resource, ...] = ()
     recorded: Mapping[str, str] = field(default_factory=dict)
     started: frozenset[str] = frozenset()
+    asked: Mapping[str, datetime] = field(default_factory=dict)
     stops_sent: frozenset[int] = frozenset()
     killed: frozenset[tuple[str, int]] = frozenset()
     unanswered: frozenset[str] = frozenset()

@@ -10,9 +10,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Strict, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from orchestrator.core.ids import NAME_RULE, is_name
 from orchestrator.core.units import MICRO, parse_duration, to_micro
@@ -29,8 +38,9 @@ _IMAGE = re.compile(
 )
 _DATA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _MOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+_BUCKET = re.compile(r"(?![^/]*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _SOURCE = re.compile(
-    r"s3://(?![^/]*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9!_.*'()/=+@:,-]*)?"
+    rf"s3://{_BUCKET.pattern}(?:/[A-Za-z0-9!_.*'()/=+@:,-]*)?"
     r"|dataset:[a-z][a-z0-9-]{0,39}(?:@[0-9a-f]{4,64})?"
 )
 _RANGE = re.compile(r"\s*(\d{1,6})\s*\.\.\s*(\d{1,6})\s*", re.ASCII)
@@ -58,6 +68,14 @@ def show(value: object) -> str:
         return "a huge number"
     text = ascii(value) if isinstance(value, str) else ascii(str(value))[1:-1]
     return text if len(text) <= 60 else f"{text[:56]}..." + text[-1:] * isinstance(value, str)
+
+
+def read_value(kind: Any, value: object) -> tuple[Any, list[str]]:
+    """Return `value` as one of these kinds, None where it is none; and what is wrong with it, in words."""
+    try:
+        return TypeAdapter(kind).validate_python(value), []
+    except ValidationError as error:
+        return None, [item["msg"].removeprefix("Value error, ") for item in error.errors()]
 
 
 def repeated(names: Sequence[str]) -> str | None:
@@ -210,6 +228,7 @@ Source = Annotated[
         "of the form s3://bucket/prefix or dataset:NAME[@VERSION], a version being 4 to 64 digits of 0-9 and a-f",
     ),
 ]
+BucketName = Annotated[Text, _matches(_BUCKET, "the name of a bucket: 3 to 63 of a-z, 0-9, '.' and '-'")]
 Mount = Annotated[Text, _matches(_MOUNT, "a relative path such as imagenet or sets/train")]
 Mode = Annotated[Literal["stage", "ebs", "auto"], BeforeValidator(_mode)]
 DataName = Annotated[Text, _matches(_DATA_NAME, "a name of letters, digits, '_' and '-', a letter or digit first")]

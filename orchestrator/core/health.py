@@ -18,6 +18,8 @@ from orchestrator.core.units import format_duration, parse_time
 INVISIBLE_GRACE = timedelta(minutes=2)
 BOOT_LIMIT = timedelta(minutes=15)
 FIRST_BEACON_LIMIT = timedelta(minutes=20)
+# Who has not booted so long after most of its launch had keeps them waiting, and they are billed.
+LAGGARD_LIMIT = timedelta(minutes=5)
 # Whoever is silent for so long is lost, whatever SSH says.
 SILENCE_LIMIT = timedelta(minutes=2)
 # Agents speak every 3 s at least. Who is silent for longer than this is asked by SSH. A machine that answers and has
@@ -28,6 +30,10 @@ CONDEMNED_AFTER = timedelta(seconds=8)
 SETTLED_IN = timedelta(seconds=90)
 # Who had booted when it was taken into the gang is heard soon after the training before has ended.
 JOIN_LIMIT = timedelta(minutes=5)
+# Agents speak as soon as they are started. Who is told to start and not heard for so long is asked by SSH; while most
+# others are heard it is lost after that long without an answer, or if nothing lives there, else at JOIN_LIMIT.
+UNHEARD_AFTER = timedelta(seconds=30)
+UNHEARD_LIMIT = timedelta(seconds=90)
 # A node whose agent has been late lately, since the machine is busy, is given as much longer, up to this.
 LATE_AT_MOST = timedelta(seconds=4)
 LAST_LINES = 20
@@ -43,7 +49,7 @@ class Lost:
     `interrupted`: EC2 takes it or took it (`noticed`: it is still there). `ended`: somebody ended it on purpose, which
     is obeyed. `unfit`: it never came to work, or must not begin; a gang that is so as a whole is not tried elsewhere.
     `lost`: everything else. `hasty`: it fell silent seconds ago, and nothing more is known: enough to replace it, but
-    no run ends by it, since EC2 may yet say that it took the node. `found` is what the checks before the training say.
+    no run ends by it, since EC2 may yet say that it took the node. `found` is why it is unfit, where all others wait.
     """
 
     kind: Literal["interrupted", "lost", "unfit", "ended"]
@@ -55,7 +61,7 @@ class Lost:
 
 def find_lost(ledger: LedgerState, gang: Gang, facts: Facts) -> dict[str, Lost]:
     """Return the lost members of the current generation by instance id: those that are gone, silent, under notice."""
-    silent, launched = _silent(gang, facts), ledger.launched
+    silent, launched, speechless = _silent(gang, facts), ledger.launched, _speechless(gang, facts)
     unchecked = _unfit_by_preflight(gang, facts)
     found: dict[str, Lost] = {}
     for instance_id in gang.ranks:
@@ -65,6 +71,7 @@ def find_lost(ledger: LedgerState, gang: Gang, facts: Facts) -> dict[str, Lost]:
                 or _unfit(launched, gang, facts, instance_id)
                 or unchecked.get(instance_id)
                 or _never_joined(ledger, gang, facts, instance_id)
+                or speechless.get(instance_id)
                 or silent.get(instance_id)
                 or _noticed(gang, instance_id)
             )
@@ -88,6 +95,16 @@ def suspects(gang: Gang, facts: Facts) -> tuple[str, ...]:
         and (item := gang.instances.get(instance_id)) is not None
         and item.usable
     )
+
+
+def unheard(gang: Gang, facts: Facts) -> Mapping[str, timedelta]:
+    """Return the members that were told to start and have not spoken for longer than they should, and for how long."""
+    waited = {i: facts.waited_since(asked) for i, asked in facts.asked.items() if i not in gang.beacons}
+    return {
+        i: age
+        for i, age in waited.items()
+        if age > UNHEARD_AFTER and i in gang.ranks and (item := gang.instances.get(i)) is not None and item.usable
+    }
 
 
 def _is_done(gang: Gang, instance_id: str) -> bool:
@@ -129,18 +146,38 @@ def _unfit(launched: Launch | None, gang: Gang, facts: Facts, instance_id: str) 
     if launched is None or instance_id not in launched.instance_ids:
         return None
     rank, node, age = gang.ranks[instance_id], facts.nodes.get(instance_id), facts.server_time - launched.time
-    who = f"node {rank} ({instance_id})"
+    who, found = f"node {rank} ({instance_id})", ""
+    booted = node is not None and bool(node.host_keys)
     if node is not None and node.boot_failure is not None:
         lines = tuple(node.boot_failure.strip().splitlines()[-LAST_LINES:])
         verdict = Verdict("failed", f"{who} did not boot", "see its last lines", "", rank, lines)
-    elif (node is None or not node.host_keys) and age > BOOT_LIMIT:
+    elif not booted and age > BOOT_LIMIT:
         limit = format_duration(BOOT_LIMIT)
         verdict = Verdict("failed", f"{who} was not ready within {limit}", "check image and network", "", rank)
+    elif not booted and _left_behind(launched, facts):
+        why = f"was not ready {format_duration(LAGGARD_LIMIT)} after most of those launched with it"
+        verdict = Verdict("failed", f"{who} {why}", "check image and network", "", rank)
+        found = f"it {why}" if _waits(gang) else ""
     elif instance_id not in gang.latest and facts.waited_since(launched.time) > FIRST_BEACON_LIMIT:
         verdict = Verdict("failed", f"{who} never reported", "see `orch ssh`", "", rank)
     else:
         return None
-    return Lost("unfit", verdict)
+    return Lost("unfit", verdict, found=found)
+
+
+def _waits(gang: Gang) -> bool:
+    """Tell whether nobody has begun to train, as while a preflight waits for all: then there is nothing of it in S3."""
+    return all(beacon.started is None for beacon in gang.beacons.values())
+
+
+def _left_behind(launched: Launch, facts: Facts) -> bool:
+    """Tell whether most of those that were launched together booted long ago.
+
+    A type may take its time to boot: only others of the same launch say how long is long.
+    """
+    ready = sorted(facts.asked[i] for i in launched.instance_ids if i in facts.asked)
+    most = len(launched.instance_ids) // 2
+    return len(ready) > most and facts.waited_since(ready[most]) > LAGGARD_LIMIT
 
 
 def _unfit_by_preflight(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
@@ -197,6 +234,22 @@ def _never_joined(ledger: LedgerState, gang: Gang, facts: Facts, instance_id: st
         return None
     rank = gang.ranks[instance_id]
     return Lost("lost", Verdict("failed", f"node {rank} ({instance_id}) never joined", "see `orch ssh`", "", rank))
+
+
+def _speechless(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
+    """Return the members that were told to start and never spoke, while most others do: the trouble is theirs."""
+    waited, found = unheard(gang, facts), {}
+    if 2 * len(waited) > gang.size:
+        return {}
+    for instance_id, age in waited.items():
+        nobody = instance_id in facts.unanswered or instance_id in facts.deserted
+        if age <= (UNHEARD_LIMIT if nobody else JOIN_LIMIT):
+            continue
+        rank, why = gang.ranks[instance_id], "has not been heard since it was told to start"
+        why += ", nor does it answer SSH" if instance_id in facts.unanswered else ""
+        verdict = Verdict("failed", f"node {rank} ({instance_id}) {why}", "see `orch ssh`", "", rank)
+        found[instance_id] = Lost("unfit", verdict, found=f"it {why}" if _waits(gang) else "")
+    return found
 
 
 def _silent(gang: Gang, facts: Facts) -> Mapping[str, Lost]:

@@ -19,7 +19,7 @@ from orchestrator.core.deadline import beside
 from orchestrator.core.elastic import find_growth, living_spares, ready_spares, with_spares
 from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
-from orchestrator.core.health import ENDED, SUSPECT_AFTER, Lost, find_lost, silence, suspects
+from orchestrator.core.health import ENDED, SUSPECT_AFTER, Lost, find_lost, silence, suspects, unheard
 from orchestrator.core.launching import launch_failed
 from orchestrator.core.ledger import LedgerState, Recovery, Verdict
 from orchestrator.core.spec import RunSpec
@@ -280,6 +280,7 @@ def release(ledger: LedgerState, gang: Gang, facts: Facts, settled: bool) -> tup
 
 
 def probe(gang: Gang, facts: Facts) -> tuple[Action, ...]:
-    """Return the question to nodes that fell silent whether agent or training still live there."""
-    asked = tuple(i for i in suspects(gang, facts) if i not in facts.answering)
+    """Return the question to nodes that fell silent, or never spoke, whether agent or training live there."""
+    quiet = dict.fromkeys((*suspects(gang, facts), *unheard(gang, facts)))
+    asked = tuple(i for i in quiet if i not in facts.answering)
     return (Probe(asked),) if asked else ()

@@ -6,7 +6,7 @@ Money is an integer number of micro-dollars everywhere (law 8); it becomes a dec
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import lru_cache
@@ -56,6 +56,12 @@ def listed(names: Iterable[str]) -> str:
     """Return `there are: a, b`, or `there are none`."""
     found = ", ".join(names)
     return f"there are: {found}" if found else "there are none"
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """Return `a, b, c`, or `a, b, c and 2 more` where there are more than `most`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def format_size(count: float) -> str:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -85,8 +85,10 @@ class Actor:
         self._pool = ThreadPoolExecutor(SSH_WORKERS, thread_name_prefix="ssh")
         self._reaching: dict[Errand, Future[None]] = {}
         self._reached: set[Errand] = set()
+        self._asked: dict[Errand, datetime] = {}
         self._mistrusted: set[str] = set()
         self._answers = Answers()
+        self._mute: dict[str, bool] = {}  # who was said not to answer, so that it is said once
         self._armed: dict[str, float] = {}
 
     def close(self) -> None:
@@ -107,6 +109,7 @@ class Actor:
         return replace(
             facts,
             started=frozenset(e.instance_id for e in both if (e.what, e.generation) == ("start", generation)),
+            asked={e.instance_id: time for e, time in self._asked.items() if e.generation == generation},
             stops_sent=frozenset(e.generation for e in both if e.what == "stop"),
             killed=frozenset((e.instance_id, e.generation) for e in both if e.what == "kill"),
             mistrusted=frozenset(self._mistrusted),
@@ -130,9 +133,12 @@ class Actor:
         elif what == "probe" and error is not None:
             counts = self._answers.miss(instance_id, time.monotonic())
             then = "" if counts else "; it did a moment ago, so it is asked again"
-            self._log(f"{instance_id} is silent and does not answer SSH: {error.message}{then}")
+            if self._mute.get(instance_id) != counts:
+                self._log(f"{instance_id} is silent and does not answer SSH: {error.message}{then}")
+            self._mute[instance_id] = counts
         elif what == "probe":
             self._answers.hear(instance_id, time.monotonic())
+            self._mute.pop(instance_id, None)
             self._log(f"{instance_id} is silent, but lives")
         elif what == "arm":
             self._armed[instance_id] = time.monotonic()
@@ -293,7 +299,9 @@ class Actor:
                 # After a failure of the script the machines are those that were checked before.
                 preflight=recovery is None or recovery.kind != "failed",
             )
-            self._reach(Errand("start", instance_id, action.generation), start)
+            errand = Errand("start", instance_id, action.generation)
+            self._asked.setdefault(errand, facts.server_time)
+            self._reach(errand, start)
 
     def _reach(self, errand: Errand, effect: Callable[[], None]) -> None:
         self._reaching[errand] = self._pool.submit(effect)

@@ -22,7 +22,7 @@ from orchestrator.core.estimates import storage_month
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.parts import PartKeys
 from orchestrator.core.spec import RunSpec
-from orchestrator.core.units import counted, iso, usd
+from orchestrator.core.units import iso, usd
 from orchestrator.core.volumes import Snapshot
 from orchestrator.errors import BadInput, NotFound, OrchError
 from orchestrator.run.read import READERS, list_runs, open_runs
@@ -31,6 +31,7 @@ from orchestrator.run.read import READERS, list_runs, open_runs
 QUIET = timedelta(hours=1)
 # So many files that are gone are named.
 NAMED = 20
+MEND = "`orch dataset build` with the same source puts its files back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +115,8 @@ def find(session: Session, bucket: Bucket, text: str, snapshots: Sequence[Snapsh
     if not ready:
         last = found[-1]
         why = f"cannot be used: {last.fault}" if last.fault else "is not finished, or has lost its manifest"
-        does = "puts its files back" if last.fault else "completes it"
-        raise NotFound(f"{last.reference} {why}", f"`orch dataset build` with the same source {does}")
+        completes = "`orch dataset build` with the same source completes it"
+        raise NotFound(f"{last.reference} {why}", MEND if last.fault else completes)
     if wanted.version and len(ready) > 1:
         versions = ", ".join(item.version for item in ready)
         raise BadInput(f"{text} may be one of {versions}", "give more digits of the version")
@@ -149,8 +150,8 @@ def check_files(bucket: Bucket, item: Dataset) -> None:
     wrong = dataset.lost(files, item.prefix, there)
     if wrong:
         raise NotFound(
-            f"{item.reference} is damaged: of {counted(len(files), 'file')} {len(wrong)} are gone or cut",
-            f"`orch dataset build` with the same source puts them back, `orch dataset rm {item.reference}` removes it",
+            f"{item.reference} {dataset.how_damaged(files, wrong)}",
+            f"{MEND}, `orch dataset rm {item.reference}` removes it",
             details=tuple(wrong[:NAMED]),
         )
 

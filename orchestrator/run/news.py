@@ -8,7 +8,7 @@ from typing import Literal
 
 from orchestrator.core.caps import warnings
 from orchestrator.core.facts import EC2_INTERRUPTED
-from orchestrator.core.units import counted, format_duration, format_usd
+from orchestrator.core.units import counted, first_of, format_duration, format_usd
 from orchestrator.run.view import RunView
 
 Event = Literal["finished", "failed", "interrupted", "cap-near"]
@@ -36,8 +36,7 @@ def _interruption(view: RunView, told: Collection[str]) -> News | None:
     fresh = sorted(i.instance_id for i in taken if f"interrupted-{i.instance_id}" not in told)
     if not fresh:
         return None
-    which = ", ".join(fresh[:3]) + (f" and {len(fresh) - 3} more" if len(fresh) > 3 else "")
-    text = f"{view.spec.run_id}: EC2 took {counted(len(fresh), 'node')} back ({which})"
+    text = f"{view.spec.run_id}: EC2 took {counted(len(fresh), 'node')} back ({first_of(fresh, 3)})"
     return News(f"interrupted-{fresh[0]}", "interrupted", f"{text}; {_cost(view)}")
 
 

@@ -42,7 +42,8 @@ from orchestrator.run.caller import caller_cidr
 from orchestrator.run.earlier import find_earlier
 from orchestrator.run.here import bundle_and_secrets
 from orchestrator.run.home import CachedRun, Home
-from orchestrator.run.volumes import Chosen, check_room, choose, sizes_of
+from orchestrator.run.sources import look
+from orchestrator.run.volumes import Chosen, check_room, choose
 
 DIFF_LIMIT = 200_000
 
@@ -139,14 +140,14 @@ def prepare(
             f"nothing to launch {experiment.how_many('node')} on: {reasons}",
             "name other instance types, take another region, or ask AWS for the quota",
         )
-    sizes = sizes_of(experiment, session)
-    chosen = choose(experiment, session, bucket_name, plan, sizes) if not volumes else Chosen(experiment, volumes, ())
+    there = look(experiment, session, bucket_name)
+    chosen = choose(experiment, there, plan) if not volumes else Chosen(experiment, volumes, ())
     if chosen.volumes != volumes:
         # Which ones there are was chosen for the plan's first offer; what they cost, each offer says.
         plan = make_plan(chosen.experiment, experiment.num_nodes, market, chosen.volumes)
     experiment, volumes = chosen.experiment, chosen.volumes
     apart = {volume.data for volume in volumes}
-    data_bytes = {name: size for name, size in sizes.items() if name not in apart}
+    data_bytes = {name: item.size for name, item in there.items() if name not in apart}
     check_room(experiment, data_bytes)
     return Prepared(
         experiment=experiment,
@@ -163,6 +164,7 @@ def prepare(
         will_create=_will_create(session, bucket_name, experiment, volumes),
         notes=(
             *plan_notes(experiment, plan, data_bytes, {choice.data for choice in chosen.choices}, written=written),
+            *chosen.notes,
             *efa_notes(plan, market),
             *_namesakes(experiment.name, compute),
         ),

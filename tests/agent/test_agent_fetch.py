@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,10 @@ import pytest
 
 from orchestrator.agent import fetch, part
 from orchestrator.agent.config import DataSource
-from orchestrator.agent.fetch import Corrupt
+from orchestrator.agent.fetch import Corrupt, Fetching
+from orchestrator.agent.known import Known
+from orchestrator.agent.listing import find_items
+from orchestrator.agent.meter import Meter
 from orchestrator.agent.spans import Spans
 from orchestrator.agent.stage import stage
 from orchestrator.errors import BadInput, OrchError, PreconditionFailed, Unreachable
@@ -134,6 +138,43 @@ def test_a_damaged_object_is_fetched_once_more_then_named_and_refused(tmp_path: 
         run(store, tmp_path)
     assert seen.bytes == 1000
     assert "bad.bin" not in here(tmp_path)
+
+
+def test_all_damaged_objects_under_way_are_named_and_no_other_is_begun(
+    tmp_path: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "CONNECTIONS", 2)
+    bodies = fill(store, {"a": 50, "b": 50, **{f"c{number}": 50 for number in range(20)}})
+    for name in "ab":
+        store.put(f"set/{name}", bodies[name][::-1])
+    seen, begun, read = counting(store), {name: threading.Event() for name in "ab"}, store.read
+
+    def together(key: str, start: int, stop: int, etag: str) -> Iterator[bytes]:
+        begun[key[-1]].set()
+        assert all(event.wait(60) for event in begun.values())
+        return read(key, start, stop, etag)
+
+    monkeypatch.setattr(store, "read", together)
+    with pytest.raises(Corrupt, match=r"^2 objects are damaged: set/a, set/b$") as caught:
+        run(store, tmp_path)
+    assert [line.partition(" is ")[0] for line in caught.value.details] == ["set/a: its sha256", "set/b: its sha256"]
+    assert (seen.bytes, here(tmp_path)) == (4 * 50, {})
+
+
+def test_after_a_damaged_object_a_large_one_under_way_is_not_fetched_to_its_end(
+    tmp_path: Path, store: FolderStore
+) -> None:
+    bodies = fill(store, {"big": 6400, "cut": 50, "next": 50})
+    store.put("set/cut", bodies["cut"][::-1])
+    items = find_items(store, SOURCE, tmp_path / "data")
+    fetching = Fetching(items, Meter(tmp_path / "told", {0: 6500}, print), print, Known(None), name_all=False)
+    taken = fetching._take()  # by another thread
+    assert taken is not None
+    assert taken[0].item.key == "set/big"
+    fetching.work()
+    assert [key for key, _ in fetching.damaged] == ["set/cut"]
+    assert len(taken[0].spans) == 99
+    fetching.close()
 
 
 def test_objects_that_are_missing_or_cut_are_all_named_before_anything_is_fetched(

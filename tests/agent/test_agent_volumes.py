@@ -15,7 +15,7 @@ from orchestrator.agent.config import DataSource
 from orchestrator.agent.fetch import Corrupt
 from orchestrator.agent.stage import stage
 from orchestrator.agent.volumes import Disk
-from orchestrator.errors import OrchError
+from orchestrator.errors import BadInput, OrchError, Unreachable
 from orchestrator.sandbox import shims
 from orchestrator.sandbox.boundary import Disk as Attached
 from orchestrator.sandbox.host_disks import HostDisks
@@ -82,8 +82,7 @@ def test_a_node_has_the_set_on_its_own_volume_read_only_and_fetches_nothing(
     filled(tmp_path, store, monkeypatch).disks.take("snap-1", tmp_path / "builder", "vol-1")
     node = Host(tmp_path, "node", monkeypatch, Attached("vol-2", 2, "snap-1"))
     monkeypatch.setattr(store, "read", lambda *_: pytest.fail("it fetched"))
-    for name in FILES:
-        (tmp_path / "s3/set" / name).unlink()  # gone from S3: of what lies there a node needs the manifest alone
+    (store.folder / "set/train/images.bin").unlink()  # the volume has what is gone in S3
     for _ in range(2):  # another generation on the same machine finds it mounted
         node.stage(store)
     assert (node.home / "data/flowers/train/images.bin").read_bytes() == FILES["train/images.bin"]
@@ -122,7 +121,15 @@ def test_a_volume_of_something_else_is_refused(
     filled(tmp_path, store, monkeypatch).disks.take("snap-1", tmp_path / "builder", "vol-1")
     (tmp_path / "snapshots/snap-1/files/train/images.bin").unlink()
     node = Host(tmp_path, "node", monkeypatch, Attached("vol-2", 2, "snap-1"))
-    with pytest.raises(Corrupt, match=r"not what its manifest says: train/images\.bin"):
+    manifest = store.get("set/MANIFEST.json")
+    store.put("set/MANIFEST.json", b"[]")
+    with pytest.raises(BadInput, match=r"the MANIFEST\.json of data flowers names no files"):
+        node.stage(store)
+    store.put("set/MANIFEST.json", manifest)
+    store.failures = 1
+    with pytest.raises(Unreachable):
+        node.stage(store)
+    with pytest.raises(Corrupt, match=r"not what its manifest says: train/images\.bin$"):
         node.stage(store)
 
 

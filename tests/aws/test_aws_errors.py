@@ -8,6 +8,7 @@ import pytest
 from orchestrator.aws import errors
 from orchestrator.aws.ec2 import Compute
 from orchestrator.aws.errors import calling, patiently
+from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core.settings import Settings
 from orchestrator.errors import BadInput, Exit, NoPermission, OrchError, Unreachable
@@ -23,7 +24,13 @@ def test_a_refusal_names_the_permission_that_is_missing(session: Session, wire: 
     assert "needs" not in caught.value.message
     assert "ec2:DescribeVpcs" in caught.value.hint
     assert "doctor --policy" in caught.value.hint
+    assert "--data-bucket" not in caught.value.hint
     assert caught.value.exit_code == Exit.NO_PERMISSION
+    wire.fail("GET /theirs", "AccessDenied", status=403)
+    with pytest.raises(NoPermission) as caught:
+        tuple(Bucket(session, "theirs").list("data/"))
+    assert "permission s3:ListBucket; `orch doctor --policy`" in caught.value.hint
+    assert "with `--data-bucket NAME`" in caught.value.hint
 
 
 def test_expired_credentials_say_how_to_renew_them(session: Session, wire: Wire) -> None:

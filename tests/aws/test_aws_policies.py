@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import orchestrator
-from orchestrator.aws.policies import bucket_policy, dataset_policy, node_policy, operator_policy
+from orchestrator.aws.policies import (
+    MANAGED_POLICY_CHARACTERS,
+    bucket_policy,
+    dataset_policy,
+    node_policy,
+    operator_policy,
+)
 from orchestrator.core.dataset import manifest_key
 from orchestrator.core.ids import Keys, bundle_key
 from orchestrator.core.parts import PartKeys
@@ -17,8 +23,6 @@ RUN = Keys("imagenet18-20261120-203601-ab12")
 NODE = "i-0123456789abcdef0"
 OPERATOR = operator_policy("123456789012", "us-east-1", BUCKET, ["datasets"])
 PERMISSION = re.compile(r'"((?:ec2|ec2-instance-connect|iam|pricing|s3|servicequotas|ssm|sts):[A-Z]\w+)"')
-# What IAM takes as one managed policy, white space not counted.
-MANAGED_POLICY_CHARACTERS = 6144
 INLINE_POLICIES_CHARACTERS = 10_240
 
 
@@ -63,6 +67,16 @@ def test_the_operator_goes_on_with_uploads_in_parts() -> None:
     assert allows(OPERATOR, "s3:ListBucketMultipartUploads", f"arn:aws:s3:::{BUCKET}")
     for action in ("s3:ListMultipartUploadParts", "s3:AbortMultipartUpload", "s3:PutObject"):
         assert allows(OPERATOR, action, in_bucket("datasets/imagenet/0123456789abcdef/train/images.bin"))
+
+
+def test_the_operator_reads_data_in_other_buckets_that_are_named_and_writes_none() -> None:
+    plain = operator_policy("123456789012", "us-east-1", BUCKET)
+    assert [item["Sid"] for item in plain["Statement"] if "datasets" in json.dumps(item["Resource"])] == []
+    for action, resource in (("s3:ListBucket", ""), ("s3:GetObject", "/imagenet/0.tar")):
+        assert allows(OPERATOR, action, f"arn:aws:s3:::datasets{resource}")
+        assert not allows(plain, action, f"arn:aws:s3:::datasets{resource}")
+    for action in ("s3:PutObject", "s3:DeleteObject"):
+        assert not allows(OPERATOR, action, "arn:aws:s3:::datasets/imagenet/0.tar")
 
 
 def test_without_what_the_first_use_needs_the_operator_may_still_launch() -> None:

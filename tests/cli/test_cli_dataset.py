@@ -275,7 +275,7 @@ def test_a_data_set_that_lost_files_or_its_manifest_is_shown_as_what_it_is(
         assert shown.exit_code == Exit.NOT_FOUND
         assert f"lost@{built['version']} is damaged: of 2 files 1 are gone or cut" in shown.stderr
         assert "b/c.bin" in shown.stderr
-        assert "puts them back" in shown.stderr
+        assert "puts its files back" in shown.stderr
     assert (
         values(orch("dataset", "build", str(tmp_path / "set"), "lost", "--as-is", "--json"))[-1]["moved_bytes"] == 5000
     )

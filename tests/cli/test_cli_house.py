@@ -1,4 +1,4 @@
-"""`gc`, `doctor`, `schema`, `sandbox`, `completion` and the hidden `schedule`."""
+"""`gc`, `schema`, `sandbox`, `completion` and the hidden `schedule`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestrator.cli.config import aws_settings
 from orchestrator.cli.context import Place
 from orchestrator.core.ledger import Verdict
 from orchestrator.core.settings import Settings
-from orchestrator.errors import BadInput, OrchError, Unreachable
+from orchestrator.errors import BadInput, Unreachable
 from orchestrator.run.gc import Orphan
 from orchestrator.run.prices import to_lines
 from tests.cli.fake_clouds import SETTINGS, Handle, Orch
@@ -120,78 +120,6 @@ def test_gc_looks_in_the_regions_asked_for_and_says_where_it_could_not(
 def test_gc_without_any_cloud_says_so(run_orch: Orch, lost: list[Orphan]) -> None:
     run_orch.cloud.up = []
     assert run_orch("gc").exit_code == 4
-
-
-@pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the account says, and whether this machine can have a sandbox."""
-    says: dict[str, Any] = {"quota": 256, "tools": None}
-
-    def find(environ: dict[str, str]) -> None:
-        if says["tools"] is not None:
-            raise says["tools"]
-
-    monkeypatch.setattr("orchestrator.sandbox.tools.find", find)
-    monkeypatch.setattr("orchestrator.aws.account.bucket_exists", lambda session, name: False)
-    monkeypatch.setattr(
-        "orchestrator.aws.quotas.Quotas",
-        lambda session: SimpleNamespace(vcpus=lambda codes: dict.fromkeys(codes, says["quota"])),
-    )
-    monkeypatch.setattr(Handle, "caller", lambda self: "arn:aws:iam::1:user/me", raising=False)
-    monkeypatch.setattr(Handle, "account", lambda self: "1", raising=False)
-    return says
-
-
-def states(run_orch: Orch, *arguments: str) -> dict[str, str]:
-    return {check["name"]: check["state"] for check in json.loads(run_orch("doctor", "--json", *arguments).stdout)}
-
-
-def test_doctor_is_content_when_all_is_there(run_orch: Orch, account: dict[str, Any]) -> None:
-    run_orch.cloud.up = ["aws", "sandbox"]
-    result = run_orch("doctor")
-    assert result.exit_code == 0, result.output
-    assert set(states(run_orch).values()) == {"ok"}
-    assert "orch-1-us-east-1, made on first use" in result.stdout
-
-
-def test_doctor_needs_one_cloud_not_both(run_orch: Orch, account: dict[str, Any]) -> None:
-    run_orch.cloud.up = []
-    assert states(run_orch)["credentials"] == "warn"
-    assert run_orch("doctor").exit_code == 0
-    account["tools"] = OrchError("the sandbox needs sshd", "apt-get install openssh-server")
-    assert run_orch("doctor").exit_code == 4
-    result = run_orch("doctor", "--cloud", "aws")
-    assert result.exit_code == 4
-    assert "FAIL  credentials" in result.stdout
-    assert "`aws configure`" in result.stdout
-
-
-def test_doctor_warns_of_a_quota_of_nothing(run_orch: Orch, account: dict[str, Any]) -> None:
-    run_orch.cloud.up = ["aws"]
-    account["quota"] = 0
-    assert states(run_orch)["quota"] == "warn"
-
-
-def test_doctor_misses_a_program(run_orch: Orch, account: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nonexistent")
-    result = run_orch("doctor")
-    assert result.exit_code == 2
-    assert "FAIL  tmux" in result.stdout
-
-
-def test_doctor_prints_the_policies_with_or_without_credentials(run_orch: Orch, account: dict[str, Any]) -> None:
-    run_orch.cloud.up = ["aws"]
-    value = json.loads(run_orch("doctor", "--policy").stdout)
-    assert set(value) == {"operator", "node", "node_trust", "bucket"}
-    assert "orch-1-us-east-1" in json.dumps(value["node"])
-    run_orch.cloud.up = []
-    assert "orch-ACCOUNT-REGION" in run_orch("doctor", "--policy").stdout
-
-
-def test_doctor_refuses_a_run_with_the_policies(run_orch: Orch, account: dict[str, Any]) -> None:
-    result = run_orch("doctor", "tiny", "--policy")
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert "--policy is of the account, not of run tiny" in result.stderr
 
 
 def test_schema_is_the_schema_of_experiments(run_orch: Orch) -> None:

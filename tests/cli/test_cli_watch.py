@@ -214,10 +214,10 @@ def test_resume_launches_an_ended_run_again(run_orch: Orch, acts: list[tuple[Any
 def test_a_run_whose_data_are_gone_is_not_launched_again(
     run_orch: Orch, acts: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def gone(experiment: Experiment, _: object) -> None:
+    def gone(experiment: Experiment, *_: object) -> None:
         raise NotFound(f"of {experiment.name} nothing is there")
 
-    monkeypatch.setattr("orchestrator.run.volumes.sizes_of", gone)
+    monkeypatch.setattr("orchestrator.run.sources.look", gone)
     run_orch.cloud.add(ended(Verdict("stopped", "saved at step 4")))
     result = run_orch("resume", "tiny")
     assert (result.exit_code, acts) == (Exit.NOT_FOUND, [])

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from orchestrator.core.actions import Probe, Recover, Terminate
 from orchestrator.core.beacon import Beacon
 from orchestrator.core.decide import decide
-from orchestrator.core.facts import Facts
+from orchestrator.core.facts import Facts, Node
 from orchestrator.core.units import iso
-from tests.core.gangs import FOUR, four, gang_of_four, recovered, recovery_of, verdict_of, world
+from tests.core.gangs import FOUR, four, gang_of_four, recovered, recovery_of, taken, verdict_of, world
 from tests.core.worlds import at, beacon, instance
+
+KEYS = ("ssh-ed25519 AAAA",)
 
 
 def test_while_a_node_is_silent_the_crash_of_the_others_is_not_judged() -> None:
@@ -117,3 +120,92 @@ def test_a_node_whose_agent_was_late_before_is_given_longer_but_not_for_ever(
     quiet = world(61 + silent, said=[beacon(i, seconds=60 + silent) for i in (0, 2, 3)] + [busy])
     done = decide(gang_of_four(), four().state, replace(quiet, unanswered=frozenset({"i-1"})))
     assert isinstance(done[0], Recover) is lost
+
+
+def told(seconds: float, *quiet: int, **changes: Any) -> Facts:
+    """Four nodes that were told to start at 60 s, of which the `quiet` have never spoken; the others wait."""
+    here = world(seconds, said=[beacon(i, "preflight", seconds, started=None) for i in range(4)], **changes)
+    nodes = {i: replace(n, beacon=None) if i in {f"i-{k}" for k in quiet} else n for i, n in here.nodes.items()}
+    return replace(here, nodes=nodes, started=frozenset(FOUR), asked=dict.fromkeys(FOUR, at(60)))
+
+
+def test_a_node_that_never_speaks_after_its_start_is_asked_and_replaced_when_it_does_not_answer() -> None:
+    run, state, mute = gang_of_four(), four().state, frozenset({"i-1"})
+    assert decide(run, state, told(89, 1)) == (), "agents need a moment to begin"
+    assert decide(run, state, told(91, 1)) == (Probe(("i-1",)),)
+    assert decide(run, state, told(149, 1, unanswered=mute)) == (Probe(("i-1",)),)
+    found = recovery_of(decide(run, state, told(151, 1, unanswered=mute)))
+    assert (found.missing, sorted(found.kept)) == (1, ["i-0", "i-2", "i-3"])
+    assert found.cause == "node 1 (i-1) has not been heard since it was told to start, nor does it answer SSH"
+    assert found.unfit == {"i-1": "it has not been heard since it was told to start, nor does it answer SSH"}
+    busy = told(151, 1, deserted=mute)
+    busy = replace(busy, nodes=dict(busy.nodes) | {"i-2": Node(KEYS, None, beacon(2, seconds=151))})
+    found = recovery_of(decide(run, state, busy))
+    assert (found.missing, found.unfit) == (1, {}), "one that did not wait may have left something in S3"
+    assert decide(run, state, told(359, 1, answering=mute)) == (), "something lives there"
+    assert recovery_of(decide(run, state, told(361, 1, answering=mute))).missing == 1
+    heard_since = replace(told(151, 1, unanswered=mute), watched_since=at(140))
+    assert decide(run, state, heard_since) == (), "who did not listen cannot say that nobody spoke"
+
+
+def test_when_most_of_a_gang_never_speaks_nobody_is_replaced_for_it() -> None:
+    mute = frozenset(FOUR)
+    asked = (Probe(("i-0", "i-1", "i-2")),)
+    assert decide(gang_of_four(), four().state, told(370, 0, 1, 2, unanswered=mute)) == asked
+
+
+def test_a_survivor_of_which_only_the_generation_before_speaks_is_replaced_too() -> None:
+    book = four()
+    recovered(book, world(100, [taken(3, 99)]))
+    book.tried(1, 0, "launched", ids=("i-4",), generation=2, seconds=101)
+
+    def seen(seconds: float) -> Facts:
+        said = [replace(beacon(i, seconds=seconds), generation=1 if i == 1 else 2) for i in (0, 1, 2)]
+        said.append(replace(beacon(4, seconds=seconds), rank=3, generation=2))
+        ended = replace(said[1], stage="exited", exit_code=75, synced=True)
+        here = world(seconds, [taken(3, 99)], [said[0], ended, said[2], said[3]])
+        return replace(
+            here, instances=(*here.instances, instance(4)), asked={"i-1": at(110)}, started=frozenset({"i-1"})
+        )
+
+    assert decide(gang_of_four(), book.state, seen(405)) == (Probe(("i-1",)),)
+    assert (
+        "has not been heard since it was told to start"
+        in recovery_of(decide(gang_of_four(), book.state, seen(411))).cause
+    )
+
+
+def booting(seconds: float, *late: int, asked: int = 60) -> Facts:
+    """Four nodes of which the `late` have not booted; the others were told to start at `asked` and speak."""
+    here = told(seconds, *late)
+    names = {f"i-{i}" for i in late}
+    nodes = {i: replace(node, host_keys=()) if i in names else node for i, node in here.nodes.items()}
+    ready = frozenset(FOUR) - names
+    return replace(here, nodes=nodes, started=ready, asked=dict.fromkeys(sorted(ready), at(asked)))
+
+
+def test_a_machine_that_boots_long_after_most_of_its_launch_is_replaced() -> None:
+    run, book = gang_of_four(), four()
+    assert decide(run, book.state, booting(359, 1)) == ()
+    found = recovery_of(decide(run, book.state, booting(361, 1)))
+    assert (found.missing, sorted(found.kept)) == (1, ["i-0", "i-2", "i-3"])
+    assert found.cause == "node 1 (i-1) was not ready 5m00s after most of those launched with it"
+    assert found.unfit == {"i-1": "it was not ready 5m00s after most of those launched with it"}
+    assert decide(run, book.state, booting(890, 1, 2)) == (), "half is not most"
+    assert decide(run, book.state, replace(booting(361, 1), watched_since=at(300))) == ()
+
+
+def test_a_machine_that_was_launched_later_than_the_others_has_the_time_that_its_type_takes() -> None:
+    book = four()
+    recovered(book, world(100, [taken(1, 99)]))
+    book.tried(1, 0, "launched", ids=("i-4",), generation=2, seconds=101)
+
+    def seen(seconds: float) -> Facts:
+        said = [replace(beacon(i, seconds=seconds), generation=2) for i in (0, 2, 3)]
+        here = world(seconds, [taken(1, 99)], said)
+        nodes = dict(here.nodes) | {"i-4": Node()}
+        asked = dict.fromkeys(("i-0", "i-2", "i-3"), at(102))
+        return replace(here, instances=(*here.instances, instance(4)), nodes=nodes, asked=asked)
+
+    assert decide(gang_of_four(), book.state, seen(1000)) == ()
+    assert "was not ready within 15m" in recovery_of(decide(gang_of_four(), book.state, seen(1002))).cause

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from orchestrator.core.units import (
     counted,
     divide,
+    first_of,
     format_duration,
     format_rate,
     format_size,
@@ -33,6 +34,10 @@ from trainer import words
 )
 def test_durations_are_read_as_written(text: str | int, seconds: int) -> None:
     assert parse_duration(text) == timedelta(seconds=seconds)
+
+
+def test_of_many_names_the_first_are_told_and_how_many_more_there_are() -> None:
+    assert [first_of(list("abcde"[:count]), 3) for count in (0, 1, 3, 4)] == ["", "a", "a, b, c", "a, b, c and 1 more"]
 
 
 def test_what_there_is_not_any_of_is_not_listed_as_none() -> None:

@@ -89,13 +89,13 @@ def test_a_plan_refuses_a_set_that_lost_files(
     asked = experiment(x="dataset:holey", y=other.url, z=f"s3://{bucket.name}/nowhere")
     with pytest.raises(NotFound) as caught:
         prepare(asked, source, session, ours, environ={})
-    nowhere, holey, hollow = caught.value.message.split("; ")
+    holey, hollow, nowhere = caught.value.message.split("; ")
     assert nowhere.startswith("data.z: nothing at")
     with pytest.raises(NotFound, match=r"data\.x: there is no bucket nobucket-here"):
         prepare(experiment(x="s3://nobucket-here/x"), source, session, ours, environ={})
     assert holey == f"data.x: {built.url} is damaged: of 6 files 5 are gone or cut: f0, f1, f2 and 2 more"
     assert hollow.startswith(f"data.y: {other.url} is damaged: its MANIFEST.json cannot be read")
-    assert "`orch dataset build` with the same source puts back" in caught.value.hint
+    assert "`orch dataset build` with the same source puts its files back" in caught.value.hint
     for theirs in (b"[]", b"{}"):
         bucket.put("theirs/MANIFEST.json", theirs)
         asked = experiment(x=f"s3://{bucket.name}/theirs")
@@ -108,12 +108,12 @@ def test_a_run_is_not_resumed_without_its_data_as_far_as_one_may_see(
 ) -> None:
     built = build(write(tmp_path / "set", {"a": b"one"}), "resumed").dataset
     run = replace(spec(1), experiment=experiment(x=built.url))
-    check_data(run, session)
+    check_data(run, session, bucket.name)
     bucket.delete(f"{built.prefix}a")
     with pytest.raises(NotFound, match="of 1 file 1 are gone or cut: a"):
-        check_data(run, session)
+        check_data(run, session, bucket.name)
     cloud.add_fault("ListObjectsV2", "AccessDenied")
-    check_data(run, session)
+    check_data(run, session, bucket.name)
 
 
 def test_a_manifest_that_cannot_be_read_is_said(

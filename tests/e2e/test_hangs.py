@@ -1,4 +1,4 @@
-"""A rank that hangs in a run that does not say how long is too long: found by the pace the training has shown."""
+"""What hangs without a word: a rank of a run that does not say how long is too long, a machine before it ever spoke."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import signal
 
 import pytest
 
-from tests.e2e.sandbox_world import World, wait_for
+from orchestrator.core.ids import Keys
+from tests.e2e.sandbox_world import World, scheduler, wait_for
 from tests.e2e.stepping import has_ended, kinds, launch, node_of, recoveries, row, steps, trains
 from tests.e2e.test_recovery import trainer
 
@@ -25,3 +26,28 @@ def test_a_rank_that_hangs_without_a_stall_timeout_is_found_by_the_silence_of_al
     assert kinds(world, run_id) == [("failed", 0)]
     assert {line["generation"] for line in steps(world, run_id)} == {1, 2}
     assert "no rank wrote anything for 5m" in recoveries(world, run_id)[0]["detail"]["cause"]
+
+
+def test_a_machine_that_hangs_before_its_first_word_is_replaced_and_the_others_wait_no_longer(world: World) -> None:
+    world.orch("sandbox", "up")
+    run_id = launch(world, "mute", last=2, num_nodes=4, preflight="auto")
+    # The scheduler is held until the machine hangs, so that it does so between its boot and its start.
+    pid = wait_for("it is scheduled", lambda: world.instances(run_id) and scheduler(run_id))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        mute = sorted(item["InstanceId"] for item in world.instances(run_id))[0]
+        wait_for("it has booted", lambda: world.keys(Keys(run_id).host_key(mute)))
+        world.orch("sandbox", "disturb", mute, "freeze")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_for("it is missed", lambda: recoveries(world, run_id), 600)
+    has_ended(world, run_id)
+    assert row(world, run_id)["phase"] == "finished"
+    (lost,) = recoveries(world, run_id)
+    assert f"({mute}) has not been heard since it was told to start, nor does it answer SSH" in lost["detail"]["cause"]
+    assert len(lost["detail"]["kept"]) == 3
+    assert len(world.instances(run_id)) == 5
+    (told,) = [row for row in world.json("doctor", run_id) if row["unfit"]]
+    assert (told["instance_id"], told["generation"]) == (mute, 1)
+    assert {row["generation"] for row in world.json("status", run_id, "--timing") if row["instance_id"] == mute} == {1}
+    assert "begins anew" not in world.orch("logs", run_id).stdout, "nothing was trained before"

@@ -63,8 +63,6 @@ def test_a_snapshot_is_made_once_and_every_node_of_a_run_has_a_volume_of_it(worl
     told = world.orch("plan", file, "--cloud", "sandbox").stdout
     assert "as the experiment says" in told
     assert f"8 GiB gp3, 1 GiB gp3 of {made['snapshot']['snapshot_id']} (flowers)" in " ".join(told.split())
-    gone = {"Bucket": world.bucket(), "Key": f"{listed['url'].split('/', 3)[3]}/a.txt"}
-    world.client("s3").delete_object(**gone)  # the volumes have it
     world.orch("launch", "--cloud", "sandbox", "-y", "--detach", file)
     run = world.run_id("reader")
     wait_for("both nodes read", lambda: len(list(up(world))) == 2)
@@ -80,7 +78,6 @@ def test_a_snapshot_is_made_once_and_every_node_of_a_run_has_a_volume_of_it(worl
     bill = world.json("cost", run)
     assert [line["kind"] for line in bill["other"]].count("ebs") == 4
     assert left(world) == nothing(snapshots=1, folders=1)
-    world.client("s3").put_object(**gone, Body=FILES["a.txt"])
     forced = snapshot(world, "--force")
     assert forced["removed"] == [made["snapshot"]["snapshot_id"]]
     assert left(world) == nothing(snapshots=1, folders=1)
@@ -123,6 +120,44 @@ def test_a_build_whose_data_is_damaged_publishes_nothing(world: World) -> None:
     assert "a.txt is damaged" in done.stderr
     assert left(world) == before
     world.client("s3").put_object(Bucket=world.bucket(), Key=key, Body=FILES["a.txt"])
+
+
+def test_a_set_that_lost_objects_is_had_from_its_snapshot(world: World) -> None:
+    snapshot(world)
+    (item,) = world.json("dataset", "list")
+    key = f"{item['url'].split('/', 3)[3]}/train/images.bin"
+    world.client("s3").delete_object(Bucket=world.bucket(), Key=key)
+    damage = "is damaged: of 2 files 1 are gone or cut: train/images.bin"
+    assert damage in world.launch("fetching", "true", data=data("stage"), check=7)
+    wanted = f"test $(wc -c <$ORCH_DATA_DIR/flowers/train/images.bin) = {len(FILES['train/images.bin'])}"
+    said = " ".join(world.launch("healed", wanted, data=data("auto"), num_nodes=1).split())
+    assert f"{damage}; its snapshot is whole" in said
+    world.client("s3").put_object(Bucket=world.bucket(), Key=key, Body=FILES["train/images.bin"])
+
+
+@pytest.mark.parametrize("when", ["filling", "taking"])
+def test_a_build_that_is_terminated_ends_its_run_and_leaves_what_was_published_before(world: World, when: str) -> None:
+    kept = snapshot(world)["snapshot"]
+    before = left(world)
+    process = world.start(*SNAPSHOT, "--force")
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if when == "filling" and "`orch attach " in line:
+            wait_for("it has a machine and a volume", lambda: left(world)["volumes"] > before["volumes"])
+            process.terminate()
+        if when == "taking" and "taking a snapshot of" in line:
+            wait_for("EC2 has begun it", lambda: left(world)["snapshots"] > before["snapshots"])
+            process.terminate()
+    assert process.wait() == 130
+    assert "interrupted: ending the run, so that nothing is left" in said
+    assert re.search(r"cost so far: \$\d+\.\d+; `orch cost snapshot-flowers-", said)
+    assert "published" not in said
+    assert left(world) == before
+    assert world.json("gc")["orphans"] == []
+    (listed,) = world.json("dataset", "list")
+    assert [item["snapshot_id"] for item in listed["snapshots"]] == [kept["snapshot_id"]]
 
 
 def test_a_build_killed_after_any_change_leaves_only_what_gc_finds_and_removes(world: World) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,18 +18,18 @@ from orchestrator.core.ids import TAG_BYTES, TAG_RUN, TAG_VERSION, Keys
 from orchestrator.core.plan import Plan
 from orchestrator.core.volumes import DataVolume, Snapshot
 from orchestrator.errors import NotFound
-from orchestrator.run.datasets import Dataset, list_datasets
+from orchestrator.run.datasets import MEND, Dataset, list_datasets
 from orchestrator.run.datasets import remove as remove_dataset
 from orchestrator.run.gc import find_orphans, remove
 from orchestrator.run.home import Home
 from orchestrator.run.snapshot_builder import SnapshotBuilder
 from orchestrator.run.snapshots import _remove_older, _remove_unpublished
-from orchestrator.run.volumes import choose
+from orchestrator.run.sources import There, look
+from orchestrator.run.volumes import Chosen, choose
 from tests.core.worlds import at, facts, instance, offer, spec
 
 RUN = "snapshot-flowers-20261120-120000-abcd"
 VERSION = "0123456789abcdef"
-URL = f"s3://bucket/datasets/flowers/{VERSION}"
 BYTES = 149 * 2**30
 
 
@@ -47,8 +49,8 @@ def taken(session: Session, snapshots: Snapshots, run: str = RUN) -> Snapshot:
     return next(made for made in snapshots.of_run(run) if made.snapshot_id == snapshot_id)
 
 
-def asked(mode: str, url: str = URL, instance_type: str = "p3.16xlarge") -> Experiment:
-    resources = {"any_of": [{"instance_type": instance_type}]}
+def asked(mode: str, url: str) -> Experiment:
+    resources = {"any_of": [{"instance_type": "p3.16xlarge"}]}
     return spec(data={"x": {"source": url, "mode": mode}}, resources=resources).experiment
 
 
@@ -138,39 +140,88 @@ def test_a_snapshot_that_ec2_does_not_show_yet_is_not_asked_for_again(
     bucket.delete(Keys(RUN).spec)
 
 
+@pytest.fixture
+def flowers(bucket: Bucket) -> Iterator[str]:
+    """A data set of the version, by the URL of what lies there."""
+    prefix = f"datasets/flowers/{VERSION}/"
+    bucket.put(f"{prefix}a", b"one")
+    bucket.put(f"{prefix}MANIFEST.json", b"{}")
+    yield f"s3://{bucket.name}/{prefix}"
+    bucket.delete_prefix(prefix)
+
+
+def there(experiment: Experiment, session: Session, bucket: Bucket) -> dict[str, There]:
+    """Return what there is of its data, whose objects are taken to have the bytes of the snapshot."""
+    return {name: replace(item, size=BYTES) for name, item in look(experiment, session, bucket.name).items()}
+
+
 def test_the_mode_of_every_data_set_is_settled_before_anything_is_launched(
-    session: Session, snapshots: Snapshots
+    session: Session, bucket: Bucket, snapshots: Snapshots, flowers: str
 ) -> None:
-    plain = asked("auto", "s3://bucket/x")
-    nothing = choose(plain, session, "bucket", PLAN, {"x": BYTES})
+    def settled(mode: str, plan: Plan = PLAN, url: str = flowers) -> Chosen:
+        experiment = asked(mode, url)
+        return choose(experiment, there(experiment, session, bucket), plan)
+
+    bucket.put("plain/a", b"one")
+    nothing = settled("auto", url=f"s3://{bucket.name}/plain")
     assert (nothing.experiment.data["x"].mode, nothing.volumes, nothing.choices) == ("stage", (), ())
-    without = choose(asked("auto"), session, "bucket", PLAN, {"x": BYTES})
+    without = settled("auto")
     assert without.experiment.data["x"].mode == "stage"
     assert [way.mode for way in without.choices[0].ways] == ["stage"]
     made = taken(session, snapshots)
     snapshots.publish(made, "flowers")
-    told = choose(asked("ebs"), session, "bucket", PLAN, {"x": BYTES})
+    told = settled("ebs")
     assert told.volumes == (DataVolume("x", made.snapshot_id, VERSION, 155, BYTES),)
-    assert told.experiment.data["x"].mode == "ebs"
+    assert (told.experiment.data["x"].mode, told.notes) == ("ebs", ())
     # Half the memory of the one holds it; of the other it does not, and it would go to a slow root volume.
     small = plan_on("p3.8xlarge", 2_000_000)
-    picked = [choose(asked("auto"), session, "bucket", plan, {"x": BYTES}).choices[0] for plan in (PLAN, small)]
+    picked = [settled("auto", plan).choices[0] for plan in (PLAN, small)]
     assert [choice.mode for choice in picked] == ["stage", "ebs"]
     assert all([way.mode for way in choice.ways] == ["stage", "ebs"] for choice in picked)
-    assert choose(asked("stage"), session, "bucket", small, {"x": BYTES}).volumes == ()
+    assert settled("stage", small).volumes == ()
+    snapshots.remove(made)
+
+
+def test_a_set_that_lost_files_comes_on_volumes_of_its_snapshot_where_that_is_whole(
+    session: Session, bucket: Bucket, snapshots: Snapshots, flowers: str
+) -> None:
+    row = {"path": "b", "size": 3, "sha256": "0" * 64}
+    bucket.put(f"datasets/flowers/{VERSION}/MANIFEST.json", json.dumps({"files": [row]}).encode())
+    damage = "is damaged: of 1 file 1 are gone or cut: b"
+    with pytest.raises(NotFound, match=rf"^data\.x: {flowers} {damage}$") as caught:
+        look(asked("auto", flowers), session, bucket.name)
+    assert caught.value.hint == MEND
+    with pytest.raises(NotFound, match=rf"has no snapshot in us-east-1; data\.x: {flowers} {damage}$"):
+        look(asked("ebs", flowers), session, bucket.name)
+    made = taken(session, snapshots)
+    snapshots.publish(made, "flowers")
+    for mode, why in (("auto", "since its objects are damaged"), ("ebs", "as the experiment says")):
+        experiment = asked(mode, flowers)
+        chosen = choose(experiment, look(experiment, session, bucket.name), PLAN)
+        (choice,) = chosen.choices
+        assert (choice.mode, choice.bytes, choice.why) == ("ebs", BYTES, why)
+        assert [way.mode for way in choice.ways] == ["ebs"], "the other way does not work"
+        assert chosen.volumes == (DataVolume("x", made.snapshot_id, VERSION, 155, BYTES),)
+        assert chosen.notes == (f"data x: {flowers} {damage}; its snapshot is whole, and {MEND}",)
+    with pytest.raises(NotFound, match=damage):
+        look(asked("stage", flowers), session, bucket.name)
+    bucket.put(f"datasets/flowers/{VERSION}/MANIFEST.json", b"[")
+    with pytest.raises(NotFound, match=r"its MANIFEST\.json cannot be read"):
+        look(asked("ebs", flowers), session, bucket.name)
     snapshots.remove(made)
 
 
 def test_a_volume_that_cannot_be_had_is_refused_in_the_plan(
-    session: Session, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
+    session: Session, bucket: Bucket, snapshots: Snapshots, flowers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(NotFound, match=rf"data.x: flowers@{VERSION} has no snapshot in us-east-1") as caught:
-        choose(asked("ebs"), session, "bucket", PLAN, {"x": BYTES})
+    with pytest.raises(NotFound, match=rf"^data\.x: flowers@{VERSION} has no snapshot in us-east-1$") as caught:
+        look(asked("ebs", flowers), session, bucket.name)
     assert "orch dataset snapshot" in caught.value.hint
+    bucket.put("plain/a", b"one")
     with pytest.raises(NotFound, match="only a data set of `orch dataset build` in the bucket of the runs"):
-        choose(asked("ebs", "s3://bucket/x"), session, "bucket", PLAN, {"x": BYTES})
+        look(asked("ebs", f"s3://{bucket.name}/plain"), session, bucket.name)
     pending = replace(taken(session, snapshots), name="flowers", state="pending")
     monkeypatch.setattr(Snapshots, "published", lambda *_: (pending,))
     with pytest.raises(NotFound, match=f"{pending.snapshot_id}, the snapshot of flowers@{VERSION}.* is pending"):
-        choose(asked("ebs"), session, "bucket", PLAN, {"x": BYTES})
+        look(asked("ebs", flowers), session, bucket.name)
     snapshots.remove(pending)
