@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -12,11 +13,13 @@ from orchestrator.cli.options import cap_options, cloud_option, json_option, rea
 from orchestrator.cli.page import has_page, write_page
 from orchestrator.cli.runs import find_run
 from orchestrator.cli.scheduling import check_fit, check_no_build, ensure_scheduler, missing_secrets, who
-from orchestrator.errors import BadInput, Exit
+from orchestrator.errors import BadInput, Exit, NoPermission
 
 if TYPE_CHECKING:
+    from orchestrator.aws.session import Session
     from orchestrator.cli.context import Place
     from orchestrator.core.caps import Caps
+    from orchestrator.core.spec import RunSpec
     from orchestrator.datasets.joining import Packing
     from orchestrator.run.home import Home
     from orchestrator.run.view import RunView
@@ -51,6 +54,8 @@ def command(
     packing = packing_of(view)
     if view.phase == "finished" and _finish_rest(home, place, view, packing, as_json=as_json):
         return Exit.DONE
+    if view.ended:
+        check_data(view.spec, place.session, place.bucket.name)
     go_on(home, place, view, caps)
     if not as_json:
         click.echo(what_happens(view))
@@ -113,6 +118,15 @@ def check(view: RunView, caps: Caps, faults: list[str]) -> None:
         faults = faults + extend_faults(view.spec, view.ledger, view.spend, view.facts.server_time, caps)
     if faults:
         raise BadInput(f"{view.spec.run_id} cannot be resumed so", "nothing was changed", details=tuple(faults))
+
+
+def check_data(spec: RunSpec, session: Session, bucket: str) -> None:
+    """Raise NotFound with what has gone of a run's data since it was launched: its nodes would hear of it, paid for."""
+    from orchestrator.run.sources import look
+
+    # Whoever resumes may see less than who launched.
+    with suppress(NoPermission):
+        look(spec.experiment, session, bucket)
 
 
 def what_happens(view: RunView) -> str:

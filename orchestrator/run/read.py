@@ -15,7 +15,7 @@ from orchestrator.core.ids import Keys, is_run_id
 from orchestrator.core.lasting import ended_at
 from orchestrator.core.phase import ENDED, find_phase
 from orchestrator.core.spec import RunSpec
-from orchestrator.errors import NotFound
+from orchestrator.errors import NoPermission, NotFound, OrchError, Unreachable
 from orchestrator.run import prices
 from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
@@ -41,15 +41,21 @@ def list_runs(bucket: Bucket) -> list[str]:
 def open_runs(bucket: Bucket, needs: Callable[[RunSpec], bool]) -> list[str]:
     """Return the runs of a bucket that have not ended and whose spec `needs` something, newest first.
 
-    A build of an image or a snapshot that was killed is none: nobody goes on with it.
+    A build of an image or a snapshot that was killed is none: nobody goes on with it. One whose spec another version of
+    `orch` wrote, so that it cannot be read here, may need it.
     """
 
     def is_one(run: str) -> bool:
+        ledger = Ledger(bucket, run, "reader")
         try:
             spec = load_spec(bucket, run)
         except NotFound:
             return False
-        if not needs(spec) or Ledger(bucket, run, "reader").read().closed:
+        except (NoPermission, Unreachable):
+            raise
+        except OrchError:
+            return not ledger.read().closed
+        if not needs(spec) or ledger.read().closed:
             return False
         held = Lease(bucket, run, Owner.me()).read() if spec.build_command else None
         return not spec.build_command or (held is not None and held.lives(bucket.server_time()))

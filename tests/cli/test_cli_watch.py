@@ -12,8 +12,9 @@ import pytest
 from orchestrator.cli import follow as following
 from orchestrator.cli.outcome import exit_code
 from orchestrator.core.caps import Caps
+from orchestrator.core.experiment import Experiment
 from orchestrator.core.ledger import Verdict
-from orchestrator.errors import BadInput, Exit, Unreachable
+from orchestrator.errors import BadInput, Exit, NotFound, Unreachable
 from orchestrator.run.keys import NotOffered
 from orchestrator.run.view import RunView
 from tests.cli.fake_clouds import Orch
@@ -208,6 +209,19 @@ def test_resume_launches_an_ended_run_again(run_orch: Orch, acts: list[tuple[Any
     assert result.exit_code == 0
     assert acts == [("resume", RUN), ("start", RUN, "sandbox")]
     assert "launching 2 nodes again, from the last checkpoint" in result.stdout
+
+
+def test_a_run_whose_data_are_gone_is_not_launched_again(
+    run_orch: Orch, acts: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(experiment: Experiment, *_: object) -> None:
+        raise NotFound(f"of {experiment.name} nothing is there")
+
+    monkeypatch.setattr("orchestrator.run.sources.look", gone)
+    run_orch.cloud.add(ended(Verdict("stopped", "saved at step 4")))
+    result = run_orch("resume", "tiny")
+    assert (result.exit_code, acts) == (Exit.NOT_FOUND, [])
+    assert "of tiny nothing is there" in result.stderr
 
 
 def capped(cap: str) -> RunView:

@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
+from orchestrator.cli.resume import check_data
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.ids import Keys
 from orchestrator.core.settings import Settings
@@ -19,6 +20,7 @@ from orchestrator.run import datasets
 from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.prepare import Source, prepare
+from orchestrator.sandbox.cloud import SandboxCloud
 from tests.core.worlds import at, spec
 from tests.datasets.noted import Builder, write
 
@@ -98,6 +100,20 @@ def test_a_plan_refuses_a_set_that_lost_files(
         bucket.put("theirs/MANIFEST.json", theirs)
         asked = experiment(x=f"s3://{bucket.name}/theirs")
         assert prepare(asked, source, session, ours, environ={}).data_bytes == {"x": 2}, "a file of others"
+    assert prepare(experiment(x=f"s3://{bucket.name}"), source, session, ours, environ={}).data_bytes["x"] > 2
+
+
+def test_a_run_is_not_resumed_without_its_data_as_far_as_one_may_see(
+    tmp_path: Path, cloud: SandboxCloud, session: Session, bucket: Bucket, build: Builder
+) -> None:
+    built = build(write(tmp_path / "set", {"a": b"one"}), "resumed").dataset
+    run = replace(spec(1), experiment=experiment(x=built.url))
+    check_data(run, session, bucket.name)
+    bucket.delete(f"{built.prefix}a")
+    with pytest.raises(NotFound, match="of 1 file 1 are gone or cut: a"):
+        check_data(run, session, bucket.name)
+    cloud.add_fault("ListObjectsV2", "AccessDenied")
+    check_data(run, session, bucket.name)
 
 
 def test_a_manifest_that_cannot_be_read_is_said(
