@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator.aws.errors import call, call_pages
+from orchestrator.aws.errors import call, call_pages, error_code
 from orchestrator.aws.s3 import MIB, MULTIPART_FROM, PART_BYTES, SHA256
 from orchestrator.aws.session import Session
 from orchestrator.core.parts import LEAST, Span
@@ -125,8 +125,6 @@ class Uploads:
         pool = ThreadPoolExecutor(THREADS, thread_name_prefix="upload")
         try:
             parts = list(pool.map(send_part, range(1, max(1, -(-size // step)) + 1)))
-        except NotFound as error:
-            raise UploadEnded(key) from error
         finally:
             pool.shutdown(cancel_futures=True)
         self._complete(upload, parts)
@@ -176,10 +174,7 @@ class Uploads:
             "UploadId": upload.upload_id,
             "MultipartUpload": {"Parts": parts},
         }
-        try:
-            call("s3:PutObject", lambda: self._client.complete_multipart_upload(**request))
-        except NotFound as error:
-            raise UploadEnded(upload.key) from error
+        _into(upload, lambda: self._client.complete_multipart_upload(**request))
 
     def _begin(self, key: str, sha256: str) -> Pending:
         request: dict[str, Any] = {"Bucket": self._bucket, "Key": key, "ContentType": "application/octet-stream"}
@@ -189,7 +184,7 @@ class Uploads:
 
     def _send_part(self, upload: Pending, number: int, body: bytes, crc: str) -> str:
         request = {"Bucket": self._bucket, "Key": upload.key, "UploadId": upload.upload_id, "PartNumber": number}
-        reply = call("s3:PutObject", lambda: self._client.upload_part(Body=body, ChecksumCRC32=crc, **request))
+        reply = _into(upload, lambda: self._client.upload_part(Body=body, ChecksumCRC32=crc, **request))
         return str(reply["ETag"])
 
     def _copy_part(self, upload: Pending, number: int, source: str, span: Span) -> dict[str, str]:
@@ -201,7 +196,7 @@ class Uploads:
             "CopySource": {"Bucket": self._bucket, "Key": source},
             "CopySourceRange": f"bytes={span.start}-{span.stop - 1}",
         }
-        reply = call("s3:PutObject", lambda: self._client.upload_part_copy(**request))["CopyPartResult"]
+        reply = _into(upload, lambda: self._client.upload_part_copy(**request))["CopyPartResult"]
         # S3 makes the checksum itself where the upload was begun with one.
         return {name: str(reply[name]) for name in ("ETag", "ChecksumCRC32") if name in reply}
 
@@ -213,6 +208,16 @@ class Uploads:
             return body
 
         return call("s3:GetObject", get)
+
+
+def _into(upload: Pending, send: Callable[[], Any]) -> Any:
+    """Return the reply to what is sent into an upload. Raises UploadEnded."""
+    try:
+        return call("s3:PutObject", send)
+    except NotFound as error:
+        if error_code(error.__cause__ or error) != "NoSuchUpload":
+            raise
+        raise UploadEnded(upload.key) from error
 
 
 def _holds(part: Part, body: bytes) -> bool:

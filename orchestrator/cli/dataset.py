@@ -85,7 +85,7 @@ def _build_lines(given: Mapping[str, Any]) -> list[str]:
     return [line for error in _build_faults(given) for line in faults_of(error)]
 
 
-@command.command(check=_build_lines)
+@command.command(check=_build_lines, decisive={"nodes"})
 @click.argument("source", metavar="SRC")
 @click.argument("name", metavar="NAME")
 @click.option(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -18,12 +18,14 @@ class AllFaults(click.Command):
     """A command whose faults are told together, a line each.
 
     `check` takes the parameters that are right, the defaults of those that are not, and returns what is wrong beside
-    (of a file that is named, say); it is asked only when the line has a fault, and must change nothing.
+    (of a file that is named, say); it is asked only when the line has a fault, and must change nothing. It is not asked
+    where a parameter of `decisive` is wrong: on that depends what is right of the others.
     """
 
-    def __init__(self, *args: Any, check: Check | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, check: Check | None = None, decisive: Collection[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._check = check
+        self._decisive = decisive
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Return what is left of the line. Raises UsageError for its only fault, BadInput for several."""
@@ -53,6 +55,7 @@ class AllFaults(click.Command):
             except click.UsageError as error:
                 return [*faults, _line(error)]
         params: dict[str, Any] = {}
+        undecided = False
         for param in self.get_params(trial):
             if param.is_eager or param.name is None:
                 continue
@@ -62,8 +65,9 @@ class AllFaults(click.Command):
             except click.UsageError as error:
                 faults.append(_line(error))
                 params[param.name] = () if param.multiple else _known(param.get_default(trial))
+                undecided = undecided or param.name in self._decisive
         if not rest:
-            return faults + (self._check(params) if self._check is not None else [])
+            return faults + (self._check(params) if self._check is not None and not undecided else [])
         # Words that are left over may be those of an option that is not known: then nothing is said of them, nor of
         # a file, which may be another than was meant.
         return faults if faults else [f"Got unexpected extra arguments ({' '.join(rest)})"]

@@ -51,7 +51,7 @@ def conclude(view: RunView, *, as_json: bool, stop_is_done: bool = False, one_li
         show_bill(console, view.bill.to_json())
         console.print(summary(view), style="bold")
     verdict, again = view.verdict, view.spec.build_command
-    if verdict is not None and again:
+    if verdict is not None and again and "`orch resume" in verdict.hint:
         verdict = replace(verdict, hint=f"{again} begins anew")
     if verdict is not None and not (stop_is_done and exit_code(verdict) is Exit.STOPPED):
         raise_unless_done(verdict)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from orchestrator.core.actions import Action, End
 from orchestrator.core.estimates import SNAPSHOT_GIB_MONTH
 from orchestrator.core.facts import Facts
-from orchestrator.core.ledger import Verdict
+from orchestrator.core.ledger import Entry, Verdict, VerdictKind
 from orchestrator.core.units import MicroUSD, iso
 
 
@@ -50,21 +50,22 @@ def is_finished(actions: Sequence[Action]) -> bool:
 
 
 def next_step(
-    facts: Facts, what: Literal["image", "snapshot"], made: tuple[str, str] | None
+    facts: Facts, what: Literal["image", "snapshot"], made: tuple[str, str] | None, stop: Entry | None = None
 ) -> Literal["wait", "take", "done"] | Verdict:
     """Return what to do about what is taken of a machine on which every step is done; a verdict where there is none.
 
-    `made` is the id of what was taken and its state. Nothing is before the machine's logs are in S3: it restarts while
-    EC2 makes an image.
+    `made` is the id of what was taken and its state, `stop` the wish to stop the run, which counts until that is whole.
+    Nothing is taken before the machine's logs are in S3: it restarts while EC2 makes an image.
     """
+    if stop is not None and (made is None or made[1] == "pending"):
+        kind: VerdictKind = "capped" if stop.detail.get("cap") else "stopped"
+        return Verdict(kind, f"{stop.detail.get('reason', 'asked to stop')}: no {what} was made", "build it again")
     if made is None:
         beacons = [node.beacon for node in facts.nodes.values() if node.beacon is not None]
         ended = [beacon for beacon in beacons if beacon.exit_code == 0 and beacon.synced]
         living = {item.instance_id for item in facts.instances if item.usable}
-        if any(beacon.instance_id in living for beacon in ended):
-            return "take"
         if living:
-            return "wait"
+            return "take" if any(beacon.instance_id in living for beacon in ended) else "wait"
         return Verdict("failed", f"the machine went away before the {what} was made of it", "build it again")
     identifier, state = made
     match state:

@@ -7,6 +7,7 @@ whatever its device is called.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime
@@ -38,6 +39,8 @@ EPOCHS = 10
 # An inode for every 16 KiB, blocks of 4 KiB that files do not fill, and the file system's own tables.
 OVERHEAD, BLOCK, TABLES = 1.03, 4096, 64 * MIB
 INODE_SPAN = 16 * 1024
+# What a name takes in its folder beside its own bytes; blocks of folders are split in halves when they are full.
+ENTRY, SPLIT = 12, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +108,21 @@ def newest(snapshots: Sequence[Snapshot], name: str, version: str) -> Snapshot |
 
 
 def size_for(files: Iterable[File]) -> int:
-    """Return GiB of a volume whose file system holds these files: their blocks, and an inode for each and its folder.
-
-    A folder may hold a single file.
-    """
-    sizes = [file.size for file in files]
-    taken = sum(-(-size // BLOCK) * BLOCK for size in sizes)
-    return max(1, math.ceil((max(taken * OVERHEAD, 2 * len(sizes) * INODE_SPAN) + TABLES) / GIB))
+    """Return GiB of a volume whose file system holds these files: blocks and an inode for each, and for each folder."""
+    taken = inodes = 0
+    names = Counter({"": 0})  # bytes of them, by folder
+    for file in files:
+        taken += -(-file.size // BLOCK) * BLOCK
+        inodes += 1
+        path = file.path
+        while path:
+            folder, _, name = path.rpartition("/")
+            known = folder in names
+            names[folder] += ENTRY + len(name.encode())
+            path = "" if known else folder
+    taken += sum(-(-SPLIT * count // BLOCK) * BLOCK for count in names.values())
+    inodes += len(names)
+    return max(1, math.ceil((max(taken * OVERHEAD, inodes * INODE_SPAN) + TABLES) / GIB))
 
 
 def provision(volume: DataVolume, price: MicroUSD, hours: float, ebs_mbyte: float, *, in_memory: bool) -> Gp3:

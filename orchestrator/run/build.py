@@ -24,13 +24,13 @@ from orchestrator.core.settings import Settings
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import MICRO, MicroUSD, format_usd
 from orchestrator.errors import BadInput
-from orchestrator.run.builds import Build, building, cost
+from orchestrator.run.builds import Build, building
 from orchestrator.run.foreground import ForegroundScheduler, Log
 from orchestrator.run.home import Home
 from orchestrator.run.image_builder import ImageBuilder
 from orchestrator.run.lease import kept
 from orchestrator.run.prepare import Prepared, Source, prepare
-from orchestrator.run.read import open_runs
+from orchestrator.run.read import open_runs, read_run
 
 # What a run's max_cost is at least: one cent, as in experiment files.
 LEAST_CAP: MicroUSD = MICRO // 100
@@ -124,13 +124,13 @@ def _build(wanted: Wanted, plans: Plans, build: Build) -> Outcome:
     try:
         builder = ImageBuilder(build.session, build.bucket, build.home, run, log)
         verdict = builder.to_the_end()
+        image = own.of_run(run)
     except BaseException:
         _remove_made(build.session, run)
         raise
     with kept(builder.lease, build.bucket.server_time):
-        image = own.of_run(run)
         if image is None or verdict.kind != "finished":
-            _remove(own, image)
+            _remove_made(build.session, run)
             return Outcome(verdict, (run,))
         try:
             log(f"checking {image.image_id} on a machine that boots from it")
@@ -138,10 +138,10 @@ def _build(wanted: Wanted, plans: Plans, build: Build) -> Outcome:
             if verdict.kind == "finished":
                 own.publish(image, wanted.recipe.name)
         except BaseException:
-            _remove(own, image)
+            own.remove(image)
             raise
         if verdict.kind != "finished":
-            _remove(own, image)
+            own.remove(image)
             log(f"removed {image.image_id}: {'its check failed' if verdict.kind == 'failed' else 'it was not checked'}")
             return Outcome(verdict, tuple(build.runs))
     log(f"published {image.image_id} as {wanted.recipe.name}")
@@ -151,9 +151,11 @@ def _build(wanted: Wanted, plans: Plans, build: Build) -> Outcome:
 
 def _check(wanted: Wanted, plans: Plans, image: Image, build: Build) -> Verdict:
     """Do the checks on a machine that boots from an image, with what money is left; return how that ended."""
-    experiment, cap = wanted.recipe.check(image.image_id), plans.build.experiment.max_cost_micro
+    built = read_run(build.session, build.bucket, build.runs[0])
+    # The one in force: `orch extend` may have changed it since.
+    experiment, cap = wanted.recipe.check(image.image_id), built.spec.experiment.max_cost_micro
     if cap is not None:
-        left = cap_of_check(cap, cost(build.session, build.bucket, build.runs[0]))
+        left = cap_of_check(cap, built.bill.high)
         if isinstance(left, Verdict):
             return left
         experiment = _capped(experiment, left)
@@ -172,15 +174,11 @@ def cap_of_check(cap: MicroUSD, paid: MicroUSD) -> MicroUSD | Verdict:
 def _remove_made(session: Session, run: str) -> None:
     """Remove what EC2 has begun to make of a build's machine: an image may not show its snapshots yet."""
     own = OwnImages(session)
-    _remove(own, own.of_run(run))
+    if (image := own.of_run(run)) is not None:
+        own.remove(image)
     snapshots = Snapshots(session)
     for made in snapshots.of_run(run):
         snapshots.remove(made)
-
-
-def _remove(own: OwnImages, image: Image | None) -> None:
-    if image is not None:
-        own.remove(image)
 
 
 def users(own: OwnImages, bucket: Bucket, image: Image) -> tuple[str, ...]:

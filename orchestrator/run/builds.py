@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core.spec import RunSpec
-from orchestrator.core.units import MicroUSD, counted, format_usd
+from orchestrator.core.units import counted, format_usd
 from orchestrator.errors import BadInput, OrchError
 from orchestrator.run.foreground import Log
 from orchestrator.run.gc import find_orphans, remove
@@ -59,7 +59,7 @@ def building(
 
     with as_ctrl_c():
         _remove_dead(session, bucket, tell, same)
-        if others := open_runs(bucket, same):
+        if others := [run for run in open_runs(bucket, same) if _is(bucket, run, same)]:
             raise BadInput(
                 f"{others[0]} builds the same right now",
                 f"`orch watch {others[0]}` shows it; what it publishes, the same command finds; nothing was begun",
@@ -75,14 +75,9 @@ def building(
                     tell(f"cost so far: {paid}; `orch cost {build.runs[-1]}` shows the bill")
 
 
-def cost(session: Session, bucket: Bucket, run: str) -> MicroUSD:
-    """Return the bill of a run as it stands. Raises OrchError."""
-    return read_run(session, bucket, run).bill.high
-
-
 def dollars(session: Session, bucket: Bucket, runs: Sequence[str]) -> str:
     """Return the bills of runs as they stand: `$0.02 + $0.01`. Raises OrchError."""
-    return " + ".join(format_usd(cost(session, bucket, run)) for run in runs)
+    return " + ".join(format_usd(read_run(session, bucket, run).bill.high) for run in runs)
 
 
 def _remove_dead(session: Session, bucket: Bucket, log: Log, same: Callable[[RunSpec], bool]) -> None:

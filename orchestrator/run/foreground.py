@@ -6,10 +6,12 @@ run. The intent is in the ledger before EC2 is asked.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from orchestrator.aws.errors import patiently
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core.actions import Action, End
@@ -36,7 +38,7 @@ class ForegroundScheduler(Scheduler):
 
     def __init__(self, session: Session, bucket: Bucket, home: Home, run_id: str, log: Log) -> None:
         super().__init__(session, bucket, home, run_id, log)
-        self._made_of = (session, bucket, home, run_id, log)
+        self._made_of: tuple[Any, ...] = (session, bucket, home, run_id, log)
         self._told: Mapping[str, Any] = {}
 
     @property
@@ -54,18 +56,28 @@ class ForegroundScheduler(Scheduler):
             self.run(keep_lease=True)
         except KeyboardInterrupt:
             self._log("interrupted: ending the run, so that nothing is left (Ctrl-C now leaves that to `orch gc`)")
-            ask_stop(bucket, run, "build", "interrupted")
-            self._again().run()
+            # However long S3 is silent: the machine would be paid for until its timer ends it.
+            patiently(self._end, self._is_passing, math.inf)
             raise
         verdict = Ledger(bucket, run, "build").read().verdict
         if verdict is None:
             raise OrchError(f"{run} has no verdict in {Keys(run).ledger}", "`orch gc` removes what it left")
         return verdict
 
+    def _end(self) -> None:
+        ask_stop(self._bucket, self._spec.run_id, "build", "interrupted")
+        self._again().run()
+
+    def _is_passing(self, error: Exception) -> bool:
+        if not isinstance(error, Unreachable):
+            return False
+        self._log(f"{error.message}; trying again")
+        return True
+
     def _again(self) -> Scheduler:
-        """Let go of the run, and return another scheduler for it, which does nothing but bring it to its end."""
+        """Let go of the run, and return another scheduler for it, which brings it to its end: it was asked to stop."""
         self._lease.release(self._bucket.server_time())
-        return Scheduler(*self._made_of)
+        return type(self)(*self._made_of)
 
     def _decide(self, state: LedgerState, facts: Facts) -> tuple[Action, ...]:
         for node in facts.nodes.values():
@@ -100,7 +112,7 @@ class TakingScheduler(ForegroundScheduler):
             return actions
         if self._refused is not None:
             return (End(self._refused),)
-        match next_step(facts, self.kind, self._made()):
+        match next_step(facts, self.kind, self._made(), state.stop):
             case "done":
                 return actions
             case "take":

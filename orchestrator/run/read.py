@@ -15,7 +15,7 @@ from orchestrator.core.ids import Keys, is_run_id
 from orchestrator.core.lasting import ended_at
 from orchestrator.core.phase import ENDED, find_phase
 from orchestrator.core.spec import RunSpec
-from orchestrator.errors import NotFound
+from orchestrator.errors import NoPermission, NotFound, OrchError, Unreachable
 from orchestrator.run import prices
 from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
@@ -44,17 +44,23 @@ def open_runs(
     """Return the runs of a bucket that have not ended and whose spec `needs` something, newest first.
 
     Of those whose spec of the launch `may_need` it (by default: does) it counts what they were resumed with. A build of
-    an image or a snapshot that was killed is none: nobody goes on with it.
+    an image or a snapshot that was killed is none: nobody goes on with it. One whose spec another version of `orch`
+    wrote, so that it cannot be read here, may need it.
     """
 
     def is_one(run: str) -> bool:
+        ledger = Ledger(bucket, run, "reader")
         try:
             spec = load_spec(bucket, run)
         except NotFound:
             return False
+        except (NoPermission, Unreachable):
+            raise
+        except OrchError:
+            return not ledger.read().closed
         if not (may_need or needs)(spec):
             return False
-        state = Ledger(bucket, run, "reader").read()
+        state = ledger.read()
         if state.closed or not needs(in_force(spec, state)):
             return False
         held = Lease(bucket, run, Owner.me()).read() if spec.build_command else None

@@ -15,7 +15,7 @@ from orchestrator.aws.session import Session
 from orchestrator.aws.snapshots import Snapshots
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.volumes import DataVolume, Snapshot
-from orchestrator.errors import NotFound
+from orchestrator.errors import NoPermission, NotFound
 from orchestrator.run.datasets import MEND
 from orchestrator.run.sources import UPLOAD, There, find
 from orchestrator.run.volumes import volume_of
@@ -53,7 +53,7 @@ class Renewed:
 def renew(spec: RunSpec, session: Session, default_image: str | None) -> Renewed:
     """Return what a run is to be launched again with; `default_image` is that of experiments that name none.
 
-    Raises NoPermission, Unreachable.
+    Raises NoPermission for the image, of which the scheduler asks too, and Unreachable.
     """
     image, lacking = _image(spec, session, default_image)
     # A snapshot that is gone is a matter of the volumes, told below.
@@ -61,8 +61,11 @@ def renew(spec: RunSpec, session: Session, default_image: str | None) -> Renewed
         name: item.model_copy(update={"mode": "auto"}) if item.mode == "ebs" else item
         for name, item in spec.experiment.data.items()
     }
-    there, faults = find(spec.experiment.model_copy(update={"data": data}), session, spec.bucket)
-    volumes, lost = _volumes(spec, there, Snapshots(session).published() if spec.volumes else ())
+    try:
+        there, faults = find(spec.experiment.model_copy(update={"data": data}), session, spec.bucket)
+        volumes, lost = _volumes(spec, there, Snapshots(session).published() if spec.volumes else ())
+    except NoPermission:  # whoever resumes may see less than who launched
+        return Renewed(image, faults=tuple(lacking))
     gone = [f"data.{name}: {why} ({_remedy(hint, there[name])})" for name, why, hint in faults]
     return Renewed(image, volumes if volumes != spec.volumes else (), (*lacking, *lost, *gone))
 

@@ -23,6 +23,7 @@ class SnapshotBuilder(TakingScheduler):
         self, session: Session, bucket: Bucket, home: Home, run_id: str, log: Log, version: str
     ) -> None:
         super().__init__(session, bucket, home, run_id, log)
+        self._made_of = (*self._made_of, version)
         self._snapshots = Snapshots(session)
         self._version = version
         self._asked = ""

@@ -94,7 +94,7 @@ def _faults(data: Data, there: There) -> Iterator[tuple[str, str]]:
 def _objects(source: str, session: Session) -> tuple[int, str]:
     """Return bytes of the objects of a data set, and what is damaged of them. Raises NotFound: no use in any way."""
     name, _, prefix = source.removeprefix("s3://").partition("/")
-    prefix = prefix.rstrip("/") + "/"
+    prefix = f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""
     bucket = Bucket(session, name)
     try:
         found = {item.key: item.size for item in bucket.list(prefix)}

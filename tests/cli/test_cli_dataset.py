@@ -336,3 +336,10 @@ def test_what_cannot_be_staged_is_said_with_what_to_do(orch: Orch, tmp_path: Pat
 def test_what_cannot_be_is_said_in_a_line(orch: Orch, words: tuple[str, ...], code: Exit, said: str) -> None:
     done = orch("dataset", *words)
     assert (done.exit_code, said in done.stderr) == (code, True), done.stderr
+
+
+def test_nothing_is_concluded_from_nodes_that_are_no_number(orch: Orch) -> None:
+    done = orch("dataset", "build", "s3://images/texts", "texts", "--nodes", "x", "--max-cost", "3")
+    assert done.exit_code == Exit.BAD_INPUT
+    assert done.stderr.startswith("orch: Invalid value for '--nodes'")
+    assert "--max-cost" not in done.stderr, "it was given with --nodes"

@@ -14,7 +14,7 @@ from orchestrator.core.actions import End, Terminate
 from orchestrator.core.beacon import Beacon
 from orchestrator.core.facts import Facts, Instance, Node
 from orchestrator.core.images import Image, is_finished, newest, next_step
-from orchestrator.core.ledger import Verdict
+from orchestrator.core.ledger import Entry, Verdict
 from orchestrator.core.parse import Fault, Origin
 from orchestrator.core.recipe import Recipe, Step, load, script
 from orchestrator.errors import BadInput
@@ -190,6 +190,19 @@ def test_an_image_is_taken_once_of_a_machine_whose_logs_are_safe() -> None:
     assert isinstance(failed, Verdict)
     assert (gone.kind, failed.kind) == ("failed", "failed")
     assert "ami-1 is failed" in failed.message
+
+
+def test_a_wish_to_stop_counts_until_the_image_is_whole() -> None:
+    wish = Entry(1, T0, 0, "you", "wish", "stop", {"reason": "stopped by the user"})
+    cap = Entry(1, T0, 0, "you", "wish", "stop", {"reason": "max_cost of $1.00 is near", "cap": True})
+    for made in (None, ("ami-1", "pending")):
+        stopped = next_step(machine(synced=True), "image", made, wish)
+        capped = next_step(machine(synced=True), "snapshot", made, cap)
+        assert isinstance(stopped, Verdict)
+        assert isinstance(capped, Verdict)
+        assert (stopped.kind, stopped.message) == ("stopped", "stopped by the user: no image was made")
+        assert (capped.kind, capped.message) == ("capped", "max_cost of $1.00 is near: no snapshot was made")
+    assert next_step(machine(synced=True), "image", ("ami-1", "available"), wish) == "done"
 
 
 def test_only_a_run_that_finished_becomes_an_image() -> None:

@@ -48,6 +48,17 @@ def test_a_volume_holds_its_files_and_the_tables_of_the_file_system() -> None:
     assert size_for(small) * GIB > 1_000_000 * 16 * 1024, "and an inode, of which mkfs makes one for every 16 KiB"
 
 
+def test_a_volume_holds_the_folders_of_its_files_too() -> None:
+    count = 60_000
+    alone = [File(f"{number}/image.jpg", 8 * 4096, "") for number in range(count)]
+    assert size_for(alone) * GIB > count * 9 * 4096, "a folder takes a block"
+    deep = [File(f"{number}/a/b/c/image.jpg", 1, "") for number in range(count)]
+    assert size_for(deep) * GIB > count * 5 * 16 * 1024, "and an inode"
+    long = [File(f"{number:0200}", 16 * 4096, "") for number in range(count)]
+    assert size_for(long) * GIB > count * (16 * 4096 + 2 * 200), "and more of them for many names"
+    assert size_for(long) == size_for([File(f"all/{file.path}", file.size, "") for file in long])
+
+
 def test_the_newest_completed_snapshot_of_the_version_serves() -> None:
     older = replace(SNAPSHOT, snapshot_id="snap-0", created=at(-9))
     pending = replace(SNAPSHOT, snapshot_id="snap-2", created=at(9), state="pending")

@@ -14,7 +14,7 @@ from orchestrator.agent.packing import Order as NodeOrder
 from orchestrator.agent.packing import Packer
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
-from orchestrator.aws.uploads import Uploads
+from orchestrator.aws.uploads import UploadEnded, Uploads
 from orchestrator.cli.dataset_progress import tell_built
 from orchestrator.core.dataset import Origin
 from orchestrator.core.experiment import Experiment
@@ -152,6 +152,25 @@ def test_pieces_of_all_sizes_become_one_object(session: Session, bucket: Bucket)
         uploads.join("not-joined", "d1", ["pieces/0", "pieces/none"], make_spans([LEAST, LEAST]), told.append)
     assert uploads.pending("not-joined") == ()
     assert bucket.head("not-joined") is None
+
+
+def test_who_puts_parts_together_is_told_when_somebody_took_over(session: Session, bucket: Bucket) -> None:
+    bucket.put("slept/0", b"a" * (2 * LEAST))
+    others = Uploads(Session(session.settings), bucket.name)
+
+    def end(**_: object) -> None:
+        for upload in others.pending("slept/whole"):
+            others.abort(upload)
+
+    events = session.client("s3").meta.events
+    events.register("provide-client-params.s3.UploadPartCopy", end)
+    try:
+        with pytest.raises(UploadEnded, match="slept/whole was ended by somebody else"):
+            Uploads(session, bucket.name).join(
+                "slept/whole", "d1", ["slept/0"], make_spans([2 * LEAST]), lambda _: None
+            )
+    finally:
+        events.unregister("provide-client-params.s3.UploadPartCopy", end)
 
 
 def test_what_nodes_cannot_pack_is_refused(bucket: Bucket, session: Session, source: str) -> None:

@@ -16,9 +16,12 @@ from orchestrator.core.settings import Settings
 from orchestrator.core.volumes import DataVolume
 from orchestrator.errors import BadInput, NotFound
 from orchestrator.run import datasets
+from orchestrator.run.datasets import MEND
 from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.prepare import Source, prepare
+from orchestrator.run.renewal import renew
+from orchestrator.sandbox.cloud import SandboxCloud
 from tests.core.worlds import at, spec
 from tests.datasets.noted import Builder, write
 
@@ -98,6 +101,23 @@ def test_a_plan_refuses_a_set_that_lost_files(
         bucket.put("theirs/MANIFEST.json", theirs)
         asked = experiment(x=f"s3://{bucket.name}/theirs")
         assert prepare(asked, source, session, ours, environ={}).data_bytes == {"x": 2}, "a file of others"
+    assert prepare(experiment(x=f"s3://{bucket.name}"), source, session, ours, environ={}).data_bytes["x"] > 2
+
+
+def test_a_run_is_not_resumed_without_its_data_as_far_as_one_may_see(
+    tmp_path: Path, cloud: SandboxCloud, session: Session, bucket: Bucket, build: Builder
+) -> None:
+    built = build(write(tmp_path / "set", {"a": b"one"}), "resumed").dataset
+    run = replace(spec(1), bucket=bucket.name, experiment=experiment(x=built.url))
+
+    def lacks() -> list[str]:
+        return [fault for fault in renew(run, session, None).faults if fault.startswith("data.x")]
+
+    assert lacks() == []
+    bucket.delete(f"{built.prefix}a")
+    assert [fault.partition(" is damaged: ")[2] for fault in lacks()] == [f"of 1 file 1 are gone or cut: a ({MEND})"]
+    cloud.add_fault("ListObjectsV2", "AccessDenied")
+    assert lacks() == []
 
 
 def test_a_manifest_that_cannot_be_read_is_said(

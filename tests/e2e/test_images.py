@@ -165,6 +165,8 @@ def test_a_build_that_is_interrupted_ends_its_run_and_leaves_nothing(world: Worl
         if "step 1 of 1: endless" in line:
             if number == signal.SIGHUP:
                 break
+            if what == "checks" and "interrupted" not in said:  # and just then S3 is silent for a while
+                world.orch("sandbox", "fault", "PutObject", "InternalError", "--count", "25")
             process.send_signal(number)
     if number == signal.SIGHUP:
         # The terminal is gone, and says so by the shell and by the kernel.
@@ -177,6 +179,40 @@ def test_a_build_that_is_interrupted_ends_its_run_and_leaves_nothing(world: Worl
     assert process.wait() == (141 if number == signal.SIGHUP else 130)
     assert left(world) == before
     assert "endless" not in images(world)
+
+
+@pytest.mark.long
+def test_what_is_asked_of_the_run_of_a_build_holds_for_the_build(world: World) -> None:
+    before = left(world)
+    # A step that ends well when it is asked to stop: then there is nothing to take an image for.
+    steps = [{"name": "obedient", "run": 'until test -e "$ORCH_STOP_FILE" || test -e ~/go; do sleep 0.1; done'}]
+    file = recipe(world, "asked", steps=steps, checks=[{"name": "broken", "run": "false"}])
+    ends = {"stop": (6, "build: stopped by the user: no image"), "Ctrl-C": (130, "interrupted: no image was made")}
+    for what, (code, end) in (ends | {"extend": (1, "check: node 0")}).items():
+        process = world.start("ami", "build", file, "--cloud", "sandbox", "-y", "--max-cost", "1")
+        assert process.stdout is not None
+        said, run = "", ""
+        for line in process.stdout:
+            said += line
+            run = found[1] if (found := re.search("orch attach (ami-asked-2[^`]*)", line)) else run
+            if "step 1 of 1: obedient" not in line:
+                continue
+            if what == "stop":
+                world.orch("stop", run, "--cloud", "sandbox")
+            elif what == "Ctrl-C" and "interrupted" not in said:
+                process.send_signal(signal.SIGINT)
+            elif what == "extend":
+                world.orch("extend", run, "--max-cost", "2", "--cloud", "sandbox")
+                world.orch("exec", run, "--cloud", "sandbox", "--", "touch ~/go")
+        assert process.wait() == code
+        assert end in said
+        assert left(world) == before
+        assert world.json("status", run)[0]["phase"] == ("finished" if what == "extend" else "stopped")
+    check = world.run_id("ami-asked-check")
+    caps = [Decimal(world.json("status", name)[0]["max_cost_usd"]) for name in (run, check)]
+    assert caps[0] == 2
+    assert caps[1] == 2 - Decimal(world.json("cost", run)["spot_usd_high"])
+    assert f"hint: `orch logs {check}" in world.orch("watch", check, check=1).stderr
 
 
 @pytest.mark.long

@@ -18,14 +18,17 @@ from orchestrator.aws.session import Session
 from orchestrator.core.ids import TAG_RECIPE, TAG_RUN, Keys
 from orchestrator.core.images import Image
 from orchestrator.core.ledger import Verdict
-from orchestrator.errors import BadInput, NotFound
-from orchestrator.run.build import _remove_older, cap_of_check, users
-from orchestrator.run.builds import building
+from orchestrator.errors import BadInput, NoPermission, NotFound
+from orchestrator.run.build import Plans, _build, _remove_older, cap_of_check, users
+from orchestrator.run.builds import Build, building
 from orchestrator.run.gc import find_orphans, remove
 from orchestrator.run.home import Home
 from orchestrator.run.lease import LIFETIME, Lease, Owner, kept
 from orchestrator.run.ledger import Ledger
+from orchestrator.run.prepare import Prepared
+from orchestrator.run.read import open_runs
 from orchestrator.sandbox.catalogue import SANDBOX_AMI
+from orchestrator.sandbox.cloud import SandboxCloud
 from tests.core.worlds import at, spec
 
 RUN = "ami-tiny-20261120-120000-abcd"
@@ -161,6 +164,45 @@ def test_the_same_is_not_built_twice_at_once(session: Session, bucket: Bucket, t
     lease.release(bucket.server_time())
     build("d7")
     bucket.delete_prefix(f"runs/{other.run_id}/")
+
+
+def test_an_image_that_a_build_cannot_ask_for_any_more_is_removed(
+    cloud: SandboxCloud, session: Session, bucket: Bucket, own: OwnImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Builder:
+        """A builder whose run has just ended, with an image of it, and EC2 that refuses the next question about it."""
+
+        def __init__(self, *_: object) -> None:
+            self.lease = Lease(bucket, RUN, Owner.me())
+            assert self.lease.try_acquire(bucket.server_time())
+
+        def to_the_end(self) -> Verdict:
+            taken(session, own, RUN)
+            cloud.add_fault("DescribeImages", "UnauthorizedOperation")
+            return Verdict("finished", "done")
+
+    class Begun(Build):
+        def begin(self, prepared: Prepared) -> str:
+            return RUN
+
+    monkeypatch.setattr("orchestrator.run.build.ImageBuilder", Builder)
+    before = snapshots(session)
+    nothing: Any = None
+    wanted, plans = nothing, Plans(nothing, nothing)
+    with pytest.raises(NoPermission):
+        _build(wanted, plans, Begun(session, bucket, nothing, lambda _: None))
+    assert own.of_run(RUN) is None
+    assert snapshots(session) == before
+    bucket.delete_prefix(f"runs/{RUN}/")
+
+
+def test_a_run_that_another_version_wrote_may_need_anything_until_it_has_ended(bucket: Bucket) -> None:
+    run = spec(1).run_id
+    bucket.put(Keys(run).spec, b'{"version": 0}')
+    assert open_runs(bucket, lambda _: False) == [run]
+    Ledger(bucket, run, "test").append("outcome", "close", {"generation": 1}, epoch=1, now=at(0))
+    assert open_runs(bucket, lambda _: True) == []
+    bucket.delete_prefix(f"runs/{run}/")
 
 
 def test_the_check_gets_what_the_build_leaves_of_the_cap_and_there_is_none_for_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import boto3
@@ -137,6 +138,16 @@ class World:
     def wait(self, instance_ids: list[str], state: str) -> None:
         """Wait until all instances are in `state`."""
         until(lambda: all(self.state(instance_id) == state for instance_id in instance_ids))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let nothing that takes its time end within the block, however slow this machine is."""
+        timers, waiting = self.cloud._lifecycle._timers, []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(timers, "after", lambda *job: waiting.append(job))
+            yield
+        for job in waiting:
+            timers.after(*job)
 
     def end(self) -> None:
         """Terminate everything, forget faults, and wait until it is gone."""

@@ -25,8 +25,9 @@ def push(world: World, instance_id: str, user: str = "ubuntu", key: str = KEY) -
 
 
 def test_a_running_host_takes_the_key_for_the_user(world: World) -> None:
-    one, other = world.run(2)
-    assert refusal(push(world, one))[:2] == ("EC2InstanceStateInvalidException", 400)
+    with world.held():
+        one, other = world.run(2)
+        assert refusal(push(world, one))[:2] == ("EC2InstanceStateInvalidException", 400)
     world.wait([one, other], "running")
     push(world, one)()
     assert world.hosts.keys == {one: (PushedKey("ubuntu", PLAIN),)}

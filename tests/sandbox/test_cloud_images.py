@@ -33,10 +33,11 @@ def create(world: World, instance: str, name: str, **asked: Any) -> str:
 
 def test_an_image_is_pending_first_and_holds_the_volumes_of_its_machine_with_their_tags(world: World) -> None:
     instance = running(world)
-    made = world.ec2.create_image(InstanceId=instance, Name="one", TagSpecifications=TAGS)["ImageId"]
-    assert image(world, made)["State"] == "pending"
-    code, status, _ = refusal(lambda: world.run(1, ImageId=made))
-    assert (code, status) == ("InvalidAMIID.Unavailable", 400)
+    with world.held():
+        made = world.ec2.create_image(InstanceId=instance, Name="one", TagSpecifications=TAGS)["ImageId"]
+        assert image(world, made)["State"] == "pending"
+        code, status, _ = refusal(lambda: world.run(1, ImageId=made))
+        assert (code, status) == ("InvalidAMIID.Unavailable", 400)
     until(lambda: image(world, made)["State"] == "available")
     (device,) = image(world, made)["BlockDeviceMappings"]
     (snapshot,) = world.ec2.describe_snapshots(SnapshotIds=[device["Ebs"]["SnapshotId"]])["Snapshots"]

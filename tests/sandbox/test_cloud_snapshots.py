@@ -38,9 +38,10 @@ def test_a_snapshot_of_a_data_disk_is_pending_until_its_files_are_kept_and_machi
 ) -> None:
     instance, volume = launch(world)
     assert world.hosts.booted[instance].disks == (Disk(volume["VolumeId"], 5, ""),)
-    snapshot = taken(world, volume["VolumeId"])
-    assert state(world, snapshot) == "pending"
-    assert refusal(lambda: launch(world, SnapshotId=snapshot))[0] == "IncorrectState"
+    with world.held():
+        snapshot = taken(world, volume["VolumeId"])
+        assert state(world, snapshot) == "pending"
+        assert refusal(lambda: launch(world, SnapshotId=snapshot))[0] == "IncorrectState"
     until(lambda: state(world, snapshot) == "completed")
     assert world.hosts.snapshots[snapshot] == (instance, volume["VolumeId"])
     other, made = launch(world, SnapshotId=snapshot, VolumeInitializationRate=250, Throughput=300, Iops=3000)
