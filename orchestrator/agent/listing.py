@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from orchestrator.agent.config import DataSource
 from orchestrator.agent.fetch import NAMED, Corrupt, Item
 from orchestrator.agent.store import Store, Stored
-from orchestrator.core.dataset import read_files
+from orchestrator.core.dataset import cannot_hold, read_files
 from orchestrator.core.manifest import NAME as MANIFEST
 from orchestrator.core.manifest import File
 from orchestrator.core.units import first_of
@@ -26,9 +26,8 @@ def find_items(store: Store, source: DataSource, folder: Path) -> list[Item]:
     found = {name: item for name, item in found.items() if name and not name.endswith("/")}
     if not found:
         raise NotFound(f"nothing at s3://{source.bucket}/{source.prefix}", f"see data.{source.name}.source")
-    for name, item in found.items():
-        if not _stays_inside(name):
-            raise BadInput(f"data {source.name} holds an object that would leave its folder: {item.key!r}")
+    if fault := cannot_hold(found):
+        raise BadInput(f"data {source.name} {fault}", "rename them, or name a prefix without them")
     entries = read_manifest(store.get(found[MANIFEST].key), source.name) if MANIFEST in found else None
     target = folder / source.mount
     if entries is None:
@@ -78,8 +77,3 @@ def _hold_against(found: Mapping[str, Stored], entries: Mapping[str, File], sour
             f"s3://{source.bucket}/{source.prefix} is not what its {MANIFEST} says: {first_of(wrong, NAMED)}",
             "build the data set again, or upload what is missing",
         )
-
-
-def _stays_inside(name: str) -> bool:
-    path = PurePosixPath(name)
-    return not name.startswith("/") and bool(path.parts) and ".." not in path.parts and "\0" not in name

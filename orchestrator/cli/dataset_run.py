@@ -210,7 +210,7 @@ def _goes_on(order: Order, run: str, options: RunOptions, home: Home, place: Pla
     if packed and view.ended:
         click.echo(f"{run} has packed it", err=True)
         return True
-    check(view, caps, faults)
+    renewed = check(place, view, caps, faults)
     if view.ended:
         question = (
             f"{run} ended as {view.phase}, {_show(view)}. Go on with its {view.spec.experiment.how_many('node')}?"
@@ -219,7 +219,7 @@ def _goes_on(order: Order, run: str, options: RunOptions, home: Home, place: Pla
             question, yes=options.yes, what="going on", hint="give -y", declined="nothing was launched", as_json=as_json
         )
     _upload_labels(order, place)
-    go_on(home, place, view, caps)
+    go_on(home, place, view, caps, renewed)
     click.echo(what_happens(view), err=True)
     return True
 

@@ -5,6 +5,8 @@ Imports nothing but click and the errors, so that `orch --help` is quick; the mo
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +19,8 @@ from orchestrator.errors import Exit, OrchError
 
 # What shells give for a program that was writing when its reader left: 128 + SIGPIPE.
 BROKEN_PIPE = 141
+# What a disk or a folder does, not a mistake of ours.
+DISK = frozenset({errno.EACCES, errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS})
 # Section -> command -> its line in `orch --help`. The module of a command is `orchestrator.cli.<name>`.
 SECTIONS: dict[str, dict[str, str]] = {
     "Run": {
@@ -114,6 +118,7 @@ class LazyGroup(click.Group):
         """Run `orch` and end the process with the exit code of docs/exit-codes.md."""
         arguments = list(sys.argv[1:] if args is None else args)
         extra["standalone_mode"] = False
+        _show_all_characters()
         sys.exit(_guard(lambda: super(LazyGroup, self).main(arguments, prog_name or "orch", **extra), arguments))
 
 
@@ -138,9 +143,23 @@ def _guard(call: Any, arguments: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             _traceback()
-        what = f"unexpected {type(error).__name__}: {error}"
-        hint = "this is a bug in orch; `orch --debug ...` or ORCH_DEBUG=1 shows where"
-        return _say(OrchError(what, hint, exit_code=Exit.INTERNAL), as_json=as_json)
+        return _say(_unexpected(error), as_json=as_json)
+
+
+def _unexpected(error: Exception) -> OrchError:
+    if isinstance(error, OSError) and error.errno in DISK:
+        what = f"{error.filename}: " if error.filename else ""
+        hint = "mend it and try again; ORCH_HOME names another folder for orch's own files"
+        return OrchError(f"cannot read or write {what}{error.strerror}", hint)
+    hint = "this is a bug in orch; `orch --debug ...` or ORCH_DEBUG=1 shows where"
+    return OrchError(f"unexpected {type(error).__name__}: {error}", hint, exit_code=Exit.INTERNAL)
+
+
+def _show_all_characters() -> None:
+    """Have what a terminal's encoding lacks, and names of files that are no text, written as numbers: `\\u2714`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _before_dashes(arguments: Sequence[str]) -> Sequence[str]:

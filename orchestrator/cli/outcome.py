@@ -34,19 +34,19 @@ def exit_code(verdict: Verdict) -> Exit:
     return CODES[verdict.kind]
 
 
-def conclude(view: RunView, *, as_json: bool, stop_is_done: bool = False) -> int:
+def conclude(view: RunView, *, as_json: bool, stop_is_done: bool = False, one_line: bool = False) -> int:
     """Print the bill and how the run ended, and return 0; a run that did not finish raises OrchError instead.
 
-    With `stop_is_done` a run that was stopped is what was asked for.
+    With `stop_is_done` a run that was stopped is what was asked for. With `one_line` the JSON is a line after others.
     """
     from orchestrator.report.bill import show_bill
     from orchestrator.report.console import make_console
-    from orchestrator.report.json import dumps
+    from orchestrator.report.json import dumps, line
     from orchestrator.report.lines import summary
 
     console = make_console()
     if as_json:
-        click.echo(dumps(view.report()))
+        click.echo(line(view.report()) if one_line else dumps(view.report()))
     else:
         show_bill(console, view.bill.to_json())
         console.print(summary(view), style="bold")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -13,15 +12,14 @@ from orchestrator.cli.options import cap_options, cloud_option, json_option, rea
 from orchestrator.cli.page import has_page, write_page
 from orchestrator.cli.runs import find_run
 from orchestrator.cli.scheduling import check_fit, check_no_build, ensure_scheduler, missing_secrets, who
-from orchestrator.errors import BadInput, Exit, NoPermission
+from orchestrator.errors import BadInput, Exit
 
 if TYPE_CHECKING:
-    from orchestrator.aws.session import Session
     from orchestrator.cli.context import Place
     from orchestrator.core.caps import Caps
-    from orchestrator.core.spec import RunSpec
     from orchestrator.datasets.joining import Packing
     from orchestrator.run.home import Home
+    from orchestrator.run.renewal import Renewed
     from orchestrator.run.view import RunView
 
 
@@ -50,13 +48,11 @@ def command(
     found = find_run(home, run, cloud)
     place = found.open()
     view = found.read()
-    check(view, caps, faults if view.phase == "finished" else faults + missing_secrets(home, view))
+    renewed = check(place, view, caps, faults if view.phase == "finished" else faults + missing_secrets(home, view))
     packing = packing_of(view)
     if view.phase == "finished" and _finish_rest(home, place, view, packing, as_json=as_json):
         return Exit.DONE
-    if view.ended:
-        check_data(view.spec, place.session, place.bucket.name)
-    go_on(home, place, view, caps)
+    go_on(home, place, view, caps, renewed)
     if not as_json:
         click.echo(what_happens(view))
     if detach:
@@ -94,39 +90,39 @@ def _conclude(place: Place, view: RunView, packing: Packing | None, *, as_json: 
     return Exit.DONE
 
 
-def go_on(home: Home, place: Place, view: RunView, caps: Caps) -> None:
-    """See that a run goes on that has not finished, under `caps`. Raises what `check_fit` does."""
+def go_on(home: Home, place: Place, view: RunView, caps: Caps, renewed: Renewed) -> None:
+    """See that a run goes on that has not finished, as `check` found that it can. Raises what `check_fit` does."""
     from orchestrator.run.wish import ask_extend, ask_resume
 
     check_fit(home, place, view)
     if view.ended:
-        ask_resume(place.bucket, view.spec.run_id, who(), caps)
+        for note in renewed.notes(view.spec):
+            click.echo(note, err=True)
+        ask_resume(place.bucket, view.spec.run_id, who(), caps, renewed)
     elif caps.to_json():
         ask_extend(place.bucket, view.spec.run_id, who(), caps)
     ensure_scheduler(place, view)
 
 
-def check(view: RunView, caps: Caps, faults: list[str]) -> None:
-    """Raise BadInput with everything that speaks against going on under these caps."""
+def check(place: Place, view: RunView, caps: Caps, faults: list[str]) -> Renewed:
+    """Return what the run is to be launched again with in place of what is gone since.
+
+    Raises BadInput with everything that speaks against going on under these caps.
+    """
     from orchestrator.core.caps import extend_faults, resume_faults
+    from orchestrator.run.renewal import Renewed, renew
 
     if view.phase != "finished":
         check_no_build(view)
+    renewed = Renewed()
     if view.ended and view.phase != "finished":
-        faults = faults + resume_faults(view.spec, view.spend, caps)
+        renewed = renew(view.spec, place.session, place.settings.image)
+        faults = faults + resume_faults(view.spec, view.spend, caps) + list(renewed.faults)
     elif caps.to_json() and not view.ended:
         faults = faults + extend_faults(view.spec, view.ledger, view.spend, view.facts.server_time, caps)
     if faults:
         raise BadInput(f"{view.spec.run_id} cannot be resumed so", "nothing was changed", details=tuple(faults))
-
-
-def check_data(spec: RunSpec, session: Session, bucket: str) -> None:
-    """Raise NotFound with what has gone of a run's data since it was launched: its nodes would hear of it, paid for."""
-    from orchestrator.run.sources import look
-
-    # Whoever resumes may see less than who launched.
-    with suppress(NoPermission):
-        look(spec.experiment, session, bucket)
+    return renewed
 
 
 def what_happens(view: RunView) -> str:

@@ -92,13 +92,18 @@ def spend_of(bill: Bill, facts: Facts) -> Spend:
 
 
 def in_force(spec: RunSpec, ledger: LedgerState) -> RunSpec:
-    """Return the spec with the caps that users asked for since the launch."""
+    """Return the spec with what took the place of its own since the launch: caps, and at a resume image and volumes."""
     caps: dict[str, object] = {}
     if ledger.max_cost is not None:
         caps["max_cost"] = Decimal(ledger.max_cost) / MICRO
     if ledger.max_duration is not None:
         caps["max_duration"] = ledger.max_duration
-    return replace(spec, experiment=spec.experiment.model_copy(update=caps)) if caps else spec
+    if not (caps or ledger.image or ledger.volumes):
+        return spec
+    experiment = spec.experiment.model_copy(update=caps)
+    return replace(
+        spec, experiment=experiment, image=ledger.image or spec.image, volumes=ledger.volumes or spec.volumes
+    )
 
 
 def age(spec: RunSpec, ledger: LedgerState, now: datetime) -> timedelta:

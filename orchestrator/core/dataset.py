@@ -17,7 +17,7 @@ from typing import Any
 from orchestrator.core import manifest
 from orchestrator.core.ids import NAME_RULE, is_name
 from orchestrator.core.manifest import File
-from orchestrator.core.units import counted, iso, parse_time
+from orchestrator.core.units import counted, first_of, iso, parse_time
 
 ROOT = "datasets/"
 SCHEME = "dataset:"
@@ -28,6 +28,8 @@ COPIES = "sz/"
 CORRUPT = "corrupt.txt"  # the images that were left out and why, a line each; not there where there are none
 _COPY = re.compile(rf"{COPIES}(\d+)/.+")
 _PREFIX = re.compile(rf"{ROOT}[a-z][a-z0-9-]{{0,39}}/[0-9a-f]{{{VERSION_DIGITS}}}/")
+# Objects that are named of those that no folder can hold.
+NAMED = 5
 _REFERENCE = re.compile(r"([^@]+)(?:@([0-9a-f]{4,64}))?")
 
 
@@ -191,6 +193,29 @@ def lost(files: Iterable[File], prefix: str, sizes: Mapping[str, int]) -> list[s
 def how_damaged(files: Collection[File], wrong: Collection[str]) -> str:
     """Return in words what is wrong with a set of `files` of which those at the paths `wrong` are lost."""
     return f"is damaged: of {counted(len(files), 'file')} {len(wrong)} are gone or cut"
+
+
+def unplaceable(names: Iterable[str]) -> list[str]:
+    """Return what is wrong with the names of objects that are to become files of one folder, a phrase each."""
+    found = dict.fromkeys(names)
+    faults: list[str] = []
+    folders: set[str] = set()
+    for name in found:
+        parts = [part for part in name.split("/") if part not in {"", "."}]
+        plain = "/".join(parts)
+        if name.startswith("/") or not parts or ".." in parts or "\0" in name:
+            faults.append(f"{name!r} would leave its folder")
+        elif plain != name and plain in found:
+            faults.append(f"{name!r} is the same file as {plain!r}")
+        while (plain := plain.rpartition("/")[0]) and plain not in folders:
+            folders.add(plain)
+    return faults + [f"{name!r} would be a file and a folder" for name in found if name in folders]
+
+
+def cannot_hold(names: Iterable[str]) -> str:
+    """Return why no folder can hold objects of these names, as what a data set does; "" when one can."""
+    faults = unplaceable(names)
+    return f"holds objects that no folder can: {first_of(faults, NAMED)}" if faults else ""
 
 
 def find_phases(paths: Collection[str]) -> dict[str, int]:

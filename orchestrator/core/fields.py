@@ -229,7 +229,9 @@ Source = Annotated[
     ),
 ]
 BucketName = Annotated[Text, _matches(_BUCKET, "the name of a bucket: 3 to 63 of a-z, 0-9, '.' and '-'")]
-Mount = Annotated[Text, _matches(_MOUNT, "a relative path such as imagenet or sets/train")]
+Mount = Annotated[
+    Text, _matches(_MOUNT, "a relative path of letters, digits, '.', '_' and '-', such as imagenet or sets/train")
+]
 Mode = Annotated[Literal["stage", "ebs", "auto"], BeforeValidator(_mode)]
 DataName = Annotated[Text, _matches(_DATA_NAME, "a name of letters, digits, '_' and '-', a letter or digit first")]
 Workdir = Annotated[Text, AfterValidator(_workdir)]

@@ -147,7 +147,7 @@ def launch_failed(spec: RunSpec, ledger: LedgerState, facts: Facts) -> Verdict |
                 "failed",
                 f"EC2 refused {launch.count or spec.num_nodes} x {offer.instance_type} in {offer.zone}: "
                 f"{launch.code}: {launch.message}",
-                "mend what the message names, then launch again"
+                f"mend what the message names, then {'launch again' if ledger.generation == 1 else '`orch resume`'}"
                 + ("; nothing was started" if ledger.recovery is None else ""),
                 launch.code,
             )

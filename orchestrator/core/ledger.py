@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from orchestrator.core.units import MicroUSD, format_duration, iso, parse_time, usd
+from orchestrator.core.volumes import DataVolume
 
 Kind = Literal["intent", "outcome", "wish"]
 VerdictKind = Literal["finished", "stopped", "failed", "interrupted", "no-capacity", "capped"]
@@ -168,6 +169,7 @@ class LedgerState:
     from, None before the first of them is started and where there is none (`restore_known` tells the two apart).
     `max_cost` and `max_duration` are the caps that users asked for since the launch, in place of the experiment's; they
     hold for all generations to come (None: nobody did); `cap_changes` are the wishes that said so, in order.
+    `image` and `volumes` are what a resume found in place of the spec's, which are gone (none: nothing was).
     `closed_at` is when nothing of the run was observed any more.
     `let_go` are instances that were meant to be terminated, whatever EC2 still shows of them.
     """
@@ -188,6 +190,8 @@ class LedgerState:
     max_cost: MicroUSD | None = None
     max_duration: timedelta | None = None
     cap_changes: tuple[CapChange, ...] = ()
+    image: str = ""
+    volumes: tuple[DataVolume, ...] = ()
     let_go: frozenset[str] = frozenset()
 
     @cached_property
@@ -309,7 +313,8 @@ def _apply(state: LedgerState, entry: Entry) -> LedgerState:  # noqa: PLR0911 - 
             kept = replace(
                 fresh, max_cost=state.max_cost, max_duration=state.max_duration, cap_changes=state.cap_changes
             )
-            return _with_caps(kept, entry)
+            volumes = tuple(DataVolume.from_json(item) for item in detail.get("volumes", ())) or state.volumes
+            return _with_caps(replace(kept, image=detail.get("image", state.image), volumes=volumes), entry)
         case ("wish", "extend") if not state.closed:
             return _with_caps(state, entry)
         case ("wish", "stop") if not state.closed and state.stop is None:

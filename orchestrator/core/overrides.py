@@ -214,7 +214,7 @@ def _path(key: str, origin: Origin, found: list[Fault]) -> Path | None:
         elif here == ("profiles",):
             message = "a profile cannot be changed here; set the key itself"
         else:
-            message = unknown_key(part, allowed) if allowed and part not in allowed else ""
+            message = unknown_key(here, allowed_keys) if allowed and part not in allowed else ""
         if message:
             found.append(Fault(here, message, origin))
             return None

@@ -160,9 +160,14 @@ def allowed_keys(path: Path) -> tuple[str, ...] | None:
     return None
 
 
-def unknown_key(key: str, allowed: Iterable[str]) -> str:
-    """Return what to say of a key that does not exist: the one that was meant, or all there are."""
-    names = sorted(allowed)
+def unknown_key(path: Path, keys: Keys) -> str:
+    """Return what to say of a key that does not exist: the one that was meant, here or elsewhere, or all there are."""
+    key, names = str(path[-1]), sorted(keys(path[:-1]) or ())
+    below = next((name for name in names if key in (keys((*path[:-1], name)) or ())), None)
+    if below is not None:
+        return f"unknown key; did you mean {below}.{key}?"
+    if key in (keys(()) or ()):
+        return f"unknown key; did you mean {key}, outside of {dotted(path[:-1])}?"
     plain_key = key.lower().replace("-", "_")
     close = (
         [_ELSEWHERE[plain_key]] if _ELSEWHERE.get(plain_key) in names else difflib.get_close_matches(plain_key, names)
@@ -353,7 +358,7 @@ def _message(item: Mapping[str, Any], path: Path, keys: Keys) -> str:
         case "extra_forbidden" if path == ("resources", "instance_type"):
             message = "give any_of or instance_type, not both"
         case "extra_forbidden":
-            message = unknown_key(key, keys(path[:-1]) or ())
+            message = unknown_key(path, keys)
         case "greater_than_equal" | "less_than_equal":
             bound = f"at least {limits['ge']}" if "ge" in limits else f"at most {limits['le']}"
             message = f"must be {bound}, not {show(value)}"

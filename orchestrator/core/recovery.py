@@ -102,6 +102,8 @@ def _stopped_while_unmanned(ledger: LedgerState, facts: Facts) -> Verdict:
         kind = "capped"
     if ledger.recovery is None and kind == "capped":
         return Verdict(kind, f"{why}: nothing was launched", "raise the limit")
+    if ledger.resumed and ledger.recovery is None:
+        return Verdict(kind, "stopped before anything was launched again", "`orch resume` goes on from its checkpoints")
     if ledger.recovery is None:
         return Verdict(kind, "stopped before anything was launched")
     steps = [b.checkpoint_step for n in facts.nodes.values() if (b := n.beacon) and b.checkpoint_step is not None]

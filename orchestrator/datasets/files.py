@@ -17,16 +17,27 @@ CHUNK = 4 * 2**20
 READERS = 4
 # Files whose digests are worth a write of their own: reading one again would take about as long.
 LARGE = 64 * 2**20
+# Files that are named of those that cannot be taken.
+SHOWN = 10
 
 
 def list_files(folder: Path) -> dict[str, Path]:
-    """Return every file under `folder` by its name there, less a manifest. Raises BadInput when there are none."""
-    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Return every file under `folder` by its name there, less a manifest.
+
+    Raises BadInput when there are none, and with those that would be missing: links to nothing, names no line can hold.
+    """
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
+    found = {name: path for name, path in paths.items() if path.is_file()}
     found.pop(manifest.NAME, None)
-    strange = [name for name in found if not name.isprintable()]
+    strange = [f"{name!a}: its name cannot be printed" for name in found if not name.isprintable()]
+    lost = [name for name, path in paths.items() if path.is_symlink() and not path.exists()]
+    strange += [f"{name}: a link to {paths[name].readlink()}, which is not there" for name in lost]
     if strange:
+        more = (f"and {len(strange) - SHOWN} more",) if len(strange) > SHOWN else ()
         raise BadInput(
-            f"{folder} has files whose names cannot be printed", "rename them", details=tuple(map(ascii, strange[:5]))
+            f"{folder} has files that cannot be in a data set",
+            "rename, mend or remove them",
+            details=(*strange[:SHOWN], *more),
         )
     if not found:
         raise BadInput(f"{folder} holds no files", "name the folder with the data")

@@ -26,7 +26,7 @@ from orchestrator.core.ids import Keys, client_token, resource_name
 from orchestrator.core.ledger import Verdict
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import counted, iso
-from orchestrator.errors import Exit, NoPermission, OrchError, StaleEpoch
+from orchestrator.errors import Exit, NoPermission, NotFound, OrchError, StaleEpoch
 from orchestrator.node.ssh import HostKeyMismatch
 from orchestrator.run.answers import Answers, young
 from orchestrator.run.home import Home
@@ -232,17 +232,23 @@ class Actor:
 
     def _refuse(self, error: OrchError) -> None:
         """Have the run end because a permission is missing."""
-        verdict = Verdict("failed", error.message, error.hint, Exit.NO_PERMISSION.name)
+        self._end(Verdict("failed", error.message, error.hint, Exit.NO_PERMISSION.name))
+
+    def _end(self, verdict: Verdict) -> None:
+        """Have the run end for what no other offer or later time would mend."""
         self._append("outcome", "refused", {"verdict": verdict.to_json()})
 
     def _launch(self, action: do.Launch, facts: Facts) -> None:
-        spec = self._spec
+        spec = in_force(self._spec, self._ledger.state)
         offer = spec.offers[action.offer]
         count = action.count or spec.num_nodes
         where = {"generation": action.generation, "attempt": action.attempt, "offer": action.offer}
         where |= variations(action)
         request = action.request
         if request is None:
+            root_device = self._root_device(spec.image, spare=action.spare)
+            if root_device is None:
+                return
             token = client_token(spec.run_id, action.generation, action.attempt)
             request = run_instances_request(
                 spec,
@@ -252,7 +258,7 @@ class Actor:
                 count=count,
                 least=action.least,
                 resources=facts.resources,
-                root_device=self._images.root_device(spec.image),
+                root_device=root_device,
                 user_data=user_data_of(spec, self._timer(facts), facts.server_time, offer.instance_type),
             )
             self._append("intent", "launch", where | {"request": request, "token": token})
@@ -273,6 +279,20 @@ class Actor:
         launched = {"status": "launched", "instance_ids": ids, "replied": time.time()}
         self._append("outcome", "launch", where | launched)
         self._log(f"{counted(len(ids), 'instance')} in {offer.zone}, launched {iso(made[0].launch_time)}")
+
+    def _root_device(self, image: str, *, spare: bool) -> str | None:
+        """Return the name of an image's root device; None when it is gone, which ends the run.
+
+        Raises NotFound instead for a `spare`, which the run can do without.
+        """
+        try:
+            return self._images.root_device(image)
+        except NotFound as error:
+            if spare:
+                raise
+            hint = "`orch resume` takes another image of the name that the experiment gives, once there is one"
+            self._end(Verdict("failed", f"{error.message}: it was removed", hint))
+            return None
 
     def _timer(self, facts: Facts) -> timedelta:
         began = self._ledger.state.generation_began or facts.server_time

@@ -21,6 +21,7 @@ from orchestrator.core.images import Image, newest
 from orchestrator.core.ledger import Verdict
 from orchestrator.core.recipe import Recipe
 from orchestrator.core.settings import Settings
+from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import MICRO, MicroUSD, format_usd
 from orchestrator.errors import BadInput
 from orchestrator.run.builds import Build, building
@@ -182,10 +183,15 @@ def _remove_made(session: Session, run: str) -> None:
 
 def users(own: OwnImages, bucket: Bucket, image: Image) -> tuple[str, ...]:
     """Return who needs an image, for people: living machines with their runs, and runs that wait for machines."""
+
+    def needs(spec: RunSpec) -> bool:
+        return spec.image == image.image_id
+
+    def may_need(spec: RunSpec) -> bool:
+        return needs(spec) or spec.experiment.resources.image == image.name
+
     machines = own.users(image)
-    waiting = [
-        run for run in open_runs(bucket, lambda spec: spec.image == image.image_id) if run not in machines.values()
-    ]
+    waiting = [run for run in open_runs(bucket, needs, may_need) if run not in machines.values()]
     return (*(f"{run} ({instance})" if run else instance for instance, run in machines.items()), *waiting)
 
 

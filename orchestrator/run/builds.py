@@ -13,13 +13,13 @@ from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.units import counted, format_usd
-from orchestrator.errors import OrchError
+from orchestrator.errors import BadInput, OrchError
 from orchestrator.run.foreground import Log
 from orchestrator.run.gc import find_orphans, remove
 from orchestrator.run.home import Home
 from orchestrator.run.interrupts import as_ctrl_c
 from orchestrator.run.prepare import Prepared, begin
-from orchestrator.run.read import read_run
+from orchestrator.run.read import open_runs, read_run
 from orchestrator.run.spec import load_spec
 
 
@@ -48,7 +48,8 @@ def building(
 ) -> Iterator[Build]:
     """Remove what killed builds of the `same` left; unless this one says that it is done, tell at its end what it cost.
 
-    Nothing of a killed one could be gone on with. SIGTERM and SIGHUP interrupt it as Ctrl-C does. Raises OrchError.
+    Nothing of a killed one could be gone on with. SIGTERM and SIGHUP interrupt it as Ctrl-C does. Raises BadInput while
+    another of the `same` is under way, which would be paid for twice, and OrchError.
     """
 
     def tell(line: str) -> None:
@@ -58,6 +59,11 @@ def building(
 
     with as_ctrl_c():
         _remove_dead(session, bucket, tell, same)
+        if others := [run for run in open_runs(bucket, same) if _is(bucket, run, same)]:
+            raise BadInput(
+                f"{others[0]} builds the same right now",
+                f"`orch watch {others[0]}` shows it; what it publishes, the same command finds; nothing was begun",
+            )
         build = Build(session, bucket, home, tell)
         try:
             yield build

@@ -161,8 +161,16 @@ def gone_by(item: Instance, node: Node | None, now: datetime) -> datetime:
 
 
 def merge(seen: Iterable[Instance], recorded: Iterable[Instance]) -> tuple[Instance, ...]:
-    """Return what EC2 shows, and from the records those it has forgotten (they are gone: terminated)."""
+    """Return what EC2 shows, and from the records those it has forgotten (they are gone: terminated).
+
+    Of one that ended EC2 shows no volumes any more: those that the record has stay on the bill.
+    """
+    known = {item.instance_id: item for item in recorded}
     shown = {item.instance_id: item for item in seen}
-    forgotten = [replace(item, state="terminated") for item in recorded if item.instance_id not in shown]
-    ordered = [*shown.values(), *forgotten]
+    forgotten = [replace(item, state="terminated") for item in known.values() if item.instance_id not in shown]
+    ordered = [*(_with_volumes(item, known.get(item.instance_id)) for item in shown.values()), *forgotten]
     return tuple(sorted(ordered, key=lambda i: (i.generation, i.launch_index, i.instance_id)))
+
+
+def _with_volumes(item: Instance, record: Instance | None) -> Instance:
+    return item if item.volumes or record is None else replace(item, volumes=record.volumes)

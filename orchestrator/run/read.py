@@ -38,11 +38,14 @@ def list_runs(bucket: Bucket) -> list[str]:
     return sorted((name for name in names if is_run_id(name)), key=_launched, reverse=True)
 
 
-def open_runs(bucket: Bucket, needs: Callable[[RunSpec], bool]) -> list[str]:
+def open_runs(
+    bucket: Bucket, needs: Callable[[RunSpec], bool], may_need: Callable[[RunSpec], bool] | None = None
+) -> list[str]:
     """Return the runs of a bucket that have not ended and whose spec `needs` something, newest first.
 
-    A build of an image or a snapshot that was killed is none: nobody goes on with it. One whose spec another version of
-    `orch` wrote, so that it cannot be read here, may need it.
+    Of those whose spec of the launch `may_need` it (by default: does) it counts what they were resumed with. A build of
+    an image or a snapshot that was killed is none: nobody goes on with it. One whose spec another version of `orch`
+    wrote, so that it cannot be read here, may need it.
     """
 
     def is_one(run: str) -> bool:
@@ -55,7 +58,10 @@ def open_runs(bucket: Bucket, needs: Callable[[RunSpec], bool]) -> list[str]:
             raise
         except OrchError:
             return not ledger.read().closed
-        if not needs(spec) or ledger.read().closed:
+        if not (may_need or needs)(spec):
+            return False
+        state = ledger.read()
+        if state.closed or not needs(in_force(spec, state)):
             return False
         held = Lease(bucket, run, Owner.me()).read() if spec.build_command else None
         return not spec.build_command or (held is not None and held.lives(bucket.server_time()))

@@ -151,7 +151,10 @@ def _users(snapshots: Snapshots, bucket: Bucket, old: Snapshot) -> tuple[str, ..
     def needs(spec: RunSpec) -> bool:
         return any(volume.snapshot == old.snapshot_id for volume in spec.volumes)
 
-    return (*snapshots.users(old), *open_runs(bucket, needs))
+    def may_need(spec: RunSpec) -> bool:
+        return any(volume.label == old.version for volume in spec.volumes)
+
+    return (*snapshots.users(old), *open_runs(bucket, needs, may_need))
 
 
 def _remove_older(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
@@ -40,14 +41,31 @@ class There:
     lacking: str = ""
 
 
+class Fault(NamedTuple):
+    """Why the data set that the experiment calls `name` cannot be had, and what to do about it."""
+
+    name: str
+    why: str
+    hint: str
+
+
 def look(experiment: Experiment, session: Session, bucket: str) -> dict[str, There]:
     """Return what there is of each data set by its key; `bucket` is that of the runs.
 
     Raises NotFound with all that cannot be had: nothing is there, or not all by their manifest and no snapshot either,
     or the experiment wants the way that does not work.
     """
+    found, faults = find(experiment, session, bucket)
+    if faults:
+        told = "; ".join(f"data.{fault.name}: {fault.why}" for fault in faults)
+        raise NotFound(told, "; ".join(dict.fromkeys(fault.hint for fault in faults)))
+    return found
+
+
+def find(experiment: Experiment, session: Session, bucket: str) -> tuple[dict[str, There], list[Fault]]:
+    """Return what there is of each data set, as `look` does, and what cannot be had."""
     found: dict[str, There] = {}
-    faults: list[tuple[str, str]] = []
+    faults: list[Fault] = []
     versions = {name: dataset.named_by(data.source, bucket) for name, data in experiment.data.items()}
     wanted = any(version and experiment.data[name].mode != "stage" for name, version in versions.items())
     published = Snapshots(session).published() if wanted else ()
@@ -58,13 +76,11 @@ def look(experiment: Experiment, session: Session, bucket: str) -> dict[str, The
         try:
             size, damage = _objects(data.source, session)
         except NotFound as error:
-            faults.append((f"data.{name}: {error.message}", error.hint))
+            faults.append(Fault(name, error.message, error.hint))
             size, damage = 0, ""
         found[name] = There(size, damage, version, None if lacking else made, lacking)
-        faults += [(f"data.{name}: {why}", hint) for why, hint in _faults(data, found[name])]
-    if faults:
-        raise NotFound("; ".join(text for text, _ in faults), "; ".join(dict.fromkeys(hint for _, hint in faults)))
-    return found
+        faults += [Fault(name, why, hint) for why, hint in _faults(data, found[name])]
+    return found, faults
 
 
 def _faults(data: Data, there: There) -> Iterator[tuple[str, str]]:
@@ -87,6 +103,8 @@ def _objects(source: str, session: Session) -> tuple[int, str]:
     size = sum(found.values())
     if not size:
         raise NotFound(f"nothing at {source}", UPLOAD)
+    if fault := dataset.cannot_hold(key.removeprefix(prefix) for key in found if not key.endswith("/")):
+        raise NotFound(f"{source} {fault}", "rename them, or name a prefix without them")
     if dataset.is_unfinished(prefix, found):
         raise NotFound(f"{source} was not finished (`orch dataset build` completes it)", UPLOAD)
     try:

@@ -7,6 +7,7 @@ from orchestrator.core.caps import Caps
 from orchestrator.core.ledger import LedgerState
 from orchestrator.errors import BadInput
 from orchestrator.run.ledger import Ledger
+from orchestrator.run.renewal import Renewed
 
 
 def ask_stop(bucket: Bucket, run_id: str, actor: str, reason: str = "stopped by the user") -> LedgerState:
@@ -26,8 +27,11 @@ def ask_extend(bucket: Bucket, run_id: str, actor: str, caps: Caps) -> LedgerSta
     return ledger.state
 
 
-def ask_resume(bucket: Bucket, run_id: str, actor: str, caps: Caps | None = None) -> LedgerState:
-    """Ask for another generation of a run that has ended, under `caps`; one that has not simply goes on.
+def ask_resume(
+    bucket: Bucket, run_id: str, actor: str, caps: Caps | None = None, renewed: Renewed | None = None
+) -> LedgerState:
+    """Ask for another generation of a run that has ended, under `caps` and with what was `renewed`; one that has not
+    simply goes on.
 
     Raises BadInput when the run finished: there is nothing to resume.
     """
@@ -36,6 +40,7 @@ def ask_resume(bucket: Bucket, run_id: str, actor: str, caps: Caps | None = None
     if state.verdict is not None and state.closed:
         if state.verdict.kind == "finished":
             raise BadInput(f"{run_id} has finished; there is nothing to resume", "`orch launch` begins a new run")
-        detail = {} if caps is None else caps.to_json()
+        detail = {} if caps is None else dict(caps.to_json())
+        detail |= {} if renewed is None else renewed.to_json()
         ledger.append("wish", "resume", detail, epoch=0, now=bucket.server_time())
     return ledger.state

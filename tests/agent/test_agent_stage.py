@@ -201,6 +201,11 @@ def test_an_empty_data_set_and_keys_that_climb_out_are_refused(
     monkeypatch.setattr(store, "list", lambda _: [Found("digits/../../../x", 1, "")])
     with pytest.raises(BadInput, match="leave its folder"):
         staged(store, tmp_path)
+    monkeypatch.setattr(store, "list", lambda _: [Found(f"digits/{name}", 1, "") for name in ("a", "a/b")])
+    with pytest.raises(
+        BadInput, match="data digits holds objects that no folder can: 'a' would be a file and a folder"
+    ):
+        staged(store, tmp_path)
 
 
 def multipart_etag(body: bytes, part: int) -> str:

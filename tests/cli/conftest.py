@@ -10,7 +10,9 @@ import pytest
 from orchestrator.cli import context
 from orchestrator.cli.context import NO_CREDENTIALS, NoCredentials, Place
 from orchestrator.core.settings import Settings
+from orchestrator.core.spec import RunSpec
 from orchestrator.run.home import Home
+from orchestrator.run.renewal import Renewed
 from orchestrator.run.view import RunView
 from orchestrator.sandbox.catalogue import SANDBOX_AMI
 from tests.cli.fake_clouds import SETTINGS, FakeCloud, Handle, Orch
@@ -66,6 +68,10 @@ def run_orch(home: Home, monkeypatch: pytest.MonkeyPatch) -> Orch:
     def read_run(session: Handle, bucket: Handle, run_id: str, *, history: bool = False) -> RunView:
         return cloud.read(session.cloud, run_id)
 
+    def renew(spec: RunSpec, session: Handle, image: str | None) -> Renewed:
+        return Renewed()
+
+    monkeypatch.setattr("orchestrator.run.renewal.renew", renew)
     monkeypatch.setattr(context, "_sandbox", sandbox)
     monkeypatch.setattr(context, "_open_aws", open_aws)
     monkeypatch.setattr(context, "_open", lambda settings: cloud.place(settings.cloud))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +35,33 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         raise error
 
     monkeypatch.setattr(LazyGroup, "get_command", lambda self, ctx, name: command)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_a_disk_that_is_full_or_may_not_be_written_is_no_bug_of_orch(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    raising(monkeypatch, OSError(number, os.strerror(number), "/home/me/.orch/runs"))
+    result = run("status")
+    assert result.exit_code == Exit.RUN_FAILED
+    assert result.stderr.splitlines() == [
+        f"orch: cannot read or write /home/me/.orch/runs: {os.strerror(number)}",
+        "hint: mend it and try again; ORCH_HOME names another folder for orch's own files",
+    ]
+    raising(monkeypatch, OSError(errno.EBADF, "bad", "x"))
+    assert run("status").exit_code == Exit.INTERNAL
+
+
+def test_what_the_terminal_cannot_show_is_written_in_numbers() -> None:
+    code = (
+        "import click\nfrom orchestrator.cli.main import LazyGroup, orch\n"
+        "@click.command()\ndef command(): click.echo('d\\u00e4ta \\u2714 \\udcff')\n"
+        "LazyGroup.get_command = lambda *_: command\norch.main(['status'])"
+    )
+    for encoding, shown in {"latin-1": "d\xe4ta \\u2714 \\udcff", "utf-8": "d\xe4ta \u2714 \\udcff"}.items():
+        environ = os.environ | {"PYTHONIOENCODING": encoding}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, cwd=ROOT, env=environ)
+        assert (done.stdout.decode(encoding), done.stderr) == (f"{shown}\n", b"")
 
 
 def imported_by(*arguments: str) -> set[str]:

@@ -12,10 +12,10 @@ import pytest
 from orchestrator.cli import follow as following
 from orchestrator.cli.outcome import exit_code
 from orchestrator.core.caps import Caps
-from orchestrator.core.experiment import Experiment
 from orchestrator.core.ledger import Verdict
-from orchestrator.errors import BadInput, Exit, NotFound, Unreachable
+from orchestrator.errors import BadInput, Exit, Unreachable
 from orchestrator.run.keys import NotOffered
+from orchestrator.run.renewal import Renewed
 from orchestrator.run.view import RunView
 from tests.cli.fake_clouds import Orch
 from tests.core.worlds import spec
@@ -76,11 +76,7 @@ def test_a_failed_run_names_the_node_and_its_last_lines_after_the_bill(run_orch:
 
 def test_json_is_a_line_for_each_change_and_the_report_at_the_end(run_orch: Orch) -> None:
     run_orch.cloud.add(running(seconds=100), running(seconds=103), running(seconds=160), ended(FINISHED))
-    decoder, text, values = json.JSONDecoder(), run_orch("watch", "--json").stdout, []
-    while text.strip():
-        value, end = decoder.raw_decode(text.lstrip())
-        values.append(value)
-        text = text.lstrip()[end:]
+    values = [json.loads(line) for line in run_orch("watch", "--json").stdout.splitlines()]
     assert [value["phase"] for value in values] == ["running", "running", "finished", "finished"]
     assert values[-1]["bill"]["final"] is True
 
@@ -156,7 +152,7 @@ def acts(run_orch: Orch, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...
     def stop(bucket: object, run_id: str, actor: str, reason: str) -> None:
         done.append(("stop", run_id, reason))
 
-    def resume(bucket: object, run_id: str, actor: str, caps: Caps) -> None:
+    def resume(bucket: object, run_id: str, actor: str, caps: Caps, renewed: Renewed) -> None:
         done.append(("resume", run_id, *caps.to_json().items()))
 
     def extend(bucket: object, run_id: str, actor: str, caps: Caps) -> None:
@@ -211,17 +207,19 @@ def test_resume_launches_an_ended_run_again(run_orch: Orch, acts: list[tuple[Any
     assert "launching 2 nodes again, from the last checkpoint" in result.stdout
 
 
-def test_a_run_whose_data_are_gone_is_not_launched_again(
+def test_what_is_gone_that_a_run_needs_is_told_with_all_else_and_what_took_its_place_is_named(
     run_orch: Orch, acts: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def gone(experiment: Experiment, *_: object) -> None:
-        raise NotFound(f"of {experiment.name} nothing is there")
-
-    monkeypatch.setattr("orchestrator.run.sources.look", gone)
-    run_orch.cloud.add(ended(Verdict("stopped", "saved at step 4")))
-    result = run_orch("resume", "tiny")
-    assert (result.exit_code, acts) == (Exit.NOT_FOUND, [])
-    assert "of tiny nothing is there" in result.stderr
+    found = [Renewed(faults=("data.x: nothing at s3://b/x",)), Renewed(image="ami-new")]
+    monkeypatch.setattr("orchestrator.run.renewal.renew", lambda *_: found.pop(0))
+    run_orch.cloud.add(capped("0.80"))
+    refused = run_orch("resume", "--max-cost", "0.90")
+    assert (refused.exit_code, acts) == (2, [])
+    assert "max_cost: $0.90 is too little" in refused.stderr
+    assert "  data.x: nothing at s3://b/x\n" in refused.stderr
+    run_orch.cloud.add(capped("0.80"), ended(FINISHED))
+    taken = run_orch("resume", "--max-cost", "2", "-d")
+    assert f"image {spec(2).image} is gone: the nodes boot ami-new" in taken.stderr
 
 
 def capped(cap: str) -> RunView:

@@ -64,6 +64,21 @@ def test_a_file_outside_the_data_set_is_refused(path: str) -> None:
         Manifest.from_json(Manifest(files, MADE.created, "").to_json())
 
 
+def test_objects_that_no_folder_can_hold_are_all_named() -> None:
+    fine = ["a/b", "a/c", "a/b c/d", "..e", "ü"]
+    assert dataset.unplaceable(fine) == []
+    assert dataset.unplaceable([*fine, "../x", "y/../z", "/w", "n\0", "a", "a//c", "./a/c", "ü/v/w"]) == [
+        "'../x' would leave its folder",
+        "'y/../z' would leave its folder",
+        "'/w' would leave its folder",
+        "'n\\x00' would leave its folder",
+        "'a//c' is the same file as 'a/c'",
+        "'./a/c' is the same file as 'a/c'",
+        "'ü' would be a file and a folder",
+        "'a' would be a file and a folder",
+    ]
+
+
 def test_small_copies_come_first_and_the_originals_last() -> None:
     order = {
         "dataset.json": 0,

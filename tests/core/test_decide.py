@@ -99,6 +99,19 @@ def test_a_missing_quota_rules_out_every_offer_that_counts_against_it() -> None:
 def test_a_refusal_that_no_other_zone_would_mend_ends_the_run_at_once(status: str) -> None:
     verdict = verdict_of(Book().tried(1, 0, status, "InvalidAMIID.NotFound"), facts())
     assert (verdict.kind, verdict.code) == ("failed", "InvalidAMIID.NotFound")
+    assert verdict.hint.endswith("then launch again; nothing was started")
+    again = Book().add("intent", "end", verdict=verdict.to_json()).add("outcome", "close", generation=1)
+    again.add("wish", "resume").tried(1, 0, status, "InvalidAMIID.NotFound", generation=2)
+    assert verdict_of(again, facts()).hint.endswith("then `orch resume`; nothing was started")
+
+
+def test_who_stops_a_resumed_run_before_it_has_machines_is_not_told_that_it_never_ran() -> None:
+    stop = {"reason": "asked to stop"}
+    assert verdict_of(Book().add("wish", "stop", **stop), facts()).message == "stopped before anything was launched"
+    ended = Book().add("intent", "end", verdict=Verdict("stopped", "m").to_json()).add("outcome", "close", generation=1)
+    resumed = verdict_of(ended.add("wish", "resume").add("wish", "stop", **stop), facts())
+    assert (resumed.kind, resumed.message) == ("stopped", "stopped before anything was launched again")
+    assert "orch resume" in resumed.hint
 
 
 def test_nodes_are_started_as_they_get_ready_and_once() -> None:

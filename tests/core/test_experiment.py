@@ -192,6 +192,11 @@ REFUSED = [
     ({"profiles": {"Bad Name": {}}}, "profiles.'Bad Name': must be 1 to 40 of a-z"),
     ({"profiles": {"x": None}}, "profiles.x: must be a mapping (key: value), not nothing"),
     ({"nodes": 16}, "nodes: unknown key; did you mean num_nodes?"),
+    ({"image": "ami-1"}, "image: unknown key; did you mean resources.image?"),
+    (
+        {"resources": {"instance_type": "c5.large", "max_cost": 3}},
+        "resources.max_cost: unknown key; did you mean max_cost, outside of resources?",
+    ),
     ({"max_price": 1}, "max_price: unknown key; did you mean max_cost?"),
     ({"zzz": 1}, "zzz: unknown key; the keys here are capacity_wait, checkpoint_grace, data,"),
     (

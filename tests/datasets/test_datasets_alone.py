@@ -65,7 +65,17 @@ def test_what_was_refused_leaves_no_work_folder_and_what_was_begun_does(
         with pytest.raises(BadInput, match=r"holds no files|cannot be packed"):
             build(empty if as_is else write(tmp_path / "texts", {"a": b"a"}), "x", as_is=as_is)
         assert not any(home.iterdir())
-    source = write(tmp_path / "set", {"a": b"one"})
+    source = write(tmp_path / "set", {"a": b"one", "new\nline": b"", "in/b": b""})
+    (source / "in/link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(BadInput, match="has files that cannot be in a data set") as refused:
+        build(source, "x")
+    assert refused.value.details == (
+        "'new\\nline': its name cannot be printed",
+        f"in/link: a link to {tmp_path}/nowhere, which is not there",
+    )
+    assert not any(home.iterdir())
+    for name in ("new\nline", "in/link"):
+        (source / name).unlink()
     with monkeypatch.context() as killed, pytest.raises(ZeroDivisionError):
         killed.setattr("orchestrator.datasets.build.upload", lambda *_, **__: 1 / 0)
         build(source, "x")

@@ -10,16 +10,17 @@ import pytest
 
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
-from orchestrator.cli.resume import check_data
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.ids import Keys
 from orchestrator.core.settings import Settings
 from orchestrator.core.volumes import DataVolume
 from orchestrator.errors import BadInput, NotFound
 from orchestrator.run import datasets
+from orchestrator.run.datasets import MEND
 from orchestrator.run.lease import Lease, Owner
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.prepare import Source, prepare
+from orchestrator.run.renewal import renew
 from orchestrator.sandbox.cloud import SandboxCloud
 from tests.core.worlds import at, spec
 from tests.datasets.noted import Builder, write
@@ -107,13 +108,16 @@ def test_a_run_is_not_resumed_without_its_data_as_far_as_one_may_see(
     tmp_path: Path, cloud: SandboxCloud, session: Session, bucket: Bucket, build: Builder
 ) -> None:
     built = build(write(tmp_path / "set", {"a": b"one"}), "resumed").dataset
-    run = replace(spec(1), experiment=experiment(x=built.url))
-    check_data(run, session, bucket.name)
+    run = replace(spec(1), bucket=bucket.name, experiment=experiment(x=built.url))
+
+    def lacks() -> list[str]:
+        return [fault for fault in renew(run, session, None).faults if fault.startswith("data.x")]
+
+    assert lacks() == []
     bucket.delete(f"{built.prefix}a")
-    with pytest.raises(NotFound, match="of 1 file 1 are gone or cut: a"):
-        check_data(run, session, bucket.name)
+    assert [fault.partition(" is damaged: ")[2] for fault in lacks()] == [f"of 1 file 1 are gone or cut: a ({MEND})"]
     cloud.add_fault("ListObjectsV2", "AccessDenied")
-    check_data(run, session, bucket.name)
+    assert lacks() == []
 
 
 def test_a_manifest_that_cannot_be_read_is_said(

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +18,11 @@ from orchestrator.aws.session import Session
 from orchestrator.core.ids import TAG_RECIPE, TAG_RUN, Keys
 from orchestrator.core.images import Image
 from orchestrator.core.ledger import Verdict
-from orchestrator.errors import NoPermission, NotFound
+from orchestrator.errors import BadInput, NoPermission, NotFound
 from orchestrator.run.build import Plans, _build, _remove_older, cap_of_check, users
-from orchestrator.run.builds import Build
+from orchestrator.run.builds import Build, building
 from orchestrator.run.gc import find_orphans, remove
+from orchestrator.run.home import Home
 from orchestrator.run.lease import LIFETIME, Lease, Owner, kept
 from orchestrator.run.ledger import Ledger
 from orchestrator.run.prepare import Prepared
@@ -144,6 +146,24 @@ def test_who_needs_an_image_is_known_and_it_stays_for_them(session: Session, buc
     assert _remove_older(own, bucket, replace(newer, name="used"), said.append) == ((kept_one,), ())
     bucket.delete_prefix(f"runs/{waits.run_id}/")
     own.remove(newer)
+
+
+def test_the_same_is_not_built_twice_at_once(session: Session, bucket: Bucket, tmp_path: Path) -> None:
+    other = replace(spec(1), recipe="d7")
+    bucket.put(Keys(other.run_id).spec, other.to_json())
+    lease = Lease(bucket, other.run_id, Owner.me())
+    assert lease.try_acquire(bucket.server_time())
+
+    def build(digest: str) -> None:
+        with building(session, bucket, Home(tmp_path), print, lambda it: it.recipe == digest):
+            pass
+
+    with pytest.raises(BadInput, match=f"{other.run_id} builds the same right now"):
+        build("d7")
+    build("d8")
+    lease.release(bucket.server_time())
+    build("d7")
+    bucket.delete_prefix(f"runs/{other.run_id}/")
 
 
 def test_an_image_that_a_build_cannot_ask_for_any_more_is_removed(

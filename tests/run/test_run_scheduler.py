@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from orchestrator.aws.snapshots import Snapshots
 from orchestrator.core.actions import Terminate
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.facts import Facts, Instance
+from orchestrator.core.ids import Keys
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec import RunSpec
 from orchestrator.errors import OrchError, StaleEpoch
@@ -216,6 +218,19 @@ def test_a_second_scheduler_waits_and_then_says_that_the_run_has_ended(
     assert any("another scheduler" in line for line in said)
     assert len(outcome) == 1
     assert len(states(session, spec)) == 3
+
+
+def test_a_run_whose_image_is_gone_ends_and_says_so(session: Session, home: Home, launched: Launcher) -> None:
+    spec, bucket = launched("imageless")
+    bucket.put(Keys(spec.run_id).spec, replace(spec, image="ami-0123456789abcdef0").to_json())
+    worker = threading.Thread(target=run_scheduler, args=(session, bucket, home, spec.run_id, lambda _: None))
+    worker.start()
+    worker.join(30)
+    view = read_run(session, bucket, spec.run_id)
+    ask_stop(bucket, spec.run_id, "me")
+    worker.join(30)
+    assert (view.phase, states(session, spec)) == ("failed", [])
+    assert "there is no image ami-0123456789abcdef0" in view.message
 
 
 def test_what_a_run_without_scheduler_left_is_found_by_tag_and_removed(

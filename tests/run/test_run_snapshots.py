@@ -10,22 +10,28 @@ from pathlib import Path
 import pytest
 
 from orchestrator.aws.ec2 import Compute
+from orchestrator.aws.images import Images
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.aws.snapshots import Snapshots
+from orchestrator.core.caps import in_force
 from orchestrator.core.experiment import Experiment
 from orchestrator.core.ids import TAG_BYTES, TAG_RUN, TAG_VERSION, Keys
 from orchestrator.core.plan import Plan
+from orchestrator.core.settings import Settings
 from orchestrator.core.volumes import DataVolume, Snapshot
 from orchestrator.errors import NotFound
 from orchestrator.run.datasets import MEND, Dataset, list_datasets
 from orchestrator.run.datasets import remove as remove_dataset
 from orchestrator.run.gc import find_orphans, remove
 from orchestrator.run.home import Home
+from orchestrator.run.ledger import Ledger
+from orchestrator.run.renewal import renew
 from orchestrator.run.snapshot_builder import SnapshotBuilder
-from orchestrator.run.snapshots import _remove_older, _remove_unpublished
+from orchestrator.run.snapshots import _remove_older, _remove_unpublished, _users
 from orchestrator.run.sources import There, look
 from orchestrator.run.volumes import Chosen, choose
+from orchestrator.run.wish import ask_resume
 from tests.core.worlds import at, facts, instance, offer, spec
 
 RUN = "snapshot-flowers-20261120-120000-abcd"
@@ -104,6 +110,59 @@ def test_an_older_snapshot_stays_while_there_are_volumes_of_it_or_a_run_waits_fo
     assert [old.snapshot_id for old in removed] == [older.snapshot_id]
     assert [there.snapshot_id for there in snapshots.published()] == [newer.snapshot_id]
     snapshots.remove(newer)
+
+
+def test_a_run_is_resumed_on_another_snapshot_of_the_same_data_which_then_is_in_use(
+    session: Session, bucket: Bucket, snapshots: Snapshots, settings: Settings
+) -> None:
+    url = f"s3://{bucket.name}/datasets/flowers/{VERSION}"
+    gone = DataVolume("x", "snap-0123456789abcdef0", VERSION, 155, BYTES)
+    data = {"x": {"source": url, "mode": "ebs"}, "y": {"source": "s3://no-such-bucket-here/y", "mode": "stage"}}
+    image = Images(session).resolve(settings.image or "")
+    ended = replace(spec(1, data=data), bucket=bucket.name, image=image, volumes=(gone,))
+    lacks = renew(ended, session, None).faults
+    assert [fault.partition(":")[0] for fault in lacks] == ["data.x", "data.x", "data.y"]
+    assert f"{gone.snapshot} is gone, and flowers@{VERSION} has no snapshot in us-east-1" in lacks[0]
+    assert f"nothing at {url} ({MEND})" in lacks[1]
+    assert "there is no bucket no-such-bucket-here (put it back)" in lacks[2]
+    bucket.put(f"datasets/flowers/{VERSION}/MANIFEST.json", b'{"files": []}')
+    made = taken(session, snapshots)
+    snapshots.publish(made, "flowers")
+    bucket.put(Keys(ended.run_id).spec, ended.to_json())
+    assert _users(snapshots, bucket, made) == ()
+    found = renew(ended, session, None)
+    assert found.volumes == (replace(gone, snapshot=made.snapshot_id),)
+    ledger = Ledger(bucket, ended.run_id, "scheduler")
+    ledger.append("intent", "end", {"verdict": {"kind": "stopped", "message": "m"}}, epoch=1, now=at(0))
+    ledger.append("outcome", "close", {"generation": 1}, epoch=1, now=at(0))
+    state = ask_resume(bucket, ended.run_id, "me", None, found)
+    assert in_force(ended, state).volumes == found.volumes
+    assert _users(snapshots, bucket, made) == (ended.run_id,)
+    assert renew(in_force(ended, state), session, None).volumes == (), "what is there is left as it is"
+    bucket.delete_prefix(f"runs/{ended.run_id}/")
+    bucket.delete_prefix("datasets/")
+    snapshots.remove(made)
+
+
+def test_a_run_whose_image_is_gone_is_resumed_on_what_its_name_means_now(session: Session, settings: Settings) -> None:
+    ended = replace(spec(1), image="ami-0123456789abcdef0")
+    assert renew(ended, session, None).faults[0].startswith("resources.image: there is no image ami-0123456789abcdef0")
+    there = Images(session).resolve(settings.image or "")
+    found = renew(ended, session, settings.image)
+    assert (found.to_json(), found.faults) == ({"image": there}, ())
+    assert found.notes(ended) == [f"image {ended.image} is gone: the nodes boot {there}"]
+    (why,) = renew(ended, session, "no-such-image").faults
+    assert "is gone, and this account has no image named 'no-such-image'" in why
+
+
+def test_objects_that_no_folder_can_hold_are_refused_in_the_plan(session: Session, bucket: Bucket) -> None:
+    for name in ("a", "a/b", "c/", "../d"):
+        bucket.put(f"odd/{name}", b"x")
+    with pytest.raises(NotFound) as refused:
+        look(asked("stage", f"s3://{bucket.name}/odd"), session, "runs")
+    holds = "holds objects that no folder can: '../d' would leave its folder, 'a' would be a file and a folder"
+    assert refused.value.message == f"data.x: s3://{bucket.name}/odd {holds}"
+    bucket.delete_prefix("odd/")
 
 
 def test_of_what_a_build_made_twice_nothing_is_left_but_what_it_published(

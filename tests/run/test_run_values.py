@@ -195,6 +195,12 @@ def test_what_ec2_forgot_is_taken_from_the_record_as_gone() -> None:
     assert [(item.instance_id, item.state) for item in merged] == [("i-0", "running"), ("i-1", "terminated")]
 
 
+def test_volumes_that_ec2_no_longer_shows_of_a_machine_stay_on_the_bill() -> None:
+    recorded = [instance(n, "terminated", end_time=at(5)) for n in (0, 1)]
+    shown = [replace(recorded[0], volumes=()), replace(instance(2), volumes=())]
+    assert [bool(item.volumes) for item in merge(shown, recorded)] == [True, True, False]
+
+
 def test_a_machine_that_shut_itself_down_was_gone_by_its_timer_however_late_somebody_looks() -> None:
     said = Node(beacon=beacon(0, deadline=at(600).timestamp()))
     by_itself = instance(0, "terminated", end_reason="Client.InstanceInitiatedShutdown")
