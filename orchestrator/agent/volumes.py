@@ -24,6 +24,7 @@ from orchestrator.agent.staging import Opener
 from orchestrator.core.dataset import lost
 from orchestrator.core.manifest import File
 from orchestrator.core.units import first_of, format_size
+from orchestrator.core.volumes import MKFS
 from orchestrator.errors import OrchError
 
 COLUMNS = "PATH,SIZE,TYPE,FSTYPE,LABEL,MOUNTPOINT"
@@ -99,7 +100,7 @@ def _mount_blank(source: DataSource, where: Path, say: Say) -> None:
             raise OrchError(f"{len(blank)} blank disks of {source.blank_gib} GiB are here, and it must be one")
         say(f"data {source.name}: making a file system on {blank[0].path}")
         # Nothing is written to it again once it is whole: a journal would only have to be replayed.
-        _sudo("mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", "-L", source.volume, blank[0].path)
+        _sudo("mkfs.ext4", "-q", *MKFS, "-m", "0", "-O", "^has_journal", "-L", source.volume, blank[0].path)
     if _mount(_labelled(source), where, "noatime"):
         _sudo("chown", getpass.getuser(), str(where))
         _sudo("rm", "-rf", str(where / "lost+found"))

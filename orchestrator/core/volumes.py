@@ -39,6 +39,8 @@ EPOCHS = 10
 # An inode for every 16 KiB, blocks of 4 KiB that files do not fill, and the file system's own tables.
 OVERHEAD, BLOCK, TABLES = 1.03, 4096, 64 * MIB
 INODE_SPAN = 16 * 1024
+# Said to mkfs.ext4, which gives volumes of 4 TiB and more half as many inodes, and whose defaults an image may change.
+MKFS = ("-b", str(BLOCK), "-i", str(INODE_SPAN))
 # What a name takes in its folder beside its own bytes; blocks of folders are split in halves when they are full.
 ENTRY, SPLIT = 12, 2
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from orchestrator.agent.config import DataSource
 from orchestrator.agent.fetch import Corrupt
 from orchestrator.agent.stage import stage
 from orchestrator.agent.volumes import Disk
+from orchestrator.core.volumes import INODE_SPAN
 from orchestrator.errors import BadInput, OrchError, Unreachable
 from orchestrator.sandbox import shims
 from orchestrator.sandbox.boundary import Disk as Attached
@@ -152,3 +154,25 @@ def test_a_disk_with_anything_on_it_is_not_blank() -> None:
     some: list[dict[str, object]] = [{"fstype": "ext4"}, {"mountpoint": "/"}, {"children": [{}]}, {"type": "loop"}]
     for more in some:
         assert not Disk.from_json(plain | more).blank
+
+
+def test_a_file_system_of_any_size_has_the_inodes_that_its_volume_was_sized_for(
+    store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shutil.which("mkfs.ext4", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if real is None:
+        pytest.skip("mkfs.ext4 is not installed")
+    host = Host(tmp_path, "a", monkeypatch, Attached("vol-1", 1, ""))
+    program = host.folder / "bin" / "mkfs.ext4"
+    asked = tmp_path / "asked"
+    program.write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" >{asked}\n' + program.read_text().partition("\n")[2])
+    host.stage(store, blank_gib=1)
+    (tmp_path / "disk").touch()
+    *words, _ = asked.read_text().splitlines()
+    done = subprocess.run(
+        [real, "-n", "-F", *(word for word in words if word != "-q"), tmp_path / "disk", "8T"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"{8 * 2**40 // INODE_SPAN} inodes" in done.stdout
