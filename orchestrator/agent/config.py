@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core.contract import DATA, NodePaths
+from orchestrator.core.ids import bucket_and_prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,9 @@ class DataSource:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DataSource:
         """Return the source; its prefix ends with `/` or is empty, since a source names a folder."""
-        bucket, _, prefix = value["source"].removeprefix("s3://").partition("/")
-        prefix = prefix.rstrip("/")
         return cls(
             value["name"],
-            bucket,
-            f"{prefix}/" if prefix else "",
+            *bucket_and_prefix(value["source"]),
             value["mount"],
             value.get("wait") == "all",
             value.get("volume", ""),

@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.agent.config import DataSource
 from orchestrator.agent.fetch import NAMED, Corrupt, Item
 from orchestrator.agent.store import Store, Stored
-from orchestrator.core.dataset import cannot_hold, read_files
+from orchestrator.core.dataset import RENAME, cannot_hold, read_files
 from orchestrator.core.manifest import NAME as MANIFEST
 from orchestrator.core.manifest import File
 from orchestrator.core.units import first_of
@@ -27,7 +27,7 @@ def find_items(store: Store, source: DataSource, folder: Path) -> list[Item]:
     if not found:
         raise NotFound(f"nothing at s3://{source.bucket}/{source.prefix}", f"see data.{source.name}.source")
     if fault := cannot_hold(found):
-        raise BadInput(f"data {source.name} {fault}", "rename them, or name a prefix without them")
+        raise BadInput(f"data {source.name} {fault}", RENAME)
     entries = read_manifest(store.get(found[MANIFEST].key), source.name) if MANIFEST in found else None
     target = folder / source.mount
     if entries is None:

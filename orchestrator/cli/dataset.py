@@ -22,7 +22,7 @@ from orchestrator.cli.context import (
 )
 from orchestrator.cli.dataset_progress import shown, tell_built
 from orchestrator.cli.dataset_run import build_on_nodes, run_faults, run_options, take_run_options
-from orchestrator.cli.faults import Commands, faults_of, refuse_all
+from orchestrator.cli.faults import Commands, lines_of, refuse_all
 from orchestrator.cli.options import can_ask, cloud_option, json_option, yes_option
 from orchestrator.core.ids import NAME_RULE, is_name
 from orchestrator.core.units import counted
@@ -81,11 +81,7 @@ def _build_faults(given: Mapping[str, Any]) -> list[BadInput]:
     return found
 
 
-def _build_lines(given: Mapping[str, Any]) -> list[str]:
-    return [line for error in _build_faults(given) for line in faults_of(error)]
-
-
-@command.command(check=_build_lines, decisive={"nodes"})
+@command.command(check=lambda given: lines_of(_build_faults(given)), decisive={"nodes"})
 @click.argument("source", metavar="SRC")
 @click.argument("name", metavar="NAME")
 @click.option(

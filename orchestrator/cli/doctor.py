@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from orchestrator.cli.context import NoCredentials, Place, open_home, open_place, wanted
-from orchestrator.cli.faults import AllFaults, faults_of, refuse_all
+from orchestrator.cli.faults import AllFaults, lines_of, refuse_all
 from orchestrator.cli.options import cloud_option, json_option, run_argument
 from orchestrator.cli.policies import policies_of, policy_faults
 from orchestrator.cli.runs import find_run
@@ -38,7 +38,7 @@ class Check:
     exit_code: int = 0
 
 
-@click.command(cls=AllFaults, check=lambda given: [line for error in policy_faults(given) for line in faults_of(error)])
+@click.command(cls=AllFaults, check=lambda given: lines_of(policy_faults(given)))
 @run_argument
 @cloud_option
 @click.option("--policy", is_flag=True, help="Print the IAM policies of the operator and the nodes, as JSON.")

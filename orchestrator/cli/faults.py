@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -78,12 +78,17 @@ def faults_of(error: BadInput) -> list[str]:
     return list(error.details) or [f"{error.message}: {error.hint}" if error.hint else error.message]
 
 
+def lines_of(errors: Iterable[BadInput]) -> list[str]:
+    """Return the faults of several errors, a line each."""
+    return [line for error in errors for line in faults_of(error)]
+
+
 def refuse_all(errors: Sequence[BadInput], ctx: click.Context) -> None:
     """Raise an error that is alone, and of several one that lists them all; nothing without any."""
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        raise _several([line for error in errors for line in faults_of(error)], ctx)
+        raise _several(lines_of(errors), ctx)
 
 
 def _several(faults: Sequence[str], ctx: click.Context) -> BadInput:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def policy_faults(given: Mapping[str, Any]) -> list[BadInput]:
     """Return what is wrong with what is asked for (`run`, `policy`, `data_buckets`), before anything is looked at."""
-    from orchestrator.core.fields import BucketName, read_value, repeated
+    from orchestrator.core.fields import BucketName, faults_of_each
 
     run, buckets = given["run"], given["data_buckets"]
     found = []
@@ -27,9 +27,7 @@ def policy_faults(given: Mapping[str, Any]) -> list[BadInput]:
         found.append(BadInput(f"--policy is of the account, not of run {run}", why))
     if buckets and not given["policy"]:
         found.append(BadInput("--data-bucket is of --policy", "give both, or neither"))
-    faults = [fault for name in buckets for fault in read_value(BucketName, name)[1]]
-    if twice := repeated(buckets):
-        faults.append(f"{twice} is there twice")
+    faults = faults_of_each(BucketName, buckets)
     return found + [BadInput(f"--data-bucket: {fault}", "it is the NAME of s3://NAME") for fault in faults]
 
 

@@ -82,12 +82,10 @@ def command(
 
 def _faults_of(name: str, types: tuple[str, ...]) -> list[str]:
     """Return what is wrong with the name and the instance types, by the rules of data sets and experiment files."""
-    from orchestrator.core.fields import Type, read_value, repeated
+    from orchestrator.core.fields import Type, faults_of_each
     from orchestrator.run.datasets import parse
 
-    faults = [f"--instance-type: {fault}" for text in types for fault in read_value(Type, text)[1]]
-    if twice := repeated(types):
-        faults.append(f"--instance-type: {twice} is there twice")
+    faults = [f"--instance-type: {fault}" for fault in faults_of_each(Type, types)]
     try:
         parse(name)
     except BadInput as error:

@@ -30,6 +30,7 @@ _COPY = re.compile(rf"{COPIES}(\d+)/.+")
 _PREFIX = re.compile(rf"{ROOT}[a-z][a-z0-9-]{{0,39}}/[0-9a-f]{{{VERSION_DIGITS}}}/")
 # Objects that are named of those that no folder can hold.
 NAMED = 5
+RENAME = "rename them, or name a prefix without them"
 _REFERENCE = re.compile(r"([^@]+)(?:@([0-9a-f]{4,64}))?")
 
 

@@ -78,6 +78,13 @@ def read_value(kind: Any, value: object) -> tuple[Any, list[str]]:
         return None, [item["msg"].removeprefix("Value error, ") for item in error.errors()]
 
 
+def faults_of_each(kind: Any, values: Sequence[str]) -> list[str]:
+    """Return what is wrong with values that are to be of a kind, and each there once."""
+    faults = [fault for value in values for fault in read_value(kind, value)[1]]
+    twice = repeated(values)
+    return faults + ([f"{twice} is there twice"] if twice else [])
+
+
 def repeated(names: Sequence[str]) -> str | None:
     """Return the first name that is there more than once."""
     return next((name for name, count in Counter(names).items() if count > 1), None)

@@ -146,7 +146,7 @@ def _unfit(launched: Launch | None, gang: Gang, facts: Facts, instance_id: str) 
     if launched is None or instance_id not in launched.instance_ids:
         return None
     rank, node, age = gang.ranks[instance_id], facts.nodes.get(instance_id), facts.server_time - launched.time
-    who, found = f"node {rank} ({instance_id})", ""
+    who = f"node {rank} ({instance_id})"
     booted = node is not None and bool(node.host_keys)
     if node is not None and node.boot_failure is not None:
         lines = tuple(node.boot_failure.strip().splitlines()[-LAST_LINES:])
@@ -156,18 +156,24 @@ def _unfit(launched: Launch | None, gang: Gang, facts: Facts, instance_id: str) 
         verdict = Verdict("failed", f"{who} was not ready within {limit}", "check image and network", "", rank)
     elif not booted and _left_behind(launched, facts):
         why = f"was not ready {format_duration(LAGGARD_LIMIT)} after most of those launched with it"
-        verdict = Verdict("failed", f"{who} {why}", "check image and network", "", rank)
-        found = f"it {why}" if _waits(gang) else ""
+        return _missed(gang, instance_id, why, "check image and network")
     elif instance_id not in gang.latest and facts.waited_since(launched.time) > FIRST_BEACON_LIMIT:
         verdict = Verdict("failed", f"{who} never reported", "see `orch ssh`", "", rank)
     else:
         return None
-    return Lost("unfit", verdict, found=found)
+    return Lost("unfit", verdict)
 
 
-def _waits(gang: Gang) -> bool:
-    """Tell whether nobody has begun to train, as while a preflight waits for all: then there is nothing of it in S3."""
-    return all(beacon.started is None for beacon in gang.beacons.values())
+def _missed(gang: Gang, instance_id: str, why: str, hint: str) -> Lost:
+    """Return the loss of a member that never came to work.
+
+    It is told as one found unfit while nobody has begun to train, as while a preflight waits for all: then there is
+    nothing of the training in S3.
+    """
+    rank = gang.ranks[instance_id]
+    verdict = Verdict("failed", f"node {rank} ({instance_id}) {why}", hint, "", rank)
+    waited_for = all(beacon.started is None for beacon in gang.beacons.values())
+    return Lost("unfit", verdict, found=f"it {why}" if waited_for else "")
 
 
 def _left_behind(launched: Launch, facts: Facts) -> bool:
@@ -245,10 +251,9 @@ def _speechless(gang: Gang, facts: Facts) -> Mapping[str, Lost]:
         nobody = instance_id in facts.unanswered or instance_id in facts.deserted
         if age <= (UNHEARD_LIMIT if nobody else JOIN_LIMIT):
             continue
-        rank, why = gang.ranks[instance_id], "has not been heard since it was told to start"
+        why = "has not been heard since it was told to start"
         why += ", nor does it answer SSH" if instance_id in facts.unanswered else ""
-        verdict = Verdict("failed", f"node {rank} ({instance_id}) {why}", "see `orch ssh`", "", rank)
-        found[instance_id] = Lost("unfit", verdict, found=f"it {why}" if _waits(gang) else "")
+        found[instance_id] = _missed(gang, instance_id, why, "see `orch ssh`")
     return found
 
 

@@ -138,3 +138,9 @@ class Keys:
 def bundle_key(digest: str) -> str:
     """Key of a code bundle, by the sha256 of its bytes."""
     return f"bundles/{digest}"
+
+
+def bucket_and_prefix(source: str) -> tuple[str, str]:
+    """Return the bucket of an s3:// URL, and what the keys below it begin with: "" for all, else it ends with `/`."""
+    bucket, _, prefix = source.removeprefix("s3://").partition("/")
+    return bucket, f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""

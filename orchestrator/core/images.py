@@ -10,7 +10,7 @@ from typing import Any, Literal
 from orchestrator.core.actions import Action, End
 from orchestrator.core.estimates import SNAPSHOT_GIB_MONTH
 from orchestrator.core.facts import Facts
-from orchestrator.core.ledger import Entry, Verdict, VerdictKind
+from orchestrator.core.ledger import Entry, Verdict, meaning_of
 from orchestrator.core.units import MicroUSD, iso
 
 
@@ -58,8 +58,8 @@ def next_step(
     Nothing is taken before the machine's logs are in S3: it restarts while EC2 makes an image.
     """
     if stop is not None and (made is None or made[1] == "pending"):
-        kind: VerdictKind = "capped" if stop.detail.get("cap") else "stopped"
-        return Verdict(kind, f"{stop.detail.get('reason', 'asked to stop')}: no {what} was made", "build it again")
+        kind, why = meaning_of(stop)
+        return Verdict(kind, f"{why}: no {what} was made", "build it again")
     if made is None:
         beacons = [node.beacon for node in facts.nodes.values() if node.beacon is not None]
         ended = [beacon for beacon in beacons if beacon.exit_code == 0 and beacon.synced]

@@ -278,6 +278,11 @@ class LedgerState:
         return self.recovery.offer if self.kept and self.recovery is not None else None
 
 
+def meaning_of(stop: Entry) -> tuple[Literal["capped", "stopped"], str]:
+    """Return what kind of end a wish to stop asks for, and why."""
+    return "capped" if stop.detail.get("cap") else "stopped", str(stop.detail.get("reason", "asked to stop"))
+
+
 def replay(entries: Sequence[Entry]) -> LedgerState:
     """Return the state after `entries` (any order; sorted by `seq` here). Unknown actions are ignored.
 

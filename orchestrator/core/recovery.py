@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Literal
 
 from orchestrator.core import caps
 from orchestrator.core.actions import Action, Kill, Probe, Stop, Terminate
@@ -21,7 +20,7 @@ from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
 from orchestrator.core.health import ENDED, SUSPECT_AFTER, Lost, find_lost, silence, suspects, unheard
 from orchestrator.core.launching import launch_failed
-from orchestrator.core.ledger import LedgerState, Recovery, Verdict
+from orchestrator.core.ledger import LedgerState, Recovery, Verdict, meaning_of
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.trouble import DISK_FULL
 from orchestrator.core.units import counted
@@ -96,10 +95,7 @@ def _came_to_its_end(recovery: Recovery, facts: Facts) -> bool:
 
 
 def _stopped_while_unmanned(ledger: LedgerState, facts: Facts) -> Verdict:
-    why = str(ledger.stop.detail.get("reason", "asked to stop")) if ledger.stop is not None else ""
-    kind: Literal["capped", "stopped"] = "stopped"
-    if ledger.stop is not None and ledger.stop.detail.get("cap"):
-        kind = "capped"
+    kind, why = meaning_of(ledger.stop) if ledger.stop is not None else ("stopped", "")
     if ledger.recovery is None and kind == "capped":
         return Verdict(kind, f"{why}: nothing was launched", "raise the limit")
     if ledger.resumed and ledger.recovery is None:

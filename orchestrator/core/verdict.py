@@ -13,7 +13,7 @@ from orchestrator.core.beacon import STAGING_FAILED, Beacon
 from orchestrator.core.facts import Facts
 from orchestrator.core.gang import Gang
 from orchestrator.core.health import ENDED, RESUME, SUSPECT_AFTER, silence
-from orchestrator.core.ledger import LedgerState, Verdict, VerdictKind
+from orchestrator.core.ledger import LedgerState, Verdict, meaning_of
 from orchestrator.core.spec import RunSpec
 from orchestrator.core.stall import find_stall
 from orchestrator.core.trouble import explain
@@ -153,8 +153,7 @@ def _stopped(spec: RunSpec, ledger: LedgerState, gang: Gang, facts: Facts) -> Ve
         if steps and all_exited and gang.synced:
             return _stopped_by_itself(gang, steps)
         return None
-    kind: VerdictKind = "capped" if stop.detail.get("cap") else "stopped"
-    why = str(stop.detail.get("reason", "asked to stop"))
+    kind, why = meaning_of(stop)
     hint = "`orch resume` goes on from there" if kind == "stopped" else caps.RAISE
     if not gang.training:
         return Verdict(

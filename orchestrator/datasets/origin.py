@@ -13,6 +13,7 @@ from pathlib import Path
 from orchestrator.aws.s3 import Bucket, ObjectInfo
 from orchestrator.aws.session import Session
 from orchestrator.core.dataset import CORRUPT, Manifest, Origin, listing_digest
+from orchestrator.core.ids import bucket_and_prefix
 from orchestrator.datasets.order import DEFAULTS, LABELS, MAX_CORRUPT, PROCESSES, Order
 from orchestrator.errors import NotFound
 from orchestrator.run.datasets import Dataset, list_datasets
@@ -26,8 +27,7 @@ def list_source(order: Order, session: Session) -> tuple[Row, ...]:
     Raises NotFound where nothing lies at an s3:// URL, OSError.
     """
     if order.is_remote:
-        name, _, prefix = order.source.removeprefix("s3://").partition("/")
-        prefix = f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""
+        name, prefix = bucket_and_prefix(order.source)
         found = tuple(
             (item.key.removeprefix(prefix), item.size, item.etag) for item in Bucket(session, name).list(prefix)
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 from orchestrator.aws.s3 import Bucket
 from orchestrator.aws.session import Session
 from orchestrator.core.dataset import ABOUT
+from orchestrator.core.ids import bucket_and_prefix
 from orchestrator.datasets import packer
 from orchestrator.datasets.order import LABELS, Order
 from orchestrator.datasets.origin import Row
@@ -48,6 +49,5 @@ def refuse(order: Order, rows: Sequence[Row], session: Session) -> None:
 
 
 def _head(order: Order, name: str, size: int, tag: str, session: Session) -> bytes:
-    bucket, _, prefix = order.source.removeprefix("s3://").partition("/")
-    key = f"{prefix.rstrip('/')}/{name}" if prefix.strip("/") else name
-    return b"".join(Bucket(session, bucket).read(key, 0, min(size, HEAD_BYTES), tag)) if size else b""
+    bucket, prefix = bucket_and_prefix(order.source)
+    return b"".join(Bucket(session, bucket).read(prefix + name, 0, min(size, HEAD_BYTES), tag)) if size else b""

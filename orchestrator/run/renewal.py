@@ -62,8 +62,9 @@ def renew(spec: RunSpec, session: Session, default_image: str | None) -> Renewed
         for name, item in spec.experiment.data.items()
     }
     try:
-        there, faults = find(spec.experiment.model_copy(update={"data": data}), session, spec.bucket)
-        volumes, lost = _volumes(spec, there, Snapshots(session).published() if spec.volumes else ())
+        published = Snapshots(session).published() if spec.volumes else ()
+        there, faults = find(spec.experiment.model_copy(update={"data": data}), session, spec.bucket, published)
+        volumes, lost = _volumes(spec, there, published)
     except NoPermission:  # whoever resumes may see less than who launched
         return Renewed(image, faults=tuple(lacking))
     gone = [f"data.{name}: {why} ({_remedy(hint, there[name])})" for name, why, hint in faults]

@@ -6,7 +6,7 @@ Reads only. What cannot be had in any way is refused here, before anything is la
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from orchestrator.aws.session import Session
 from orchestrator.aws.snapshots import Snapshots
 from orchestrator.core import dataset, manifest
 from orchestrator.core.experiment import Data, Experiment
+from orchestrator.core.ids import bucket_and_prefix
 from orchestrator.core.manifest import File
 from orchestrator.core.units import first_of
 from orchestrator.core.volumes import Snapshot, newest
@@ -55,22 +56,23 @@ def look(experiment: Experiment, session: Session, bucket: str) -> dict[str, The
     Raises NotFound with all that cannot be had: nothing is there, or not all by their manifest and no snapshot either,
     or the experiment wants the way that does not work.
     """
-    found, faults = find(experiment, session, bucket)
+    wanted = any(data.mode != "stage" and dataset.named_by(data.source, bucket) for data in experiment.data.values())
+    published = Snapshots(session).published() if wanted else ()
+    found, faults = find(experiment, session, bucket, published)
     if faults:
         told = "; ".join(f"data.{fault.name}: {fault.why}" for fault in faults)
         raise NotFound(told, "; ".join(dict.fromkeys(fault.hint for fault in faults)))
     return found
 
 
-def find(experiment: Experiment, session: Session, bucket: str) -> tuple[dict[str, There], list[Fault]]:
-    """Return what there is of each data set, as `look` does, and what cannot be had."""
+def find(
+    experiment: Experiment, session: Session, bucket: str, published: Sequence[Snapshot]
+) -> tuple[dict[str, There], list[Fault]]:
+    """Return what there is of each data set, as `look` does, and what cannot be had; `published` are the snapshots."""
     found: dict[str, There] = {}
     faults: list[Fault] = []
-    versions = {name: dataset.named_by(data.source, bucket) for name, data in experiment.data.items()}
-    wanted = any(version and experiment.data[name].mode != "stage" for name, version in versions.items())
-    published = Snapshots(session).published() if wanted else ()
     for name, data in experiment.data.items():
-        version = versions[name]
+        version = dataset.named_by(data.source, bucket)
         made = newest(published, *version) if version is not None else None
         lacking = _lacking(data.source, version, made, session.region)
         try:
@@ -93,8 +95,7 @@ def _faults(data: Data, there: There) -> Iterator[tuple[str, str]]:
 
 def _objects(source: str, session: Session) -> tuple[int, str]:
     """Return bytes of the objects of a data set, and what is damaged of them. Raises NotFound: no use in any way."""
-    name, _, prefix = source.removeprefix("s3://").partition("/")
-    prefix = f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""
+    name, prefix = bucket_and_prefix(source)
     bucket = Bucket(session, name)
     try:
         found = {item.key: item.size for item in bucket.list(prefix)}
@@ -104,7 +105,7 @@ def _objects(source: str, session: Session) -> tuple[int, str]:
     if not size:
         raise NotFound(f"nothing at {source}", UPLOAD)
     if fault := dataset.cannot_hold(key.removeprefix(prefix) for key in found if not key.endswith("/")):
-        raise NotFound(f"{source} {fault}", "rename them, or name a prefix without them")
+        raise NotFound(f"{source} {fault}", dataset.RENAME)
     if dataset.is_unfinished(prefix, found):
         raise NotFound(f"{source} was not finished (`orch dataset build` completes it)", UPLOAD)
     try:
